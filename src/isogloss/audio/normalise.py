@@ -1,0 +1,137 @@
+"""Feature normalisation: zero mean and unit variance per bin, from one of three places.
+
+    utterance   the utterance itself: no state, needs the whole utterance
+    running     everything seen so far while training, older frames slowly forgotten
+    corpus      fixed statistics of a corpus, fitted once
+
+All are modules Sequence (B, T, F) -> Sequence (B, T, F) float32 with zeros in the padding, and none
+looks at the padding. BEST-RQ needs one of them: without it the random-projection quantiser
+collapses onto a few codes.
+"""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from isogloss.errors import IsoglossError, did_you_mean
+from isogloss.sequence import Sequence
+
+NormaliserName = Literal["utterance", "running", "corpus", "none"]
+
+_EPSILON = 1e-5  # added to the variance: a constant bin becomes 0 and not NaN
+
+
+class UtteranceNormaliser(nn.Module):
+    """Mean and variance over the valid frames of each utterance; one frame alone becomes zeros."""
+
+    def forward(self, features: Sequence) -> Sequence:
+        clean = features.zero_padding()
+        values = clean.values.float()
+        count = features.lengths.clamp(min=1)[:, None, None]
+        centred = clean.with_values(values - values.sum(1, keepdim=True) / count).zero_padding()
+        variance = centred.values.square().sum(1, keepdim=True) / count
+        return centred.map(lambda x: x * torch.rsqrt(variance + _EPSILON))
+
+
+class _Statistics(nn.Module):
+    """Mean and variance per bin and the number of frames behind them, saved with the model."""
+
+    mean: Tensor
+    variance: Tensor
+    count: Tensor
+
+    def __init__(self, bins: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(bins, dtype=torch.float32))
+        self.register_buffer("variance", torch.ones(bins, dtype=torch.float32))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    def _apply_statistics(self, features: Sequence) -> Sequence:
+        centred = features.values.float() - self.mean
+        return features.with_values(centred * torch.rsqrt(self.variance + _EPSILON)).zero_padding()
+
+    @torch.no_grad()
+    def _update(self, features: Sequence, horizon: float) -> None:
+        """Merge the valid frames of a batch; what was known weighs as at most `horizon` frames.
+
+        Pairwise merging of means and variances (Chan, Golub and LeVeque, 1979), in float64.
+        """
+        values = features.zero_padding().values.double()
+        new = features.lengths.sum()
+        size = new.clamp(min=1)
+        mean = values.sum((0, 1)) / size
+        deviations = features.with_values(values - mean).zero_padding().values
+        variance = deviations.square().sum((0, 1)) / size
+        known = self.count.double().clamp(max=horizon)
+        share = new / (known + size)
+        shift = mean - self.mean
+        spread = share * (1 - share) * shift.square()
+        self.variance.copy_((1 - share) * self.variance + share * variance + spread)
+        self.mean.copy_(self.mean + share * shift)
+        self.count.add_(new)
+
+
+class RunningNormaliser(_Statistics):
+    """Statistics of all frames seen in training mode; in evaluation mode they stay as they are.
+
+    A cumulative mean and variance up to `horizon` frames, an exponential one beyond. A batch is
+    added before it is normalised. Under DDP the buffers of rank 0 count, as for batch norm.
+
+    horizon: frames; 360 000 is an hour at 100 frames a second.
+    """
+
+    def __init__(self, bins: int, horizon: int = 360_000):
+        super().__init__(bins)
+        self.horizon = horizon
+
+    def forward(self, features: Sequence) -> Sequence:
+        if self.training:
+            self._update(features, self.horizon)
+        return self._apply_statistics(features)
+
+
+class CorpusNormaliser(_Statistics):
+    """Fixed statistics of a corpus; `fit` finds them. Raises IsoglossError when used before."""
+
+    def __init__(self, bins: int):
+        super().__init__(bins)
+        self._known = False
+
+    def fit(self, batches: Iterable[Sequence]) -> None:
+        """Exact statistics over all valid frames of the batches, (B, T, F) each."""
+        self.mean.zero_()
+        self.variance.fill_(1)
+        self.count.zero_()
+        for features in batches:
+            self._update(features.to(self.mean.device), float("inf"))
+
+    def forward(self, features: Sequence) -> Sequence:
+        if not self._known:  # asked of the device once only
+            self._known = bool(self.count > 0)
+        if not self._known:
+            raise IsoglossError("The corpus normaliser has no statistics; fit it on training features first.")
+        return self._apply_statistics(features)
+
+
+class NoNormaliser(nn.Module):
+    """Features as they are, as float32, with zeros in the padding."""
+
+    def forward(self, features: Sequence) -> Sequence:
+        return features.map(Tensor.float).zero_padding()
+
+
+def build_normaliser(name: NormaliserName, bins: int) -> nn.Module:
+    """The normaliser of that name for (B, T, bins) features. Raises IsoglossError for an unknown name."""
+    match name:
+        case "utterance":
+            return UtteranceNormaliser()
+        case "running":
+            return RunningNormaliser(bins)
+        case "corpus":
+            return CorpusNormaliser(bins)
+        case "none":
+            return NoNormaliser()
+    known = ("utterance", "running", "corpus", "none")
+    raise IsoglossError(f'"{name}" is no normaliser; known: {", ".join(known)}.{did_you_mean(name, known)}')

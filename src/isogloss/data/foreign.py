@@ -1,0 +1,164 @@
+"""Other people's formats: lhotse manifests, and parquet and arrow files of Hugging Face `datasets`."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from isogloss.data.manifests import Utterance, examples, read_manifest
+from isogloss.data.rows import from_rows, make_id, match_columns, require_language, split_in
+from isogloss.errors import IsoglossError
+from isogloss.text.languages import normalise_language
+
+
+def manifests(folder: Path, kind: str) -> list[Path]:
+    """lhotse manifests of a kind (cuts, recordings, supervisions) in a folder, in order of name."""
+    return sorted(file for end in ("jsonl", "jsonl.gz") for file in folder.glob(f"*{kind}*.{end}"))
+
+
+def read_lhotse(path: Path, language: str | None, scratch: Path) -> Iterator[Utterance]:
+    """lhotse cuts, or recordings with their supervisions, from a file or all those of a folder.
+
+    A cut without supervision, or a recording that no supervision speaks of, is an untranscribed clip.
+    """
+    files = [path] if path.is_file() else manifests(path, "cuts") or manifests(path, "recordings")
+    for file in files:
+        missing = []
+        split = split_in(re.split(r"[-_.]", file.name))
+        for cut, said in _supervised(file):
+            tag = said.language or language
+            if tag is None:
+                missing.append(said.id)
+            else:
+                yield from_lhotse(cut, said, tag, path.resolve().name.partition(".")[0], split, file.parent)
+        require_language(missing, file)
+
+
+def from_lhotse(
+    cut: Any, said: Any, language: str, source: str, split: str | None, folder: Path
+) -> Utterance:
+    """One supervision of a lhotse cut; its own source and split come first, relative paths mean `folder`."""
+    custom = cut.custom or {}
+    audio = Path(cut.recording.sources[0].source)
+    start = cut.start + said.start
+    is_whole = start == 0 and abs(said.duration - cut.recording.duration) < 0.01
+    phones = (said.alignment or {}).get("phone") or ()
+    return Utterance(
+        id=make_id(said.id),
+        audio=audio if audio.is_absolute() or audio.exists() else folder / audio,
+        language=normalise_language(language),
+        source=custom.get("source") or source,
+        text=(said.text or "").strip() or None,
+        start=start,
+        duration=None if is_whole else said.duration,
+        speaker=said.speaker,
+        role=custom.get("role"),
+        concept=custom.get("concept"),
+        translations=custom.get("translations") or {},
+        phones=tuple((item.start - said.start, item.duration, item.symbol) for item in phones),
+        split=custom.get("split") or split,
+    )
+
+
+def _supervised(file: Path) -> Iterator[tuple[Any, Any]]:
+    """(cut, supervision) for all that a manifest speaks of."""
+    from lhotse import SupervisionSegment
+
+    in_two_files = "recordings" in file.name or "supervisions" in file.name
+    for cut in _join(file) if in_two_files else _cuts(file):
+        whole = SupervisionSegment(id=cut.id, recording_id=cut.recording.id, start=0.0, duration=cut.duration)
+        for said in cut.supervisions or [whole]:
+            yield cut, said
+
+
+def _cuts(file: Path) -> Iterator[Any]:
+    for line, item in read_manifest(file):
+        if type(item).__name__ not in ("MonoCut", "MultiCut") or item.recording is None:
+            raise IsoglossError(f"{file}, line {line}: a {type(item).__name__} is no cut of one recording.")
+        yield item
+
+
+def _join(file: Path) -> Iterator[Any]:
+    """Recordings as cuts with their supervisions, from the pair of manifests of which one is given."""
+    recordings, supervisions = (
+        file.with_name(re.sub("recordings|supervisions", kind, file.name))
+        for kind in ("recordings", "supervisions")
+    )
+    if not recordings.is_file():
+        raise IsoglossError(
+            f"{recordings} is missing; lhotse supervisions need the recordings they speak of."
+        )
+    cuts = {item.id: item.to_cut() for _, item in read_manifest(recordings)}
+    unknown = []
+    for _, said in read_manifest(supervisions) if supervisions.is_file() else ():
+        if said.recording_id in cuts:
+            cuts[said.recording_id].supervisions.append(said)
+        else:
+            unknown.append(said.id)
+    if unknown:
+        raise IsoglossError(
+            f"{len(unknown)} supervisions of {supervisions} speak of recordings that are not in "
+            f"{recordings.name} ({examples(unknown)}); run lhotse.fix_manifests first."
+        )
+    yield from cuts.values()
+
+
+def read_arrow(path: Path, language: str | None, scratch: Path) -> Iterator[Utterance]:
+    """Parquet files, or arrow files as `datasets` saves them; audio inside is written to `scratch`."""
+    files = sorted([*path.rglob("*.parquet"), *path.rglob("*.arrow")]) if path.is_dir() else [path]
+    for file in files:
+        inner = file.relative_to(path) if path.is_dir() else Path(file.name)
+        names, rows = _open_arrow(file)
+        # Ids of such data sets often name the sentence and repeat; the row never does.
+        columns = match_columns(names, file) | {"id": "id"}
+        clips = _unpacked(rows, columns["audio"], make_id(str(inner.with_suffix(""))), scratch)
+        split = split_in(re.split(r"[-_./]", str(inner)))
+        for utterance in from_rows(clips, columns, file, language):
+            yield replace(utterance, source=path.resolve().stem, split=utterance.split or split)
+
+
+def _open_arrow(file: Path) -> tuple[list[str], Iterator[dict[str, Any]]]:
+    """Column names and rows of a parquet or arrow file, class labels as their names."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise IsoglossError(f"Reading {file} needs pyarrow; install it with: pip install pyarrow") from None
+    try:
+        table = parquet.ParquetFile(file) if file.suffix == ".parquet" else pyarrow.ipc.open_stream(file)
+    except pyarrow.ArrowInvalid as error:
+        raise IsoglossError(f"{file} is not a readable {file.suffix[1:]} file ({error}).") from None
+    schema = table.schema_arrow if file.suffix == ".parquet" else table.schema
+    features = (
+        json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    )
+    labels = {name: feature["names"] for name, feature in features.items() if "names" in feature}
+    # One clip can be megabytes, so the batches are small.
+    batches = table.iter_batches(batch_size=64) if file.suffix == ".parquet" else table
+    rows = (row for batch in batches for row in batch.to_pylist())
+    return schema.names, (
+        {name: _named(value, labels.get(name)) for name, value in row.items()} for row in rows
+    )
+
+
+def _named(value: Any, labels: list[str] | None) -> Any:
+    return labels[value] if labels is not None and isinstance(value, int) else value
+
+
+def _unpacked(
+    rows: Iterator[dict[str, Any]], column: str, name: str, scratch: Path
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows with the path of their audio in place of its bytes."""
+    for number, row in enumerate(rows, 1):
+        audio = row[column]
+        if isinstance(audio, dict):
+            content, path = audio.get("bytes"), audio.get("path")
+            if content:
+                file = scratch / name / f"{number:06d}{Path(path or 'clip.wav').suffix}"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(content)
+                path = str(file)
+            audio = path
+        yield number, {**row, column: audio, "id": f"{name}/{number:06d}"}

@@ -1,0 +1,120 @@
+"""From cuts to batches: reading clips side by side, skipping and counting the broken ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence as ListOf
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from isogloss.audio.augment import change_speed
+from isogloss.audio.reading import read
+from isogloss.errors import AudioError, IsoglossError
+from isogloss.sequence import Sequence
+
+if TYPE_CHECKING:
+    from lhotse.cut import MonoCut
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips of one micro-batch; the lists run parallel to the rows of `audio`.
+
+    audio: waveforms at 16 kHz, (B, S) float32. texts: None where untranscribed, spelled as in the
+    corpus. languages: BCP 47. seed: everything random about this batch is drawn from it.
+    """
+
+    ids: list[str]
+    audio: Sequence
+    texts: list[str | None]
+    languages: list[str]
+    seed: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of real audio."""
+        return float(self.audio.lengths.sum()) / 16000
+
+    def to(self, device: torch.device | str) -> Batch:
+        return Batch(self.ids, self.audio.to(device), self.texts, self.languages, self.seed)
+
+
+def waveform(cut: MonoCut) -> NDArray[np.float32]:
+    """The clip of a cut at 16 kHz, wherever lhotse says it lies (a file, or bytes in memory)."""
+    if cut.recording is None:
+        raise AudioError(f"The cut {cut.id} has no recording.", "missing")
+    return read(cut.recording.sources[0].source, start=cut.start, duration=cut.duration)
+
+
+def text_of(cut: MonoCut) -> str | None:
+    """The transcript of a cut, None if untranscribed."""
+    return cut.supervisions[0].text if cut.supervisions else None
+
+
+def language_of(cut: MonoCut) -> str:
+    """The BCP 47 tag of a cut, `und` if unknown."""
+    return (cut.supervisions[0].language if cut.supervisions else None) or "und"
+
+
+class Loader:
+    """Reads batches of cuts with a few threads (decoding releases the interpreter lock).
+
+    Broken clips are left out and counted by cause. Above `max_bad` of all clips asked for (and
+    more than three), or when a whole batch is broken, it stops with the causes and an example.
+    Each clip is played at one of `speeds`, drawn from the seed of its batch.
+    """
+
+    def __init__(
+        self,
+        cuts: ListOf[MonoCut],
+        *,
+        workers: int = 2,
+        max_bad: float = 0.01,
+        speeds: tuple[float, ...] = (1.0,),
+    ):
+        self.cuts = cuts
+        self.speeds = speeds
+        self.max_bad = max_bad
+        self.asked = 0
+        self.bad: Counter[str] = Counter()
+        self.example = ""
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="read")
+
+    def load(self, indices: ListOf[int] | NDArray[np.int64], seed: int = 0) -> Batch:
+        """The batch of the cuts at `indices`, without the broken ones."""
+        cuts = [self.cuts[int(index)] for index in indices]
+        factors = np.random.default_rng(seed).choice(self.speeds, len(cuts)).tolist()
+        read_clips = list(self._threads.map(self._read, cuts, factors))
+        kept = [(cut, clip) for cut, clip in zip(cuts, read_clips, strict=True) if clip is not None]
+        self.asked += len(cuts)
+        broken = sum(self.bad.values())
+        if not kept or (broken > 3 and broken > self.max_bad * max(self.asked, len(self.cuts))):
+            causes = ", ".join(f"{cause} {count}" for cause, count in self.bad.most_common())
+            raise IsoglossError(
+                f"{broken} of {self.asked} clips could not be read ({causes}); the first: {self.example} "
+                "Prepare the data again to drop them."
+            )
+        return Batch(
+            ids=[cut.id for cut, _ in kept],
+            audio=Sequence.from_list([torch.from_numpy(clip) for _, clip in kept]),
+            texts=[text_of(cut) for cut, _ in kept],
+            languages=[language_of(cut) for cut, _ in kept],
+            seed=seed,
+        )
+
+    def close(self) -> None:
+        self._threads.shutdown(cancel_futures=True)
+
+    def _read(self, cut: MonoCut, speed: float) -> NDArray[np.float32] | None:
+        try:
+            clip = waveform(cut)
+            return clip if speed == 1.0 else change_speed(clip, speed)
+        except AudioError as error:
+            self.bad[error.cause] += 1
+            self.example = self.example or str(error)
+            return None

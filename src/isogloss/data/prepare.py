@@ -1,0 +1,303 @@
+"""`isogloss prepare`: a named corpus or the user's own speech becomes one folder ready to train on.
+
+    source ── Utterances ── headers read ── long speech segmented ── splits drawn and checked ── DIR
+
+The folder appears whole or not at all; what was left out, and why, is counted on its card.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isogloss.audio.reading import AudioInfo, info, read
+from isogloss.data.fetch import cache_folder, fetch_packages
+from isogloss.data.importers import read_source
+from isogloss.data.manifests import (
+    TEXT,
+    Utterance,
+    count_cuts,
+    examples,
+    fingerprint,
+    source_of,
+    split_of,
+    to_cut,
+    write_card,
+    write_cuts,
+)
+from isogloss.data.recipes import Corpus, all_corpora
+from isogloss.data.rows import language_in
+from isogloss.data.splits import assign_splits, check_splits, find_leaks, held_out_texts
+from isogloss.errors import AudioError, IsoglossError, did_you_mean
+from isogloss.files import atomic_folder
+from isogloss.text.corpus import clean_text, read_text_lines, write_text_lines
+from isogloss.text.languages import normalise_language
+from isogloss.text.normalise import NORMALISER_VERSION
+
+if TYPE_CHECKING:
+    from lhotse.cut import MonoCut
+
+MIN_SECONDS = 0.1  # shorter than the field of view of one encoder frame
+WINDOW_SECONDS = 600.0  # how much of a long recording is in memory while it is segmented
+SLACK_SECONDS = 0.1  # how far a segment may reach beyond its file: times in tables are rounded
+
+Progress = Callable[[str, int], None]
+
+
+def prepare(
+    source: str,
+    out: Path,
+    *,
+    language: str | None = None,
+    languages: Sequence[str] | None = None,
+    split_by: str = "text",
+    dev: float = 0.1,
+    test: float = 0.1,
+    seed: int = 0,
+    max_seconds: float = 30.0,
+    max_bad: float = 0.01,
+    text: Sequence[Path] = (),
+    cache: Path | None = None,
+    allow_leak: bool = False,
+    overwrite: bool = False,
+    on_progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Write the corpus folder `out` (see `manifests`) and return its card.
+
+    source: the name of a corpus that can be fetched, NAME=FOLDER for one the user has, or a path
+    (see `importers`). language: of clips that do not say theirs; languages: keep only these.
+    split_by, dev, test, seed: see `splits.assign_splits`; splits that the corpus has are kept.
+    max_seconds: longer clips are dropped if transcribed, else segmented by voice activity.
+    max_bad: the share of broken clips above which it stops. text: files of unspoken text to add,
+    less what is said in dev and test. allow_leak: keep standard splits that share texts (public
+    corpora: always, and the card says so). on_progress: told a stage and how much of it is done.
+
+    Raises IsoglossError; nothing is then written.
+    """
+    out = out.expanduser().absolute()
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())) and not overwrite:
+        raise IsoglossError(f"{out} exists already; choose another folder or give --overwrite.")
+    wanted = {normalise_language(tag) for tag in languages} if languages else None
+    told = on_progress or (lambda stage, done: None)
+    given = resolve(source, language, cache, progress=on_progress is not None)
+    with atomic_folder(out) as folder:
+        intake = Intake(folder, out, max_seconds, wanted)
+        cuts = sorted(intake.cuts(given, told), key=lambda cut: cut.id)
+        intake.refuse_if_broken(source, max_bad)
+        intake.refuse_if_nothing(source, cuts)
+        cuts, leaks = _split(
+            cuts, intake.dropped, split_by, (dev, test), seed, allow_leak or given.kind == "public"
+        )
+        write_cuts(folder, cuts)
+        lines = _write_text(folder, text, language, cuts)
+        card = {
+            "name": given.name,
+            "title": given.title,
+            "source": source,
+            "licence": given.licence,
+            "sources": dict(sorted(Counter(source_of(cut) for cut in cuts).items())),
+            "clips": len(cuts),
+            "hours": round(sum(cut.duration for cut in cuts) / 3600, 4),
+            "languages": count_cuts(cuts),
+            "dropped": dict(sorted(intake.dropped.items())),
+            "broken": {cause: len(messages) for cause, messages in sorted(intake.broken.items())},
+            "text": lines,
+            "notes": given.notes,
+            "splits": {"by": split_by, "dev": dev, "test": test, "seed": seed, "leaks": leaks},
+            "max_seconds": max_seconds,
+            "normaliser": NORMALISER_VERSION,
+            "fingerprint": fingerprint(cuts),
+        }
+        write_card(folder, card)
+    return card
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the user named: its description, how to read it (into a scratch folder, counting drops), notes."""
+
+    name: str
+    title: str
+    licence: str
+    kind: str
+    read: Callable[[Path, Counter[str]], Iterator[Utterance]]
+    notes: list[str]
+
+
+def resolve(
+    source: str, language: str | None = None, cache: Path | None = None, progress: bool = False
+) -> Given:
+    """Find what `source` means: a corpus to fetch, NAME=FOLDER, or a path. Fetches Debian packages.
+
+    Raises IsoglossError for what is none of them, with the nearest corpus name.
+    """
+    known = all_corpora()
+    name, _, place = source.partition("=")
+    path = Path(source).expanduser()
+    if name in known:
+        corpus = known[name]
+        root, notes = _root(corpus, place, cache or cache_folder(), progress)
+        return Given(
+            name, corpus.title, corpus.licence, corpus.kind, lambda *to: corpus.read(root, *to), notes
+        )
+    if path.exists():
+        own = path.resolve().name.partition(".")[0]
+        return Given(own, str(path), "", "own", lambda scratch, _: read_source(path, language, scratch), [])
+    near = did_you_mean(name, [*known, *(file.name for file in path.absolute().parent.glob("*"))])
+    raise IsoglossError(
+        f"{source} is neither a file, a folder nor a known corpus.{near} "
+        "List the corpora with: isogloss corpora"
+    )
+
+
+def _root(corpus: Corpus, place: str, cache: Path, progress: bool) -> tuple[Path, list[str]]:
+    """The folder a corpus is read from, and what could not be had for it."""
+    if place:
+        root = Path(place).expanduser().absolute()
+        if not root.is_dir():
+            raise IsoglossError(f"{root}, given for {corpus.name}, is no folder.")
+    elif corpus.kind == "debian":
+        fetch_packages(corpus.packages, cache, progress)
+        return cache, []
+    else:
+        raise IsoglossError(f"{corpus.name} is not fetched; give its folder with {corpus.name}=FOLDER.")
+    if corpus.kind == "local":
+        try:
+            fetch_packages(corpus.packages, cache, progress)
+        except IsoglossError as error:
+            return root, [f"prepared without {', '.join(corpus.packages)}, which adds text: {error}"]
+    return root, []
+
+
+class Intake:
+    """Takes utterances in: reads headers, measures, segments; counts what it drops and what is broken.
+
+    folder is where the corpus is being written, out where it will lie.
+    """
+
+    def __init__(self, folder: Path, out: Path, max_seconds: float, wanted: set[str] | None):
+        self.folder = folder
+        self.out = out
+        self.max_seconds = max_seconds
+        self.wanted = wanted
+        self.seen: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
+        self.broken: dict[str, list[str]] = defaultdict(list)
+
+    def cuts(self, given: Given, told: Progress) -> Iterator["MonoCut"]:
+        """All usable clips as lhotse cuts."""
+        # Many utterances may be segments of one file.
+        header = lru_cache(maxsize=64)(info)
+        for number, utterance in enumerate(given.read(self.folder / "audio", self.dropped), 1):
+            told("clips", number)
+            self.seen[utterance.language] += 1
+            if self.wanted is None or utterance.language in self.wanted:
+                try:
+                    yield from self._take(utterance, header(utterance.audio))
+                except AudioError as error:
+                    self.broken[error.cause].append(str(error))
+
+    def refuse_if_broken(self, source: str, max_bad: float) -> None:
+        """Stop with a table of causes if more than the share `max_bad` of the clips is broken."""
+        count = sum(map(len, self.broken.values()))
+        total = sum(n for language, n in self.seen.items() if self.wanted is None or language in self.wanted)
+        if count > max_bad * total:
+            rows = [
+                f"  {cause:<11} {len(messages):>6}   {messages[0]}"
+                for cause, messages in sorted(self.broken.items(), key=lambda item: -len(item[1]))
+            ]
+            raise IsoglossError(
+                f"{count} of {total} clips of {source} are broken ({count / total:.1%}), more than {max_bad:.1%}; "
+                "mend or remove them, or allow them with --max-bad.\n" + "\n".join(rows)
+            )
+
+    def refuse_if_nothing(self, source: str, cuts: list["MonoCut"]) -> None:
+        """Stop if no clip is left, and say where they went."""
+        if cuts:
+            return
+        if not self.seen:
+            raise IsoglossError(f"{source} holds no clips.")
+        dropped = "; ".join(f"{rule}: {count}" for rule, count in self.dropped.items())
+        there = examples(sorted(self.seen))
+        raise IsoglossError(
+            f"No clip of {source} is left. Its languages are {there}. Dropped: {dropped or 'none'}."
+        )
+
+    def _take(self, utterance: Utterance, header: AudioInfo) -> Iterator["MonoCut"]:
+        span = header.seconds - utterance.start if utterance.duration is None else utterance.duration
+        if utterance.start >= header.seconds or utterance.start + span > header.seconds + SLACK_SECONDS:
+            raise AudioError(
+                f"{utterance.audio} ends at {header.seconds:.2f} s, before {utterance.id} does "
+                f"({utterance.start:.2f} s to {utterance.start + span:.2f} s).",
+                "truncated",
+            )
+        if span < MIN_SECONDS:
+            self.dropped[f"shorter than {MIN_SECONDS:g} s"] += 1
+        elif span <= self.max_seconds:
+            yield to_cut(utterance, header, self._final(utterance.audio))
+        elif utterance.text is not None or utterance.concept is not None:
+            self.dropped[f"longer than {self.max_seconds:g} s"] += 1
+        else:
+            for segment in self._segments(utterance, span):
+                yield to_cut(segment, header, self._final(utterance.audio))
+
+    def _segments(self, utterance: Utterance, span: float) -> Iterator[Utterance]:
+        """The stretches of speech in a long recording, each of at most `max_seconds`."""
+        from isogloss.audio.vad import segment
+
+        number = 0
+        windows = max(1, round(span / WINDOW_SECONDS))
+        for window in range(windows):
+            offset = utterance.start + window * span / windows
+            waveform = read(utterance.audio, start=offset, duration=span / windows)
+            for start, end in segment(waveform, self.max_seconds):
+                if end - start >= MIN_SECONDS:
+                    number += 1
+                    name = f"{utterance.id}/{number:04d}"
+                    yield replace(
+                        utterance, id=name, start=round(offset + start, 3), duration=round(end - start, 3)
+                    )
+        self.dropped["no speech found"] += not number
+
+    def _final(self, audio: Path) -> Path:
+        """Where a file will lie once the corpus folder has its name."""
+        return self.out / audio.relative_to(self.folder) if audio.is_relative_to(self.folder) else audio
+
+
+def _split(
+    cuts: list["MonoCut"],
+    dropped: Counter[str],
+    by: str,
+    shares: tuple[float, float],
+    seed: int,
+    allow_leak: bool,
+) -> tuple[list["MonoCut"], list[str]]:
+    """The cuts with their splits, and leaks that were allowed."""
+    had_splits = any(map(split_of, cuts))
+    splits = assign_splits(cuts, by, *shares, seed)
+    kept = [cut for cut in cuts if cut.id in splits]
+    if len(kept) < len(cuts):
+        dropped["text is held out"] += len(cuts) - len(kept)
+    for cut in kept:
+        cut.custom["split"] = splits[cut.id]
+    if had_splits and allow_leak:
+        return kept, find_leaks(kept, by)
+    check_splits(kept, by)
+    return kept, []
+
+
+def _write_text(
+    folder: Path, files: Sequence[Path], language: str | None, cuts: list["MonoCut"]
+) -> dict[str, int]:
+    """Write the unspoken text less what dev and test say; its line, name or `language` tell the language."""
+    if not files:
+        return {}
+    counts: Counter[str] = Counter()
+    lines = chain.from_iterable(
+        read_text_lines(file, language_in(file.name.partition(".")[0]) or language) for file in files
+    )
+    write_text_lines(clean_text(lines, counts, exclude=held_out_texts(cuts)), folder / TEXT)
+    return dict(counts)

@@ -1,0 +1,33 @@
+"""From symbols with frames to words with seconds."""
+
+import re
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
+
+from isogloss.decoding.greedy import Hypothesis
+from isogloss.text.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word and where it is said, in seconds from the start of the audio."""
+
+    text: str
+    start: float
+    end: float
+
+
+def words(hypothesis: Hypothesis, tokenizer: Tokenizer, frame_seconds: float, offset: float = 0.0) -> list[Word]:
+    """The words of a hypothesis, each from the first frame of its first symbol to the last of its last.
+
+    Works for any tokenizer: a token ends where the text decoded up to it ends.
+    """
+    tokens = hypothesis.tokens
+    ends = [len(tokenizer.decode(tokens[: position + 1])) for position in range(len(tokens))]
+    found = []
+    for match in re.finditer(r"\S+", tokenizer.decode(tokens)):
+        first = bisect_right(ends, match.start())
+        last = max(first, bisect_left(ends, match.end()))
+        start, end = hypothesis.frames[first][0], hypothesis.frames[last][1]
+        found.append(Word(match.group(), offset + start * frame_seconds, offset + end * frame_seconds))
+    return found

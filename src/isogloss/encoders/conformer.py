@@ -1,0 +1,57 @@
+"""Conformer block (Gulati et al. 2020, arXiv 2005.08100), pre-norm throughout.
+
+    x ─ +½FFN ─ +MHSA ─ +Conv ─ +½FFN ─ LN ─>        (B, T, D) -> (B, T, D)
+
+Differs from the paper: LayerNorm or GroupNorm per frame instead of BatchNorm (which would see
+padding and mix speech with text), and rotary positions by choice.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from isogloss.config import Config
+from isogloss.nn.attention import Position, SelfAttention
+from isogloss.nn.convolution import ConvolutionModule, ConvolutionNorm
+from isogloss.nn.dropout import Dropout
+from isogloss.nn.feedforward import FeedForward
+
+
+class ConformerConfig(Config):
+    """A stack of Conformer blocks."""
+
+    kind: Literal["conformer"] = "conformer"
+    layers: int = Field(8, ge=1, description="blocks")
+    width: int = Field(144, ge=8, description="model width D")
+    heads: int = Field(4, ge=1, description="attention heads")
+    kernel: int = Field(15, ge=1, description="frames K under the depthwise convolution")
+    position: Position = Field("rotary", description="relative = the paper's; rotary is faster")
+    norm: ConvolutionNorm = Field("layer", description="norm inside the convolution module")
+    dropout: float = Field(0.1, ge=0, lt=1, description="after every branch")
+
+    def block(self) -> "ConformerBlock":
+        """One block of the stack."""
+        return ConformerBlock(self)
+
+
+class ConformerBlock(nn.Module):
+    """One Conformer block. Parameters with relative positions: 24 D² + (32 + K) D."""
+
+    def __init__(self, config: ConformerConfig):
+        super().__init__()
+        width, dropout = config.width, config.dropout
+        self.feed_in = FeedForward(width, dropout)
+        self.norm_attention = nn.LayerNorm(width)
+        self.attention = SelfAttention(width, config.heads, config.position)
+        self.convolution = ConvolutionModule(width, config.kernel, config.norm, dropout)
+        self.feed_out = FeedForward(width, dropout)
+        self.norm = nn.LayerNorm(width)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor, valid: Tensor, mask: Tensor | None) -> Tensor:
+        """x: (B, T, D), valid: (B, T) bool, mask: (B, 1, T, T) bool or None -> (B, T, D)."""
+        x = x + 0.5 * self.feed_in(x)
+        x = x + self.dropout(self.attention(self.norm_attention(x), mask))
+        x = x + self.convolution(x, valid)
+        return self.norm(x + 0.5 * self.feed_out(x))

@@ -1,0 +1,59 @@
+"""A stack of blocks over hidden states: what speech, text and shared encoders all are."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from isogloss.encoders.conformer import ConformerConfig
+from isogloss.encoders.transformer import TransformerConfig
+from isogloss.nn.masks import Context, attention_mask
+from isogloss.sequence import Sequence
+
+BlocksConfig = Annotated[ConformerConfig | TransformerConfig, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What an encoder returns.
+
+    final: (B, T, D) after the last norm. layers: outputs of the blocks asked for, by number;
+    0 is the input of the first block, n the output of block n.
+    """
+
+    final: Sequence
+    layers: dict[int, Sequence]
+
+
+class Stack(nn.Module):
+    """Blocks of one kind and a final LayerNorm, under one context policy."""
+
+    def __init__(self, config: ConformerConfig | TransformerConfig, recompute: bool = False):
+        super().__init__()
+        self.blocks = nn.ModuleList(config.block() for _ in range(config.layers))
+        # A Conformer block ends in a LayerNorm of its own.
+        self.norm = nn.Identity() if isinstance(config, ConformerConfig) else nn.LayerNorm(config.width)
+        self.recompute = recompute
+
+    def forward(self, states: Sequence, context: Context, layers: tuple[int, ...] = ()) -> Encoded:
+        """(B, T, D) -> (B, T, D); `layers` names the hidden states to return as well.
+
+        With `recompute`, activations inside blocks are computed again in the backward pass
+        instead of being kept: memory for time.
+        """
+        valid = states.valid
+        mask = attention_mask(valid, context)
+        x = states.zero_padding().values
+        kept: dict[int, Sequence] = {0: states.with_values(x)} if 0 in layers else {}
+        for number, block in enumerate(self.blocks, start=1):
+            x = self._run(block, x, valid, mask)
+            if number in layers:
+                kept[number] = states.with_values(x)
+        return Encoded(states.with_values(self.norm(x)), kept)
+
+    def _run(self, block: nn.Module, x: Tensor, valid: Tensor, mask: Tensor | None) -> Tensor:
+        if self.recompute and self.training:
+            return checkpoint(block, x, valid, mask, use_reentrant=False)
+        return block(x, valid, mask)

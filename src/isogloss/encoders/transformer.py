@@ -1,0 +1,45 @@
+"""Transformer block (arXiv 1706.03762), pre-norm, GELU: the control beside the Conformer.
+
+    x ─ +MHSA ─ +FFN ─>        (B, T, D) -> (B, T, D)
+"""
+
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from isogloss.config import Config
+from isogloss.nn.attention import Position, SelfAttention
+from isogloss.nn.dropout import Dropout
+from isogloss.nn.feedforward import FeedForward
+
+
+class TransformerConfig(Config):
+    """A stack of Transformer blocks."""
+
+    kind: Literal["transformer"] = "transformer"
+    layers: int = Field(12, ge=1, description="blocks")
+    width: int = Field(768, ge=8, description="model width D")
+    heads: int = Field(12, ge=1, description="attention heads")
+    position: Position = Field("rotary", description="none = the caller adds positions")
+    dropout: float = Field(0.1, ge=0, lt=1, description="after every branch")
+
+    def block(self) -> "TransformerBlock":
+        """One block of the stack."""
+        return TransformerBlock(self)
+
+
+class TransformerBlock(nn.Module):
+    """One Transformer block. Parameters without relative positions: 12 D² + 13 D."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(config.width)
+        self.attention = SelfAttention(config.width, config.heads, config.position)
+        self.feed = FeedForward(config.width, config.dropout, nn.GELU)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, x: Tensor, valid: Tensor, mask: Tensor | None) -> Tensor:
+        """x: (B, T, D), mask: (B, 1, T, T) bool or None -> (B, T, D). `valid` is not needed."""
+        x = x + self.dropout(self.attention(self.norm_attention(x), mask))
+        return x + self.feed(x)

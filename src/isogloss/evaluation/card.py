@@ -1,0 +1,99 @@
+"""Figures on the model card: what an evaluation found, written into the model folder's README.md."""
+
+import re
+from pathlib import Path
+
+from isogloss.errors import IsoglossError
+from isogloss.evaluation.figures import ALL, Evaluation
+from isogloss.evaluation.tables import limits, name_of, percent, span
+from isogloss.files import write_text
+from isogloss.model.folder import CARD
+
+BEGIN, END = "<!-- isogloss figures -->", "<!-- end of isogloss figures -->"
+_BLOCK = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}\n*", re.DOTALL)
+
+
+def add_figures(model_folder: Path, evaluation: Evaluation) -> None:
+    """Write the figures into the card, in place of earlier ones; the rest of the card stays.
+
+    Raises IsoglossError if the folder has no card.
+    """
+    path = model_folder / CARD
+    try:
+        card = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise IsoglossError(f"{path} is missing or no UTF-8 text; restore it or write an empty one.") from None
+    block = f"{BEGIN}\n{figures_as_markdown(evaluation)}{END}\n\n"
+    card = _BLOCK.sub("", card)
+    before, heading, after = card.partition("## Limits")
+    if heading:
+        write_text(path, before + block + heading + after)
+    else:
+        write_text(path, f"{card.rstrip()}\n\n{block}".lstrip())
+
+
+def figures_as_markdown(evaluation: Evaluation) -> str:
+    """The section `## Figures` of a model card."""
+    conditions = evaluation.conditions
+    data = ", ".join(Path(folder).name for folder in conditions.data)
+    parts = [
+        "## Figures\n",
+        f"{evaluation.clips} clips, {evaluation.seconds / 60:.1f} minutes, of the {conditions.split} split of {data} "
+        f"(fingerprint `{conditions.fingerprint[:16]}`). In brackets 95 % intervals: bootstrap over clips for error "
+        f"rates, Wilson for accuracy. Texts normalised ({conditions.normaliser}) unless said raw.\n",
+    ]
+    if evaluation.languages:
+        parts.append(_recognition(evaluation))
+    if evaluation.identification:
+        parts.append(_identification(evaluation))
+    parts.append("".join(f"- {sentence}\n" for sentence in limits(evaluation)) + _always(evaluation))
+    return "\n".join(parts)
+
+
+def _recognition(evaluation: Evaluation) -> str:
+    rows = []
+    for tag, figures in evaluation.languages.items():
+        rows.append([f"{name_of(tag)} (`{tag}`)", str(figures.clips)])
+        rows[-1] += [
+            _bracketed(rate and rate.value, span(rate))
+            for rate in (figures.cer, figures.wer, figures.cer_raw, figures.wer_raw)
+        ]
+    mean = evaluation.mean_cer
+    if mean is not None:
+        rows.append(["**mean of languages**", "", f"**{_bracketed(mean.value, span(mean))}**", "", "", ""])
+    return _table(["language", "clips", "CER", "WER", "CER, raw", "WER, raw"], rows)
+
+
+def _identification(evaluation: Evaluation) -> str:
+    rows = [
+        [
+            "all sources" if group == ALL else group,
+            str(figures.clips),
+            _bracketed(figures.accuracy, span(figures)),
+            percent(figures.macro_f1),
+            percent(figures.chance),
+            f"{percent(figures.majority)} (`{figures.majority_language}`)",
+        ]
+        for group, figures in evaluation.identification.items()
+    ]
+    heads = ["language identified", "clips", "accuracy", "macro F1", "chance", "always the most frequent"]
+    return _table(heads, rows)
+
+
+def _bracketed(value: float | None, interval: str) -> str:
+    return f"{percent(value)} [{interval}]" if interval else percent(value)
+
+
+def _table(heads: list[str], rows: list[list[str]]) -> str:
+    lines = [heads, ["---", *["--:"] * (len(heads) - 1)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _always(evaluation: Evaluation) -> str:
+    speed = evaluation.real_time_factor
+    worked = f" Transcription took {speed:.3f} seconds a second of audio." if speed else ""
+    return (
+        "- Intervals take clips as independent; clips of one speaker are not, so they are rather too narrow.\n"
+        f"- Measured with {', '.join(f'{name} {version}' for name, version in evaluation.conditions.versions.items())}."
+        f"{worked}\n\n"
+    )

@@ -1,0 +1,194 @@
+"""The plots of a report: learning curves, error rates by language, confusion of languages."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from isogloss.evaluation.figures import Evaluation, Identification, Rate
+from isogloss.evaluation.history import Curve, StageHistory
+from isogloss.evaluation.svg import ACCENT, INK, PAPER, QUIET, RULE, SERIES, axes, draw
+from isogloss.evaluation.tables import name_of
+
+MARKERS = ("o", "s", "D", "^", "v", "P", "X")
+WORST = 1.5
+"""Error rates beyond this are drawn at the edge, with their value."""
+NUMBERED = 12
+"""Up to so many languages a confusion matrix has numbers in its cells."""
+
+
+def losses(stage: StageHistory, name: str) -> Markup:
+    """Training loss of a stage with its spread, and the loss on the dev split."""
+
+    def paint(figure: Figure) -> None:
+        ax = axes(figure)
+        curve, looks = stage.curve("loss"), stage.looks("loss")
+        if curve is not None:
+            _draw_curve(ax, curve, SERIES[0], "training")
+        if looks:
+            ax.plot(*zip(*looks, strict=True), "o-", color=SERIES[1], markersize=3, linewidth=1, label="dev")
+        ax.legend(loc="upper right")
+        _label(ax, "loss (nats)")
+
+    return draw(name, f"Loss over the steps of stage {stage.name}", paint)
+
+
+def curve(stage: StageHistory, key: str, name: str, label: str, *, share: bool = False) -> Markup:
+    """Any other quantity of the training log; share: shown in percent."""
+
+    def paint(figure: Figure) -> None:
+        ax = axes(figure)
+        found = stage.curve(key)
+        if found is not None:
+            _draw_curve(ax, found, SERIES[2], None)
+            ax.set_ylim(bottom=0)
+        if share:
+            ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+        _label(ax, label)
+
+    return draw(name, f"{label} over the steps of stage {stage.name}", paint)
+
+
+def dev_error_rates(stage: StageHistory, name: str) -> Markup:
+    """Dev CER over steps: a line a language while colours last, else grey lines and their mean."""
+    languages = stage.languages()
+
+    def paint(figure: Figure) -> None:
+        ax = axes(figure)
+        few = len(languages) <= len(SERIES)
+        ends = []
+        for number, tag in enumerate(languages):
+            looks = stage.looks(f"cer/{tag}")
+            colour = SERIES[number] if few else RULE
+            ax.plot(*zip(*looks, strict=True), color=colour, marker="o" if few else "", markersize=2.5, linewidth=1.2)
+            if few:
+                ends.append((looks[-1], tag, colour))
+        mean = stage.looks("cer")
+        if len(languages) > 1 and mean:
+            ax.plot(*zip(*mean, strict=True), color=INK, linewidth=2.2, linestyle=(0, (4, 1.5)) if few else "-")
+            ends.append((mean[-1], "mean", INK))
+        ax.set_ylim(0, min(1.05, ax.get_ylim()[1]))
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        _label(ax, "CER on the dev split")
+        _label_ends(ax, ends)
+
+    return draw(name, f"Character error rate on the dev split over the steps of stage {stage.name}", paint)
+
+
+def error_rates(systems: dict[str, Evaluation], name: str) -> Markup:
+    """CER by language with intervals: bars for the first system, markers for the others."""
+    first, *others = systems.values()
+    tags = sorted(first.languages, key=lambda tag: _value(first.languages[tag].cer), reverse=True)
+    values = [_value(e.languages[tag].cer) for e in systems.values() for tag in tags if tag in e.languages]
+    edge = min(WORST, 1.08 * max([*values, 0.1]))
+
+    def paint(figure: Figure) -> None:
+        ax = axes(figure)
+        rows = np.arange(len(tags))
+        shares = [first.languages[tag].cer for tag in tags]
+        ax.barh(rows, [_value(rate) for rate in shares], height=0.62, color=ACCENT, alpha=0.35, linewidth=0)
+        height = 0.5 / max(1, len(others))
+        for number, (label, evaluation) in enumerate(systems.items()):
+            offset = (number - 1 - (len(others) - 1) / 2) * -height if number else 0.0
+            for row, tag in zip(rows, tags, strict=True):
+                rate = evaluation.languages[tag].cer if tag in evaluation.languages else None
+                if rate is not None:
+                    _draw_rate(ax, rate, row + offset, number, edge, label if row == rows[-1] else None)
+        ax.set_yticks(rows, [name_of(tag) for tag in tags], color=INK)
+        ax.grid(axis="x")
+        ax.grid(axis="y", visible=False)
+        ax.spines["left"].set_visible(False)
+        ax.set_xlim(0, edge)
+        ax.set_ylim(-0.6, len(tags) - 0.4)
+        ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        ax.set_xlabel("character error rate, with 95 % interval")
+        if others:
+            figure.legend(loc="outside upper left", ncols=2, handletextpad=0.4, columnspacing=1.2)
+
+    height = 0.75 + len(tags) * max(0.26, 0.13 * len(systems)) + 0.16 * ((len(systems) + 1) // 2)
+    return draw(name, "Character error rate by language", paint, height=height)
+
+
+def confusion(figures: Identification, name: str) -> Markup:
+    """Which language was taken for which: rows are spoken, columns guessed, depth is the share of a row."""
+    counts = np.array(figures.confusion, dtype=np.float64)
+    spoken = counts.sum(axis=1) > 0
+    counts, rows = counts[spoken], [tag for tag, any_ in zip(figures.labels, spoken, strict=True) if any_]
+    shares = counts / counts.sum(axis=1, keepdims=True)
+
+    def paint(figure: Figure) -> None:
+        ax = axes(figure)
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            share = shares[row, column]
+            square = (column - 0.47, row - 0.47)
+            colour = ACCENT if rows[row] == figures.labels[column] else SERIES[1]
+            ax.add_patch(_square(square, 0.94, colour, 0.12 + 0.88 * share))
+            if len(figures.labels) <= NUMBERED:
+                text = PAPER if share > 0.55 else INK
+                ax.text(column, row, f"{counts[row, column]:.0f}", ha="center", va="center", color=text, fontsize=7)
+        ax.set(xlim=(-0.5, len(figures.labels) - 0.5), ylim=(len(rows) - 0.5, -0.5), aspect="equal")
+        size = 8 if len(figures.labels) <= NUMBERED else 5.5
+        ax.set_xticks(range(len(figures.labels)), figures.labels, fontsize=size)
+        ax.set_yticks(range(len(rows)), rows, fontsize=size)
+        ax.tick_params(length=0, labelcolor=INK, rotation=0 if len(figures.labels) <= NUMBERED else 90, axis="x")
+        ax.tick_params(length=0, labelcolor=INK, axis="y")
+        ax.grid(visible=False)
+        ax.spines[:].set_visible(False)
+        ax.set_xlabel("language guessed")
+        ax.set_ylabel("language spoken")
+
+    height = min(3.9, 1.2 + 3.0 * len(rows) / len(figures.labels))
+    return draw(name, "Confusion matrix of languages", paint, height=height)
+
+
+def _draw_curve(ax: Axes, curve: Curve, colour: str, label: str | None) -> None:
+    ax.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
+    ax.plot(curve.steps, curve.means, color=colour, label=label)
+
+
+def _label(ax: Axes, title: str) -> None:
+    """The y axis is named above the plot, where it reads without turning the head."""
+    ax.set_title(title, loc="left", color=INK)
+    ax.set_xlabel("step")
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    ax.margins(x=0.01)
+
+
+def _label_ends(ax: Axes, ends: Sequence[tuple[tuple[int, float], str, str]]) -> None:
+    """Names at the right ends of lines, moved apart where they would overlap."""
+    low, high = ax.get_ylim()
+    gap = 0.065 * (high - low)
+    position = -np.inf
+    for (step, value), text, colour in sorted(ends, key=lambda end: end[0][1]):
+        position = max(value, position + gap)
+        ax.annotate(
+            text,
+            (step, position),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            color=colour,
+            annotation_clip=False,
+        )
+
+
+def _draw_rate(ax: Axes, rate: Rate, row: float, number: int, edge: float, label: str | None) -> None:
+    colour = INK if number == 0 else SERIES[number % len(SERIES)]
+    if rate.value > edge:
+        ax.annotate(f"{rate.value:.0%} →", (edge, row), ha="right", va="center", color=colour, fontsize=7)
+        return
+    ax.plot([rate.low, min(rate.high, edge)], [row, row], color=colour, linewidth=1)
+    marker = {"marker": MARKERS[number % len(MARKERS)], "markersize": 4, "linestyle": "", "color": colour}
+    ax.plot([rate.value], [row], **marker, label=label, markeredgecolor=PAPER, markeredgewidth=0.6, clip_on=False)
+
+
+def _square(corner: tuple[float, float], side: float, colour: str, alpha: float) -> Rectangle:
+    return Rectangle(corner, side, side, facecolor=colour, alpha=alpha, linewidth=0)
+
+
+def _value(rate: Rate | None) -> float:
+    return rate.value if rate is not None else 0.0

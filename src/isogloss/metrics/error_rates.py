@@ -1,0 +1,83 @@
+"""Word and character error rates, by Levenshtein alignment (jiwer), over a whole corpus."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Unit = Literal["word", "character"]
+
+
+@dataclass(frozen=True)
+class ErrorRate:
+    """(S + D + I) / N over a corpus; above 1 if there are more insertions than correct units.
+
+    total: N, the units of the references. rate is NaN if total is 0, whatever was inserted.
+    """
+
+    rate: float
+    substitutions: int
+    deletions: int
+    insertions: int
+    total: int
+
+
+@dataclass(frozen=True)
+class ErrorCounts:
+    """Errors and reference units of each utterance, (N,) int64 each: what resampling works on."""
+
+    substitutions: npt.NDArray[np.int64]
+    deletions: npt.NDArray[np.int64]
+    insertions: npt.NDArray[np.int64]
+    totals: npt.NDArray[np.int64]
+
+    @property
+    def errors(self) -> npt.NDArray[np.int64]:
+        return self.substitutions + self.deletions + self.insertions
+
+
+def error_rates(references: Sequence[str], hypotheses: Sequence[str], unit: Unit = "word") -> ErrorRate:
+    """The corpus-level error rate: errors of all utterances over units of all references.
+
+    Texts are compared as they are; normalise both or neither. A word is what white space separates;
+    a character is a code point, one space between words included. An empty reference adds its
+    insertions and no units. Raises ValueError if the two lists differ in length.
+    """
+    counts = error_counts(references, hypotheses, unit)
+    errors, total = int(counts.errors.sum()), int(counts.totals.sum())
+    return ErrorRate(
+        rate=errors / total if total else float("nan"),
+        substitutions=int(counts.substitutions.sum()),
+        deletions=int(counts.deletions.sum()),
+        insertions=int(counts.insertions.sum()),
+        total=total,
+    )
+
+
+def error_counts(references: Sequence[str], hypotheses: Sequence[str], unit: Unit = "word") -> ErrorCounts:
+    """The same, utterance by utterance: for bootstrap intervals and for finding the worst clips."""
+    import jiwer
+
+    if len(references) != len(hypotheses):
+        raise ValueError(f"{len(references)} references and {len(hypotheses)} hypotheses")
+    kinds = ("substitute", "delete", "insert")
+    counts = np.zeros((len(references), 4), dtype=np.int64)
+    if references:
+        process = jiwer.process_words if unit == "word" else jiwer.process_characters
+        output = process(_single_spaced(references), _single_spaced(hypotheses))
+        for row, chunks, units in zip(counts, output.alignments, output.references, strict=True):
+            row[3] = len(units)
+            for chunk in chunks:
+                if chunk.type in kinds:
+                    length = max(
+                        chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx
+                    )
+                    row[kinds.index(chunk.type)] += length
+    return ErrorCounts(*counts.T)
+
+
+def _single_spaced(texts: Sequence[str]) -> list[str]:
+    # jiwer does so for words only, and knows no other white space than the space.
+    return [" ".join(text.split()) for text in texts]

@@ -1,0 +1,96 @@
+"""A model as one folder that loads offline, by path, without executing anything.
+
+    config.json         format version, configuration, SHA-256 of itself and of weights and tokenizer
+    model.safetensors   the weights
+    tokenizer.*         the tokenizer's files, if the model has one
+    README.md           the model card
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from isogloss.errors import IsoglossError
+from isogloss.files import atomic_folder, read_json, sha256, write_json
+from isogloss.model.model import Model, ModelConfig
+from isogloss.text.tokenizers import load_tokenizer
+
+FORMAT = 1
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+
+
+def save_model(model: Model, folder: Path, card: str, recipe: dict[str, Any] | None = None) -> None:
+    """Write the folder, whole or not at all. `recipe` is the resolved recipe of the run."""
+    with atomic_folder(folder) as temporary:
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        safetensors.torch.save_file(weights, temporary / WEIGHTS)
+        if model.tokenizer is not None:
+            model.tokenizer.save(temporary)
+        (temporary / CARD).write_text(card, encoding="utf-8")
+        config = {
+            "format": FORMAT,
+            "model": model.config.plain(),
+            "recipe": recipe,
+            # The card is prose that people and later evaluations add to.
+            "files": {file.name: sha256(file) for file in sorted(temporary.iterdir()) if file.name != CARD},
+        }
+        write_json(temporary / CONFIG, config | {"digest": _digest(config)})
+
+
+def load_model(folder: Path) -> Model:
+    """Read a model folder, in evaluation mode; every file is checked before it is used."""
+    config = _checked_config(folder)
+    model_config = ModelConfig.parse(config["model"], f"{folder / CONFIG}")
+    has_tokenizer = any(name.startswith("tokenizer") for name in config["files"])
+    model = Model(model_config, load_tokenizer(folder) if has_tokenizer else None)
+    weights = read_tensors(folder / WEIGHTS)
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    for name in sorted(expected.keys() ^ weights.keys()):
+        raise IsoglossError(f'{folder / WEIGHTS} and {CONFIG} disagree on the tensor "{name}"; export the model again.')
+    for name, shape in expected.items():
+        if weights[name].shape != shape:
+            raise IsoglossError(f'{folder / WEIGHTS}: "{name}" has shape {tuple(weights[name].shape)}, not {tuple(shape)}.')
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, or one sentence on why not."""
+    try:
+        return safetensors.torch.load_file(path)
+    except FileNotFoundError:
+        raise IsoglossError(f"{path} is missing.") from None
+    except (safetensors.SafetensorError, OSError) as error:
+        raise IsoglossError(f"{path} is not a readable safetensors file ({error}); copy it again.") from None
+
+
+def _checked_config(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise IsoglossError(f"There is no model folder {folder}; give the folder that holds {CONFIG}.")
+    if not (folder / CONFIG).exists():
+        raise IsoglossError(f"{folder} holds no {CONFIG}: it is not a model folder.")
+    config = read_json(folder / CONFIG)
+    if not isinstance(config, dict) or not isinstance(config.get("format"), int):
+        raise IsoglossError(f"{folder / CONFIG} is not the configuration of an isogloss model.")
+    if config["format"] > FORMAT:
+        raise IsoglossError(
+            f"{folder} has model format {config['format']}, this isogloss reads up to {FORMAT}; update isogloss."
+        )
+    digest = config.pop("digest", None)
+    if digest != _digest(config):
+        raise IsoglossError(f"{folder / CONFIG} was changed or damaged after it was written; copy the model again.")
+    for name, expected in config["files"].items():
+        if not (folder / name).is_file():
+            raise IsoglossError(f"{folder / name} is missing; copy the model again.")
+        if sha256(folder / name) != expected:
+            raise IsoglossError(f"{folder / name} was changed or damaged after it was written; copy the model again.")
+    return config
+
+
+def _digest(config: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(config, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

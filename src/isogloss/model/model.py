@@ -1,0 +1,62 @@
+"""`Model`: front end, encoder, heads and tokenizer together; what is trained, saved and used.
+
+    audio (B, S) ─ frontend ─ (B, T, F) ─ encoder ─ (B, T/4, D) ─┬─ ctc ──────> (B, T/4, V)
+                                                                 └─ language ─> (B, languages)
+"""
+
+from pydantic import Field
+from torch import nn
+
+from isogloss.config import Config
+from isogloss.encoders.presets import preset
+from isogloss.encoders.speech import SpeechEncoder, SpeechEncoderConfig
+from isogloss.errors import IsoglossError, did_you_mean
+from isogloss.heads.classifier import Classifier
+from isogloss.heads.ctc import CTCHead
+from isogloss.model.frontend import Frontend, FrontendConfig
+from isogloss.nn.subsampling import FACTOR
+from isogloss.text.normalise import normalise
+from isogloss.text.tokenizers import Tokenizer
+
+
+class ModelConfig(Config):
+    """Everything needed to rebuild a model's modules, but for the tokenizer's files."""
+
+    frontend: FrontendConfig = Field(default_factory=FrontendConfig, description="features and normalisation")
+    encoder: SpeechEncoderConfig = Field(default_factory=lambda: preset("tiny"), description="the speech encoder")
+    languages: tuple[str, ...] = Field((), description="BCP 47 tags the model tells apart, in class order")
+    alphabets: dict[str, tuple[int, ...]] = Field({}, description="symbols in each language's transcripts")
+
+
+class Model(nn.Module):
+    """A speech model. Heads exist where there is something to predict: symbols, languages."""
+
+    def __init__(self, config: ModelConfig, tokenizer: Tokenizer | None = None):
+        super().__init__()
+        self.config = config
+        self.tokenizer = tokenizer
+        self.frontend = Frontend(config.frontend)
+        self.encoder = SpeechEncoder(config.encoder, self.frontend.bins)
+        width = self.encoder.width
+        self.ctc = CTCHead(width, tokenizer.size) if tokenizer else None
+        self.language = Classifier(width, len(config.languages)) if config.languages else None
+
+    @property
+    def frame_seconds(self) -> float:
+        """Seconds from one encoder frame to the next."""
+        return FACTOR * self.frontend.frame_ms / 1000
+
+    def tokens(self, text: str, language: str | None = None) -> list[int]:
+        """A transcript as the symbols the heads predict, after normalisation."""
+        if self.tokenizer is None:
+            raise IsoglossError("This model has no tokenizer: it was pre-trained on speech alone; fine-tune it first.")
+        return self.tokenizer.encode(normalise(text, language))
+
+    def language_index(self, tag: str) -> int:
+        """The class of a language."""
+        try:
+            return self.config.languages.index(tag)
+        except ValueError:
+            known = ", ".join(self.config.languages)
+            near = did_you_mean(tag, self.config.languages)
+            raise IsoglossError(f'The model does not know the language "{tag}".{near} It knows: {known}.') from None

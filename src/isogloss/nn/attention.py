@@ -1,0 +1,57 @@
+"""Multi-head self-attention with rotary, relative or no positions."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from isogloss.nn.position import relative_shift, relative_table, rotary_table, rotate
+
+Position = Literal["rotary", "relative", "none"]
+
+
+class SelfAttention(nn.Module):
+    """Self-attention of (B, T, D) frames under a mask of who may look at whom.
+
+    relative: Transformer-XL (arXiv 1901.02860 §3.3) as in Conformer: the score is
+    (q + u)ᵀk + (q + v)ᵀ W_R R_{i-j}, u and v learned per head. No dropout on the attention
+    weights: it would force the slow path that materialises them.
+    """
+
+    def __init__(self, width: int, heads: int, position: Position):
+        super().__init__()
+        if width % heads or (width // heads) % 2:
+            raise ValueError(f"width {width} does not divide into {heads} heads of even width")
+        self.heads = heads
+        self.position = position
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        if position == "relative":
+            self.relative = nn.Linear(width, width, bias=False)
+            self.content_bias = nn.Parameter(torch.zeros(heads, 1, width // heads))
+            self.position_bias = nn.Parameter(torch.zeros(heads, 1, width // heads))
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """x: (B, T, D); mask: (B, 1, T, T) bool, True = may attend, or None. Returns (B, T, D)."""
+        batch, frames, width = x.shape
+        qkv = self.qkv(x).view(batch, frames, 3, self.heads, width // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, T, D/H)
+        if self.position == "rotary":
+            table = rotary_table(frames, width // self.heads, x.device)
+            query, key = rotate(query, table), rotate(key, table)
+        elif self.position == "relative":
+            mask = self._relative_bias(query, mask)
+            query = query + self.content_bias.to(query.dtype)
+        mixed = scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self.out(mixed.transpose(1, 2).reshape(batch, frames, width))
+
+    def _relative_bias(self, query: Tensor, mask: Tensor | None) -> Tensor:
+        """The position term of the score as a float mask (B, H, T, T), -inf where `mask` forbids."""
+        _, _, frames, head_width = query.shape
+        table = relative_table(frames, self.heads * head_width, query.device)
+        keys = self.relative(table.to(self.relative.weight.dtype)).view(-1, self.heads, head_width).permute(1, 2, 0)
+        scores = (query + self.position_bias.to(query.dtype)) @ keys.to(query.dtype)
+        bias = relative_shift(scores) / math.sqrt(head_width)
+        return bias if mask is None else bias.masked_fill(~mask, -torch.inf)

@@ -1,0 +1,22 @@
+"""The position-wise network of every block."""
+
+from torch import Tensor, nn
+
+from isogloss.nn.dropout import Dropout
+
+
+class FeedForward(nn.Module):
+    """LN → D→4D → activation → dropout → 4D→D → dropout, for a residual branch."""
+
+    def __init__(self, width: int, dropout: float, activation: type[nn.Module] = nn.SiLU, expansion: int = 4):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.expand = nn.Linear(width, expansion * width)
+        self.activation = activation()
+        self.project = nn.Linear(expansion * width, width)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        hidden = self.dropout(self.activation(self.expand(self.norm(x))))
+        return self.dropout(self.project(hidden))

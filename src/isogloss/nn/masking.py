@@ -1,0 +1,19 @@
+"""Span masks for masked prediction, drawn from a generator of their own."""
+
+import torch
+from torch import Tensor
+
+
+def span_mask(lengths: Tensor, frames: int, start_probability: float, span: int, generator: torch.Generator) -> Tensor:
+    """Every valid frame starts a span with `start_probability`; spans may overlap (BEST-RQ §3.1).
+
+    lengths: (B,) on any device; the generator's device draws. Returns (B, frames) bool on the device
+    of `lengths`, True = masked, never beyond a length. The expected share of masked frames is
+    1 - (1 - p)^span, 33.1 % for p = 0.01 and 40 frames.
+    """
+    draws = torch.rand(len(lengths), frames, generator=generator, device=generator.device)
+    starts = (draws < start_probability).to(lengths.device)
+    valid = torch.arange(frames, device=lengths.device) < lengths[:, None]
+    # A frame is masked if any of the `span` frames up to it starts a span.
+    begun = (starts & valid).cumsum(dim=1)
+    return (begun - torch.nn.functional.pad(begun, (span, 0))[:, :frames] > 0) & valid

@@ -1,0 +1,68 @@
+"""Which key each query may attend to: one builder for every context policy.
+
+Policies (USM, arXiv 2303.01037 §2.4), for query i and key j, both in encoder frames:
+    full     every valid key
+    local    -left <= j - i <= right: receptive fields add up over layers
+    chunk    chunk(i) - left_chunks <= chunk(j) <= chunk(i): bounded whatever the depth
+"""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from isogloss.config import Config
+
+
+class FullContext(Config):
+    """Every frame sees every frame."""
+
+    kind: Literal["full"] = "full"
+
+
+class LocalContext(Config):
+    """A sliding window; USM pre-trains with left = right = 128."""
+
+    kind: Literal["local"] = "local"
+    left: int = Field(128, ge=0, description="frames seen before the query")
+    right: int = Field(128, ge=0, description="frames seen after the query")
+
+
+class ChunkContext(Config):
+    """Frames see their own chunk and `left_chunks` before it; USM fine-tunes with 200 frames = 8 s."""
+
+    kind: Literal["chunk"] = "chunk"
+    size: int = Field(200, ge=1, description="chunk size in encoder frames")
+    left_chunks: int = Field(0, ge=0, description="whole chunks of history")
+
+
+Context = Annotated[FullContext | LocalContext | ChunkContext, Field(discriminator="kind")]
+
+
+def attention_mask(valid: Tensor, context: Context) -> Tensor | None:
+    """Who may look at whom, for `scaled_dot_product_attention`.
+
+    valid: (B, T) bool. Returns (B, 1, T, T) bool (queries × keys), True = may attend; or None when
+    nothing is to be masked. Every position may attend to itself, so that no row of the softmax is
+    empty: rows of padding stay finite and are zeroed by whoever mixes time next.
+    """
+    allowed = _policy(valid.shape[1], context, valid.device)
+    if bool(valid.all()):
+        return None if allowed is None else allowed[None, None]
+    keys = valid[:, None, None, :]
+    mask = keys if allowed is None else keys & allowed
+    return mask | torch.eye(valid.shape[1], dtype=torch.bool, device=valid.device)
+
+
+def _policy(frames: int, context: Context, device: torch.device) -> Tensor | None:
+    """(T, T) bool of the policy alone, None for full context."""
+    position = torch.arange(frames, device=device)
+    if isinstance(context, LocalContext):
+        offset = position[None, :] - position[:, None]
+        return (offset >= -context.left) & (offset <= context.right)
+    if isinstance(context, ChunkContext):
+        chunk = position // context.size
+        behind = chunk[:, None] - chunk[None, :]
+        return (behind >= 0) & (behind <= context.left_chunks)
+    return None

@@ -1,0 +1,40 @@
+"""Where a frame stands: rotary and Transformer-XL relative positions."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def rotary_table(frames: int, head_width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of RoFormer (arXiv 2104.09864 eq. 34): two (T, head_width) tensors."""
+    frequency = 10000.0 ** (-torch.arange(0, head_width, 2, device=device) / head_width)
+    angle = torch.arange(frames, device=device)[:, None] * frequency
+    angle = torch.cat([angle, angle], dim=-1)
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn each pair of channels by its position's angle. x: (B, H, T, head_width)."""
+    cosine, sine = (part.to(x.dtype) for part in table)
+    first, second = x.chunk(2, dim=-1)
+    return x * cosine + torch.cat([-second, first], dim=-1) * sine
+
+
+def relative_table(frames: int, width: int, device: torch.device) -> Tensor:
+    """Sinusoids R of Transformer-XL for the offsets i - j = T-1 … -(T-1): (2T-1, width)."""
+    offset = torch.arange(frames - 1, -frames, -1.0, device=device)
+    frequency = torch.exp(torch.arange(0, width, 2, device=device) * (-math.log(10000.0) / width))
+    angle = offset[:, None] * frequency
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
+
+
+def relative_shift(scores: Tensor) -> Tensor:
+    """Row i, column offset -> row i, column key. (B, H, T, 2T-1) -> (B, H, T, T).
+
+    Column c of row i holds offset T-1-c; key j needs offset i - j, hence column T-1-i+j: the
+    rows slide by one each, which padding one column and refolding does without a gather.
+    """
+    batch, heads, frames, width = scores.shape
+    padded = torch.nn.functional.pad(scores, (1, 0)).view(batch, heads, width + 1, frames)
+    return padded[:, :, 1:].reshape(batch, heads, frames, width)[..., :frames]

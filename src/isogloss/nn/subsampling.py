@@ -1,0 +1,36 @@
+"""From 10 ms frames to 40 ms frames: the only place that does length arithmetic between them."""
+
+from torch import Tensor, nn
+
+from isogloss.sequence import Sequence
+
+FACTOR = 4
+"""Input frames per encoder frame."""
+
+
+def subsampled(frames: Tensor | int) -> Tensor | int:
+    """Encoder frames of `frames` input frames: ceil(frames / 4)."""
+    return (frames + FACTOR - 1) // FACTOR
+
+
+class Subsampling(nn.Module):
+    """Two 3×3 convolutions of stride 2 over time and frequency, then a projection to D.
+
+    Encoder frame i stands over input frames 4i … 4i+3; its receptive field is 4i-3 … 4i+3.
+    """
+
+    def __init__(self, bins: int, channels: int, width: int):
+        super().__init__()
+        self.first = nn.Conv2d(1, channels, 3, stride=2, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        self.project = nn.Linear(channels * int(subsampled(bins)), width)
+
+    def forward(self, features: Sequence) -> Sequence:
+        """(B, T, F) -> (B, ceil(T/4), D). Padding is zeroed before each convolution."""
+        x = features.zero_padding().values[:, None]
+        x = nn.functional.relu(self.first(x))
+        middle = (features.lengths + 1) // 2
+        x = Sequence(x.transpose(1, 2), middle).zero_padding().values.transpose(1, 2)
+        x = nn.functional.relu(self.second(x))
+        x = self.project(x.transpose(1, 2).flatten(2))
+        return Sequence(x, (middle + 1) // 2)

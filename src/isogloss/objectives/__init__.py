@@ -1,0 +1,10 @@
+"""The objectives a recipe may name: a closed list, one file each."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from isogloss.objectives.best_rq import BestRQConfig
+from isogloss.objectives.recognition import RecognitionConfig
+
+ObjectiveConfig = Annotated[BestRQConfig | RecognitionConfig, Field(discriminator="name")]

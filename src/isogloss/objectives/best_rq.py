@@ -1,0 +1,126 @@
+"""BEST-RQ: self-supervised learning with a random-projection quantizer.
+
+Chiu et al. 2022 (arXiv 2202.01855); with several codebooks as in USM (arXiv 2303.01037 §2.2.1).
+The idea: stack four clean frames, project them with a random frozen matrix, take the nearest of
+random frozen codes; then mask the input with noise and predict the codes of what was masked.
+
+    features (B, T, F) ─┬─ stack ×4 ─ quantizer (frozen) ──────────────> codes (M, K)
+                        └─ noise on masked frames ─ encoder ─ softmax ─> logits (M, K, C)
+
+M counts encoder frames all of whose four input frames are masked, so that no part of a target is
+visible. The loss is the cross-entropy averaged over masked frames and, with equal weights, over
+codebooks; it starts at ln C = 9.01.
+
+Differs from the paper: nothing; the projection is drawn Xavier-uniform per codebook.
+"""
+
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, pad
+
+from isogloss.config import Config
+from isogloss.data.loading import Batch
+from isogloss.model.model import Model
+from isogloss.nn.masking import span_mask
+from isogloss.nn.quantizers import RandomProjectionQuantizer
+from isogloss.nn.subsampling import FACTOR, subsampled
+from isogloss.objectives.base import Loss, Objective
+from isogloss.sequence import Sequence
+
+
+class BestRQConfig(Config):
+    """BEST-RQ with the paper's values as defaults."""
+
+    name: Literal["best_rq"] = "best_rq"
+    weight: float = Field(1.0, gt=0, description="weight of this loss in the stage")
+    books: int = Field(1, ge=1, description="codebooks K; USM uses 16")
+    codes: int = Field(8192, ge=2, description="codes C in each book")
+    code_width: int = Field(16, ge=1, description="width E of a code")
+    start_probability: float = Field(0.01, gt=0, lt=1, description="a frame starts a mask with this probability")
+    mask_ms: int = Field(400, ge=40, description="length of a mask; streaming models use 300")
+    noise: float = Field(0.1, ge=0, description="standard deviation of the noise that replaces masked frames")
+    seed: int = Field(0, description="draws the frozen projection and codebooks")
+
+    def build(self, model: Model) -> "BestRQ":
+        """The objective on a model's front end and encoder."""
+        return BestRQ(self, model)
+
+
+class BestRQ(Objective):
+    """Masked prediction of random-projection codes; needs audio only."""
+
+    kind = "speech"
+
+    def __init__(self, config: BestRQConfig, model: Model):
+        super().__init__()
+        self.config = config
+        self.frontend = model.frontend
+        self.encoder = model.encoder
+        self.quantizer = RandomProjectionQuantizer(
+            FACTOR * model.frontend.bins, config.books, config.codes, config.code_width, config.seed
+        )
+        self.softmax = nn.Linear(model.encoder.width, config.books * config.codes)
+
+    def count(self, batch: Batch) -> int:
+        lengths = self.frontend.frames(batch.audio.lengths)
+        mask = self.mask(lengths, int(lengths.max()), batch.seed)
+        return int(self.target_mask(mask).sum())
+
+    def forward(self, batch: Batch) -> Loss:
+        """Audio (B, S) -> summed cross-entropy over the masked encoder frames."""
+        features = self.frontend(batch.audio)
+        mask = self.mask(features.lengths, features.values.shape[1], batch.seed)
+        targets = self.target_mask(mask)
+        codes = self.quantizer(stack(features)[targets])
+        states = self.encoder(self.corrupt(features, mask)).final.values
+        logits = self.softmax(states[targets]).view(-1, self.config.books, self.config.codes)
+        total = cross_entropy(logits.float().flatten(0, 1), codes.flatten(), reduction="sum") / self.config.books
+        parts = {
+            "accuracy": (logits.detach().argmax(dim=-1) == codes).float().mean(dim=-1).sum(),
+            "code_perplexity": perplexity(codes, self.config.codes) * len(codes),
+            "spread": spread(states[targets].detach()) * len(codes),
+        }
+        return Loss(total, len(codes), parts)
+
+    def mask(self, lengths: Tensor, frames: int, seed: int) -> Tensor:
+        """(B, T) bool over input frames, True = masked."""
+        generator = torch.Generator().manual_seed(seed)
+        span = round(self.config.mask_ms / self.frontend.frame_ms)
+        return span_mask(lengths, frames, self.config.start_probability, span, generator)
+
+    def target_mask(self, mask: Tensor) -> Tensor:
+        """(B, T) over input frames -> (B, ceil(T/4)): True where all four frames are masked."""
+        missing = -mask.shape[1] % FACTOR
+        return pad(mask, (0, missing)).unflatten(1, (-1, FACTOR)).all(dim=-1)
+
+    def corrupt(self, features: Sequence, mask: Tensor) -> Sequence:
+        """Gaussian noise in place of the masked frames."""
+        noise = torch.randn_like(features.values) * self.config.noise
+        return features.with_values(torch.where(mask[..., None], noise, features.values))
+
+
+def stack(features: Sequence) -> Tensor:
+    """Four frames side by side: (B, T, F) -> (B, ceil(T/4), 4F), zeros after the length."""
+    values = features.zero_padding().values
+    missing = int(subsampled(values.shape[1])) * FACTOR - values.shape[1]
+    return pad(values, (0, 0, 0, missing)).unflatten(1, (-1, FACTOR)).flatten(2)
+
+
+def perplexity(codes: Tensor, size: int) -> Tensor:
+    """exp(entropy) of the codes in use, averaged over the books: (M, K) int64 -> scalar in 1 … C."""
+    if len(codes) == 0:
+        return torch.zeros((), device=codes.device)
+    per_book = []
+    for book in codes.unbind(dim=1):
+        share = torch.bincount(book, minlength=size).float() / len(book)
+        per_book.append(torch.special.entr(share).sum().exp())
+    return torch.stack(per_book).mean()
+
+
+def spread(states: Tensor) -> Tensor:
+    """Standard deviation between frames, averaged over channels; 0 means collapse. (M, D) -> scalar."""
+    return states.float().std(dim=0, correction=0).mean() if len(states) else states.new_ones(())

@@ -1,0 +1,114 @@
+"""Supervised recognition: CTC, CTC at a middle layer, and language identification, in one pass.
+
+    audio (B, S) ─ front end ─ SpecAugment ─ encoder ─┬─ last layer ── CTC head ──────> L_ctc
+                                                      ├─ middle layer ─ same head ────> L_mid
+                                                      └─ last layer ── pooled classes ─> L_lid
+
+    L = (1 - w) L_ctc + w L_mid + v L_lid     (intermediate CTC: Lee & Watanabe 2021, arXiv 2102.03216)
+
+CTC losses are nats a symbol, averaged over utterances, so that a long utterance weighs like a
+short one; the language loss is nats an utterance.
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from isogloss.audio.augment import SpecAugment, SpecAugmentConfig
+from isogloss.config import Config
+from isogloss.data.loading import Batch
+from isogloss.errors import IsoglossError
+from isogloss.heads.ctc import ctc_loss, infeasible
+from isogloss.model.model import Model
+from isogloss.objectives.base import Loss, Objective
+from isogloss.sequence import Sequence
+
+
+class RecognitionConfig(Config):
+    """Fine-tuning on transcribed speech."""
+
+    name: Literal["recognition"] = "recognition"
+    weight: float = Field(1.0, gt=0, description="weight of this loss in the stage")
+    intermediate: float = Field(0.3, ge=0, lt=1, description="w, weight of the CTC loss at the middle layer")
+    language: float = Field(0.1, ge=0, description="v, weight of the language loss")
+    augment: SpecAugmentConfig | None = Field(None, description="SpecAugment on the features")
+
+    def build(self, model: Model) -> "Recognition":
+        """The objective on a model with a CTC head."""
+        return Recognition(self, model)
+
+
+class Recognition(Objective):
+    """CTC with an intermediate CTC, and language identification; needs transcribed speech."""
+
+    kind = "paired"
+
+    def __init__(self, config: RecognitionConfig, model: Model):
+        super().__init__()
+        if model.ctc is None:
+            raise IsoglossError("The objective recognition needs a tokenizer in the model; add model.tokenizer.")
+        self.config = config
+        self.frontend = model.frontend
+        self.encoder = model.encoder
+        self.ctc = model.ctc
+        self.language = model.language if config.language else None
+        self.augment = SpecAugment(config.augment) if config.augment else None
+        self.middle = (model.encoder.layers + 1) // 2
+        # Not modules, hence out of reach of state_dict: the model saves them itself.
+        self._tokens = model.tokens
+        self._language_index = model.language_index
+
+    def count(self, batch: Batch) -> int:
+        return len(batch.ids)
+
+    def forward(self, batch: Batch) -> Loss:
+        """Audio (B, S) with texts and languages -> losses summed over utterances."""
+        features = self.frontend(batch.audio)
+        if self.augment is not None:
+            features = self.augment(features)
+        encoded = self.encoder(features, layers=(self.middle,))
+        tokens = self.targets(batch)
+        final = self.ctc(encoded.final)
+        last = per_symbol(ctc_loss(final, tokens), tokens)
+        total = last
+        parts = {"ctc": last, "blank": blank_share(final) * len(batch.ids)}
+        if self.config.intermediate:
+            middle = per_symbol(ctc_loss(self.ctc(encoded.layers[self.middle]), tokens), tokens)
+            total = (1 - self.config.intermediate) * last + self.config.intermediate * middle
+            parts["ctc_middle"] = middle
+        if self.language is not None:
+            logits = self.language(encoded.final)
+            classes = self.classes(batch)
+            loss = cross_entropy(logits, classes, reduction="sum")
+            total = total + self.config.language * loss
+            parts["language"] = loss
+            parts["language_accuracy"] = (logits.argmax(dim=-1) == classes).float().sum()
+        parts["infeasible"] = infeasible(final.lengths, tokens).float().sum()
+        return Loss(total, len(batch.ids), {name: part.detach() for name, part in parts.items()})
+
+    def targets(self, batch: Batch) -> Sequence:
+        """The transcripts as padded symbols, (B, U) int64."""
+        tokens = [
+            torch.tensor(self._tokens(text or "", language), dtype=torch.int64)
+            for text, language in zip(batch.texts, batch.languages, strict=True)
+        ]
+        return Sequence.from_list(tokens).to(batch.audio.device)
+
+    def classes(self, batch: Batch) -> Tensor:
+        """The languages as class indices, (B,) int64."""
+        return torch.tensor([self._language_index(tag) for tag in batch.languages], device=batch.audio.device)
+
+
+def per_symbol(losses: Tensor, tokens: Sequence) -> Tensor:
+    """Sum over utterances of the loss divided by its number of symbols."""
+    return (losses / tokens.lengths.clamp(min=1)).sum()
+
+
+def blank_share(log_probabilities: Sequence) -> Tensor:
+    """Share of valid frames whose best symbol is blank: 1 means that nothing is recognised."""
+    valid = log_probabilities.valid
+    best = log_probabilities.values.argmax(dim=-1)
+    return ((best == 0) & valid).sum() / valid.sum().clamp(min=1)

@@ -1,0 +1,110 @@
+"""Checkpoints: tensors as safetensors, the rest as JSON, written whole or not at all.
+
+    RUN/checkpoints/step-00000400/
+        model.safetensors  objectives.safetensors  optimizer.safetensors  average.safetensors
+        state.json      stage, step, position in the data, seed, figures, SHA-256 of the files
+
+There is no random state to store: every random number of a step is drawn from a seed that is a
+function of (recipe seed, stage, step, micro-batch).
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from isogloss.errors import IsoglossError
+from isogloss.files import atomic_folder, read_json, sha256, write_json
+from isogloss.model.folder import read_tensors
+
+STATE = "state.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint read back."""
+
+    folder: Path
+    state: dict[str, Any]
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """The tensors of one file, e.g. `model`; empty if the checkpoint has none."""
+        path = self.folder / f"{name}.safetensors"
+        return read_tensors(path) if path.exists() else {}
+
+
+def save_checkpoint(run: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
+    """Write `RUN/checkpoints/step-N`."""
+    with atomic_folder(_folder(run, step)) as temporary:
+        for name, values in tensors.items():
+            if values:
+                safetensors.torch.save_file(_storable(values), temporary / f"{name}.safetensors")
+        digests = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
+        write_json(temporary / STATE, state | {"step": step, "files": digests})
+
+
+def newest_checkpoint(run: Path) -> Checkpoint | None:
+    """The newest checkpoint whose files are whole; damaged ones are passed over."""
+    for folder in sorted((run / "checkpoints").glob("step-*"), reverse=True):
+        try:
+            state = read_json(folder / STATE)
+            if all(sha256(folder / name) == digest for name, digest in state["files"].items()):
+                return Checkpoint(folder, state)
+        except (IsoglossError, OSError, KeyError, TypeError):
+            continue
+    return None
+
+
+def read_checkpoint(run: Path, step: int) -> Checkpoint:
+    """The checkpoint of a step."""
+    return Checkpoint(_folder(run, step), read_json(_folder(run, step) / STATE))
+
+
+def prune(run: Path, keep: int, best: int | None) -> None:
+    """Remove all but the newest `keep` checkpoints and the best one, and what a killed save left."""
+    folders = sorted((run / "checkpoints").glob("step-*"))
+    for folder in folders[:-keep]:
+        if best is None or folder != _folder(run, best):
+            shutil.rmtree(folder)
+    for rubbish in (run / "checkpoints").glob(".tmp-*"):
+        shutil.rmtree(rubbish, ignore_errors=True)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+    """The optimizer's state by parameter name: `NAME/exp_avg`, `NAME/step`, …"""
+    names = {parameter: name for name, parameter in parameters.items()}
+    return {
+        f"{names[parameter]}/{key}": value
+        for parameter, entry in optimizer.state.items()
+        for key, value in entry.items()
+    }
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter], tensors: dict[str, Tensor]
+) -> None:
+    """The inverse of `optimizer_tensors`; the moments go to their parameter's device."""
+    for path, value in tensors.items():
+        name, key = path.rsplit("/", 1)
+        parameter = parameters[name]
+        # AdamW keeps its step counter on the CPU.
+        optimizer.state[parameter][key] = value if key == "step" else value.to(parameter.device)
+
+
+def own_tensors(module: nn.Module, model: nn.Module) -> dict[str, Tensor]:
+    """What an objective holds beside the parts of the model that it refers to."""
+    shared = {id(tensor) for tensor in model.state_dict(keep_vars=True).values()}
+    state = module.state_dict(keep_vars=True)
+    return {name: tensor for name, tensor in state.items() if id(tensor) not in shared}
+
+
+def _storable(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in values.items()}
+
+
+def _folder(run: Path, step: int) -> Path:
+    return run / "checkpoints" / f"step-{step:08d}"

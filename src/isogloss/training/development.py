@@ -1,0 +1,103 @@
+"""Looks at the dev split during training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from isogloss.data.loading import Batch, Loader, language_of
+from isogloss.decoding.greedy import greedy
+from isogloss.metrics.error_rates import error_rates
+from isogloss.model.model import Model
+from isogloss.objectives.base import Kind
+from isogloss.text.normalise import normalise
+from isogloss.training.hardware import autocast
+from isogloss.training.source import transcribed
+from isogloss.training.stage import Stage
+
+if TYPE_CHECKING:
+    from lhotse.cut import MonoCut
+
+CLIPS = 30
+"""Dev clips of each language that are looked at, spread evenly over the split."""
+
+
+class Development:
+    """A fixed selection of dev clips, kept in memory."""
+
+    def __init__(self, model: Model, cuts: list[MonoCut], precision: torch.dtype):
+        self.model, self.precision = model, precision
+        self.device = next(model.parameters()).device
+        self.cuts: dict[Kind, list[MonoCut]] = {"speech": _select(cuts), "paired": _select(transcribed(cuts))}
+        self._batches: dict[Kind, list[Batch]] = {}
+
+    @torch.no_grad()
+    def evaluate(self, stage: Stage) -> dict[str, float]:
+        """Mean losses of the stage's objectives; with paired data also CER by language. {} without dev data."""
+        if not all(self.cuts[objective.kind] for objective in stage.objectives.values()):
+            return {}
+        stage.eval()
+        figures: dict[str, float] = {"loss": 0.0}
+        for name, objective in stage.objectives.items():
+            sums: dict[str, float] = {}
+            count = 0
+            for batch in self._load(objective.kind):
+                torch.manual_seed(batch.seed)
+                with autocast(self.device, self.precision):
+                    loss = objective(batch.to(self.device))
+                count += loss.count
+                for part, value in {"loss": loss.total, **loss.parts}.items():
+                    sums[part] = sums.get(part, 0.0) + float(value)
+            figures |= {f"{name}/{part}": value / max(1, count) for part, value in sums.items()}
+            figures["loss"] += stage.weights[name] * figures[f"{name}/loss"]
+        if any(objective.kind == "paired" for objective in stage.objectives.values()):
+            figures |= self._error_rates()
+        return figures
+
+    def _error_rates(self) -> dict[str, float]:
+        """Character error rate by language, and their mean as `cer`."""
+        if self.model.ctc is None or self.model.tokenizer is None:
+            return {}
+        pairs: dict[str, list[tuple[str, str]]] = {}
+        for batch in self._load("paired"):
+            with autocast(self.device, self.precision):
+                states = self.model.encoder(self.model.frontend(batch.audio.to(self.device))).final
+                found = greedy(self.model.ctc(states))
+            for text, language, hypothesis in zip(batch.texts, batch.languages, found, strict=True):
+                reference = normalise(text or "", language)
+                pairs.setdefault(language, []).append((reference, self.model.tokenizer.decode(hypothesis.tokens)))
+        rates = {
+            f"cer/{language}": error_rates([r for r, _ in both], [h for _, h in both], unit="character").rate
+            for language, both in sorted(pairs.items())
+        }
+        return {"cer": sum(rates.values()) / len(rates)} | rates
+
+    def _load(self, kind: Kind) -> list[Batch]:
+        if kind not in self._batches:
+            cuts = self.cuts[kind]
+            loader = Loader(cuts)
+            order = np.argsort([cut.duration for cut in cuts], kind="stable")
+            groups = [order[start : start + 16] for start in range(0, len(order), 16)]
+            self._batches[kind] = [loader.load(group, seed=number) for number, group in enumerate(groups)]
+            loader.close()
+        return self._batches[kind]
+
+
+def sentence(stage: str, step: int, figures: dict[str, float]) -> str:
+    """What a look at the dev split found, in one line."""
+    rates = ", ".join(f"{k.removeprefix('cer/')} {v:.1%}" for k, v in figures.items() if k.startswith("cer/"))
+    error = f" · CER {figures['cer']:.1%} ({rates})" if "cer" in figures else ""
+    return f"{stage} step {step}: dev loss {figures['loss']:.3f}{error}"
+
+
+def _select(cuts: list[MonoCut]) -> list[MonoCut]:
+    groups: dict[str, list[MonoCut]] = {}
+    for cut in sorted(cuts, key=lambda cut: cut.id):
+        groups.setdefault(language_of(cut), []).append(cut)
+    chosen = []
+    for group in groups.values():
+        places = np.unique(np.linspace(0, len(group) - 1, CLIPS).round().astype(int))
+        chosen += [group[place] for place in places]
+    return chosen

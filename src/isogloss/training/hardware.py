@@ -1,0 +1,68 @@
+"""Which device, which precision, which process of how many."""
+
+import os
+import time
+from contextlib import AbstractContextManager
+
+import torch
+import torch.distributed as dist
+
+from isogloss.errors import IsoglossError
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is this process's GPU if there is one, else the CPU."""
+    if name == "auto":
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise IsoglossError(f'The device "{name}" cannot be used here ({str(error).splitlines()[0]}).') from None
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """bf16 where the hardware has it; on a CPU this is measured, because it is emulated on some."""
+    if name == "auto":
+        name = "bf16" if bf16_is_faster(device) else "fp32"
+    return torch.bfloat16 if name == "bf16" else torch.float32
+
+
+def bf16_is_faster(device: torch.device) -> bool:
+    """Whether a matrix product takes less time in bf16 than in fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return _product_seconds(torch.bfloat16) < _product_seconds(torch.float32)
+
+
+def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[None]:
+    """Mixed precision for a forward pass."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16)
+
+
+def start_group() -> tuple[int, int]:
+    """Join the group `torchrun` made; returns (rank, world size), (0, 1) without torchrun."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        return 0, 1
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return dist.get_rank(), world
+
+
+def sum_over_group(values: torch.Tensor) -> torch.Tensor:
+    """The sum of a tensor over all processes, in place."""
+    if dist.is_initialized():
+        dist.all_reduce(values)
+    return values
+
+
+def _product_seconds(dtype: torch.dtype) -> float:
+    a = torch.ones(512, 512, dtype=dtype)
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        a @ a
+        times.append(time.perf_counter() - start)
+    return min(times)

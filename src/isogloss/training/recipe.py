@@ -1,0 +1,94 @@
+"""A recipe: everything that decides a training run, as plain YAML.
+
+    model   what is built          data    what it learns from
+    stages  one after another: objectives, seconds of audio a step, steps, optimizer, what is frozen
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from isogloss.config import Config, load_yaml, override
+from isogloss.encoders.presets import preset
+from isogloss.encoders.speech import SpeechEncoderConfig
+from isogloss.model.frontend import FrontendConfig
+from isogloss.objectives import ObjectiveConfig
+from isogloss.objectives.base import Kind
+from isogloss.text.tokenizers import TokenizerConfig
+
+
+def _encoder(value: Any) -> Any:
+    return preset(value) if isinstance(value, str) else value
+
+
+class ModelRecipe(Config):
+    """The model; what depends on the data (symbols, languages) is read off the data."""
+
+    encoder: Annotated[SpeechEncoderConfig, BeforeValidator(_encoder)] = Field(
+        default_factory=lambda: preset("tiny"), description="a preset's name, or the configuration itself"
+    )
+    frontend: FrontendConfig = Field(default_factory=FrontendConfig, description="features and normalisation")
+    tokenizer: TokenizerConfig | None = Field(None, description="symbols of the recogniser; none to pre-train only")
+    start_from: Path | None = Field(None, description="model folder whose front end and encoder are taken over")
+
+
+class DataRecipe(Config):
+    """Prepared corpora (`isogloss prepare`); transcribed clips serve as untranscribed speech too."""
+
+    folders: tuple[Path, ...] = Field(description="folders made by isogloss prepare")
+    weights: dict[str, float] = Field({}, description="relative weight by corpus name; 1 where not given")
+    languages: tuple[str, ...] = Field((), description="only these languages; all if empty")
+    shortest: float = Field(0.3, ge=0, description="seconds; shorter clips are left out")
+    longest: float = Field(20.0, gt=0, description="seconds; longer clips are left out")
+    speeds: tuple[float, ...] = Field((1.0,), description="each clip is heard at one of these speeds, drawn anew")
+    max_bad: float = Field(0.01, ge=0, le=1, description="share of unreadable clips above which the run stops")
+    workers: int = Field(2, ge=1, description="threads that read audio")
+
+
+class OptimizerRecipe(Config):
+    """AdamW with a warm-up."""
+
+    peak: float = Field(1e-3, gt=0, description="highest learning rate")
+    warmup: float = Field(0.1, ge=0, le=1, description="share of the steps that climb to it")
+    schedule: Literal["cosine", "linear", "inverse_sqrt", "constant"] = Field("cosine", description="after that")
+    floor: float = Field(0.02, ge=0, le=1, description="last learning rate as a share of the peak")
+    betas: tuple[float, float] = Field((0.9, 0.98), description="decay of the moments")
+    weight_decay: float = Field(0.01, ge=0, description="on matrices; never on biases, norms and buffers")
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights that are exported; 0 = none")
+
+
+class StageRecipe(Config):
+    """One stage of training."""
+
+    name: str = Field(description="shown in logs and reports")
+    steps: int = Field(ge=1, description="optimizer steps")
+    objectives: tuple[ObjectiveConfig, ...] = Field(min_length=1, description="what is minimised")
+    seconds: dict[Kind, float] = Field(description="seconds of audio a step hears, for speech and for paired data")
+    batch_seconds: float = Field(100.0, gt=0, description="padded seconds of audio that fit into memory at once")
+    temperature: float = Field(1.0, gt=0, description="flattens the shares of languages; 1 = as in the data")
+    optimizer: OptimizerRecipe = Field(default_factory=OptimizerRecipe, description="how it is minimised")
+    freeze: tuple[str, ...] = Field((), description="parameters whose names start so are not trained")
+    evaluate_every: int = Field(200, ge=1, description="steps between looks at the dev split")
+    save_every: int = Field(200, ge=1, description="steps between checkpoints")
+
+
+class Recipe(Config):
+    """A whole run."""
+
+    name: str = Field(description="of the system")
+    seed: int = Field(0, ge=0, description="decides weights, order, masks and noise")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto = bf16 where it is faster")
+    device: str = Field("auto", description="auto = a GPU if there is one")
+    compile: bool = Field(False, description="torch.compile the encoder")
+    tensorboard: bool = Field(False, description="write TensorBoard curves beside log.jsonl")
+    keep: int = Field(2, ge=1, description="checkpoints kept beside the best")
+    model: ModelRecipe = Field(default_factory=ModelRecipe)
+    data: DataRecipe
+    stages: tuple[StageRecipe, ...] = Field(min_length=1)
+
+
+def load_recipe(path: Path, assignments: list[str] | None = None) -> Recipe:
+    """Read a recipe and apply `key=value` overrides."""
+    return Recipe.parse(override(load_yaml(path), assignments or []), str(path))

@@ -1,0 +1,54 @@
+"""Learning rates, and averaged weights."""
+
+import math
+
+import torch
+from torch import nn
+
+from isogloss.training.recipe import OptimizerRecipe
+
+
+def learning_rate(recipe: OptimizerRecipe, step: int, steps: int) -> float:
+    """The rate of a step (the first is 0) of a stage of `steps`: a linear climb, then the schedule."""
+    warmup = max(1, round(recipe.warmup * steps))
+    if step < warmup:
+        return recipe.peak * (step + 1) / warmup
+    progress = (step - warmup + 1) / max(1, steps - warmup)
+    shape = {
+        "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
+        "linear": 1 - progress,
+        "inverse_sqrt": math.sqrt(warmup / (step + 1)),
+        "constant": 1.0,
+    }[recipe.schedule]
+    return recipe.peak * max(shape, recipe.floor)
+
+
+def build_optimizer(recipe: OptimizerRecipe, parameters: dict[str, nn.Parameter]) -> torch.optim.AdamW:
+    """AdamW over named parameters; weight decay on matrices only."""
+    groups = [
+        {"params": [p for p in parameters.values() if p.dim() >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters.values() if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=recipe.peak, betas=recipe.betas, foreach=True)
+
+
+class Average:
+    """Exponential moving average of parameters; its decay warms up so that early weights do not linger."""
+
+    def __init__(self, decay: float, parameters: dict[str, nn.Parameter]):
+        self.decay = decay
+        self.parameters = parameters
+        self.values = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.values.values()), list(self.parameters.values()), 1 - decay)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange the averaged weights with those of the model; call again to undo."""
+        for name, parameter in self.parameters.items():
+            kept = parameter.detach().clone()
+            parameter.copy_(self.values[name])
+            self.values[name].copy_(kept)

@@ -1,0 +1,337 @@
+"""prepare: from whatever holds speech to a folder that is whole, checked and the same every time."""
+
+import gzip
+import json
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from isogloss.audio.reading import AudioInfo, info, read
+from isogloss.data.manifests import (
+    CUTS,
+    Utterance,
+    audio_of,
+    fingerprint,
+    read_card,
+    read_cuts,
+    split_of,
+    to_cut,
+    write_cuts,
+)
+from isogloss.data.prepare import prepare
+from isogloss.errors import IsoglossError
+
+MINUTE = AudioInfo(seconds=60.0, sample_rate=16000, channels=1, format="WAV/PCM_16", frames=960000)
+
+
+@pytest.fixture
+def speech(clips, tmp_path):
+    """A folder with three short real clips: a.wav, b.flac, c.ogg."""
+    folder = tmp_path / "speech"
+    folder.mkdir()
+    for name, clip in zip(("a.wav", "b.flac", "c.ogg"), clips, strict=False):
+        soundfile.write(folder / name, read(clip.audio, duration=1.0), 16000)
+    return folder
+
+
+def table(folder, rows, columns="audio,text,language", name="clips.csv"):
+    path = folder / name
+    path.write_text("\n".join([columns, *(",".join(map(str, row)) for row in rows)]) + "\n", encoding="utf-8")
+    return path
+
+
+def many(count=40):
+    return [("abc"[n % 3] + (".wav", ".flac", ".ogg")[n % 3], f"Propoziția {n}", "ro") for n in range(count)]
+
+
+def distinct(rows):
+    """Ids come from paths, which repeat here."""
+    return [(*row, f"clip{number:03d}") for number, row in enumerate(rows)]
+
+
+COLUMNS = "audio,text,language,id"
+
+
+def no_traces(folder):
+    return not [path for path in folder.iterdir() if path.name.startswith(".tmp-")]
+
+
+def test_a_table_becomes_a_corpus(speech, tmp_path):
+    source = table(speech, distinct(many()), COLUMNS)
+    stages = []
+    card = prepare(str(source), tmp_path / "out", test=0.2, on_progress=lambda *stage: stages.append(stage))
+    assert card == read_card(tmp_path / "out")
+    assert (card["clips"], card["name"], card["broken"], card["dropped"]) == (40, "clips", {}, {})
+    assert {name: card["languages"]["ro"][name]["clips"] for name in ("train", "dev", "test")} == {
+        "train": 28,
+        "dev": 4,
+        "test": 8,
+    }
+    assert stages[-1] == ("clips", 40)
+    cuts = read_cuts(tmp_path / "out")
+    assert [cut.supervisions[0].text for cut in cuts] == [row[1] for row in many()]
+    assert all(audio_of(cut).is_absolute() and audio_of(cut).is_file() for cut in cuts)
+    assert len(read_cuts(tmp_path / "out", "test")) == 8
+    assert no_traces(tmp_path)
+
+
+def test_same_input_in_any_order_gives_the_same_bytes(speech, tmp_path):
+    rows = distinct(many())
+    first = prepare(str(table(speech, rows, COLUMNS)), tmp_path / "one")
+    random.Random(1).shuffle(rows)
+    second = prepare(str(table(speech, rows, COLUMNS)), tmp_path / "two")
+    assert (tmp_path / "one" / CUTS).read_bytes() == (tmp_path / "two" / CUTS).read_bytes()
+    assert first["fingerprint"] == second["fingerprint"]
+    rows[0] = (rows[0][0], "altceva", *rows[0][2:])
+    assert (
+        prepare(str(table(speech, rows, COLUMNS)), tmp_path / "three")["fingerprint"] != first["fingerprint"]
+    )
+
+
+def test_segments_of_a_file_become_cuts_with_an_offset(speech, tmp_path):
+    rows = [("a.wav", "unu", "ro", 0.25, 0.5), ("a.wav", "doi", "ro", 0.75, 0.3)]
+    prepare(str(table(speech, rows, "audio,text,language,start,duration")), tmp_path / "out")
+    first, second = read_cuts(tmp_path / "out")
+    assert (first.start, first.duration, second.start) == (0.25, 0.5, 0.75)
+    # 0.3 s from 0.75 s reach past the end of the file by less than a rounding error may.
+    assert second.duration == pytest.approx(0.25)
+    heard = first.load_audio()[0]
+    assert np.allclose(heard, read(speech / "a.wav", start=0.25, duration=0.5), atol=1e-4)
+
+
+def test_a_few_broken_clips_are_skipped_and_counted(speech, tmp_path):
+    (speech / "empty.wav").write_bytes(b"")
+    rows = distinct([*many(300), ("empty.wav", "x", "ro"), ("gone.wav", "y", "ro")])
+    card = prepare(str(table(speech, rows, COLUMNS)), tmp_path / "out")
+    assert (card["clips"], card["broken"]) == (300, {"empty": 1, "missing": 1})
+
+
+def test_too_many_broken_clips_stop_with_a_table_of_causes(speech, tmp_path):
+    (speech / "empty.wav").write_bytes(b"")
+    (speech / "text.wav").write_text("this is no audio")
+    (speech / "cut.wav").write_bytes((speech / "a.wav").read_bytes()[:9000])
+    soundfile.write(speech / "zero.wav", np.zeros(0), 16000)
+    broken = [(name, "x", "ro") for name in ("empty.wav", "text.wav", "cut.wav", "zero.wav", "gone.wav")]
+    source = table(speech, distinct([*many(20), *broken]), COLUMNS)
+    with pytest.raises(IsoglossError) as caught:
+        prepare(str(source), tmp_path / "out")
+    head, *causes = str(caught.value).splitlines()
+    assert "5 of 25 clips" in head and "(20.0%), more than 1.0%" in head and "--max-bad" in head
+    assert sorted(line.split()[0] for line in causes) == [
+        "empty",
+        "missing",
+        "no_frames",
+        "truncated",
+        "unreadable",
+    ]
+    assert all(line.split()[1] == "1" for line in causes)
+    assert not (tmp_path / "out").exists() and no_traces(tmp_path)
+    assert prepare(str(source), tmp_path / "out", max_bad=0.2)["clips"] == 20
+
+
+def test_a_segment_beyond_its_file_is_broken(speech, tmp_path):
+    source = table(speech, [("a.wav", "unu", "ro", 0.5, 5.0)], "audio,text,language,start,duration")
+    with pytest.raises(IsoglossError, match=r"truncated +1 .*a\.wav ends at 1\.00 s"):
+        prepare(str(source), tmp_path / "out")
+
+
+def test_folder_with_content_is_left_alone_unless_told_otherwise(speech, tmp_path):
+    source = str(table(speech, distinct(many()), COLUMNS))
+    out = tmp_path / "out"
+    out.mkdir()
+    prepare(source, out)  # an empty folder is free to use
+    (out / "precious.txt").write_text("mine")
+    with pytest.raises(IsoglossError, match=r"out exists already; choose another folder or give --overwrite"):
+        prepare(source, out)
+    assert (out / "precious.txt").is_file()
+    prepare(source, out, overwrite=True)
+    assert sorted(path.name for path in out.iterdir()) == ["corpus.json", "cuts.jsonl.gz"]
+
+
+def test_ctrl_c_leaves_nothing_half_written(speech, tmp_path):
+    def interrupt(stage, done):
+        if done == 7:
+            raise KeyboardInterrupt
+
+    source = str(table(speech, distinct(many()), COLUMNS))
+    with pytest.raises(KeyboardInterrupt):
+        prepare(source, tmp_path / "out", on_progress=interrupt)
+    assert not (tmp_path / "out").exists() and no_traces(tmp_path)
+    prepare(source, tmp_path / "out")
+    before = (tmp_path / "out" / CUTS).read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        prepare(source, tmp_path / "out", overwrite=True, seed=5, on_progress=interrupt)
+    assert (tmp_path / "out" / CUTS).read_bytes() == before and no_traces(tmp_path)
+
+
+def test_duplicate_ids_are_told_together(speech, tmp_path):
+    rows = [("a.wav", "x", "ro", name) for name in ("one", "one", "two", "two", "three")]
+    with pytest.raises(IsoglossError, match=r"2 duplicate ids \(one, two\)"):
+        prepare(str(table(speech, rows, COLUMNS)), tmp_path / "out")
+
+
+def test_a_leaking_split_is_refused(speech, tmp_path):
+    rows = [("a.wav", "Bună ziua", "ro", "train"), ("b.flac", "bună ziua!", "ro", "test")]
+    source = str(table(speech, rows, "audio,text,language,split"))
+    with pytest.raises(IsoglossError, match=r'splits leak: 1 texts .*"bună ziua" \(train: a, test: b\)'):
+        prepare(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    card = prepare(source, tmp_path / "out", allow_leak=True)
+    assert card["splits"]["leaks"] == ['"bună ziua" (train: a, test: b)']
+
+
+def test_long_transcribed_clips_are_dropped_and_short_ones_too(clips, speech, tmp_path):
+    soundfile.write(speech / "long.wav", np.tile(read(clips[0].audio), 20)[: 16000 * 31], 16000)
+    soundfile.write(speech / "blip.wav", read(clips[0].audio)[:800], 16000)
+    rows = [("long.wav", "x", "ro"), ("blip.wav", "y", "ro"), ("a.wav", "z", "ro")]
+    card = prepare(str(table(speech, rows)), tmp_path / "out")
+    assert (card["clips"], card["dropped"]) == (1, {"longer than 30 s": 1, "shorter than 0.1 s": 1})
+
+
+def test_long_untranscribed_speech_is_segmented_and_stays_in_one_split(clips, tmp_path):
+    pytest.importorskip("silero_vad")
+    folder = tmp_path / "talks"
+    folder.mkdir()
+    silence = np.zeros(8000, np.float32)
+    english = [read(clip.audio) for clip in clips[:4]]
+    talk = np.concatenate([part for waveform in english * 3 for part in (waveform, silence)])
+    soundfile.write(folder / "talk.wav", talk, 16000)
+    card = prepare(str(folder), tmp_path / "out", language="en", max_seconds=8.0)
+    cuts = read_cuts(tmp_path / "out")
+    assert len(cuts) > 3 and cuts[0].id == "talk/0001"
+    assert all(0.1 <= cut.duration <= 8.0 and cut.supervisions[0].text is None for cut in cuts)
+    assert all(one.end <= other.start + 1e-3 for one, other in zip(cuts, cuts[1:], strict=False))
+    assert len({split_of(cut) for cut in cuts}) == 1
+    spoken = sum(map(len, english)) * 3 / 16000
+    assert 0.5 * spoken < card["hours"] * 3600 < 1.1 * spoken
+
+
+def test_languages_are_filtered_and_a_missing_one_is_told(speech, tmp_path):
+    rows = [("a.wav", "unu", "ro"), ("b.flac", "один", "ru")]
+    source = str(table(speech, rows))
+    assert set(prepare(source, tmp_path / "out", languages=["Russian"])["languages"]) == {"ru"}
+    with pytest.raises(IsoglossError, match=r"No clip .* is left\. Its languages are ro, ru"):
+        prepare(source, tmp_path / "other", languages=["uk"])
+    with pytest.raises(IsoglossError, match='Unknown language "Rusian"'):
+        prepare(source, tmp_path / "other", languages=["Rusian"])
+
+
+def test_unspoken_text_is_added_without_what_is_held_out(speech, tmp_path):
+    lines = [
+        {
+            "audio": "a.wav",
+            "text": "Pisica",
+            "language": "ro",
+            "split": "test",
+            "translations": {"fi": "Kissa."},
+        },
+        {"audio": "b.flac", "text": "Câinele", "language": "ro", "split": "train"},
+    ]
+    source = speech / "clips.jsonl"
+    source.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    (speech / "ro.txt").write_text("PISICA!\nCâinele.\nCalul\nCalul\n", encoding="utf-8")
+    (speech / "fi.txt").write_text("kissa\nkoira\n", encoding="utf-8")
+    card = prepare(str(source), tmp_path / "out", text=[speech / "ro.txt", speech / "fi.txt"])
+    with gzip.open(tmp_path / "out/text.jsonl.gz", "rt", encoding="utf-8") as file:
+        kept = [(line["language"], line["text"]) for line in map(json.loads, file)]
+    assert kept == [("ro", "câinele"), ("ro", "calul"), ("fi", "koira")]
+    assert card["text"]["excluded"] == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("tuxpiant", r'neither a file, a folder nor a known corpus\. Did you mean "tuxpaint"\?'),
+        ("librispech=/data", r'Did you mean "librispeech"'),
+        ("librispeech", r"not fetched; give its folder with librispeech=FOLDER"),
+        ("librispeech=/not/there", r"/not/there, given for librispeech, is no folder"),
+    ],
+)
+def test_unknown_sources_are_named(tmp_path, source, message):
+    with pytest.raises(IsoglossError, match=message):
+        prepare(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_corpus_by_name_with_audio_that_had_to_be_converted(debian_cache, tmp_path):
+    card = prepare("pocketsphinx-testdata", tmp_path / "out", cache=debian_cache)
+    assert card["licence"] and card["sources"] == {"pocketsphinx-testdata": card["clips"]}
+    cuts = read_cuts(tmp_path / "out")
+    converted = [cut for cut in cuts if audio_of(cut).is_relative_to(tmp_path / "out" / "audio")]
+    assert converted
+    assert all(info(audio_of(cut)).seconds >= cut.duration for cut in cuts)
+
+
+def test_file_names_that_are_not_utf8(speech, tmp_path):
+    odd = os.fsencode(speech) + b"/\xe2ro\xff.wav"
+    (speech / "a.wav").rename(os.fsdecode(odd))
+    prepare(str(speech), tmp_path / "out", language="ro")
+    assert any(os.fsencode(audio_of(cut)) == odd for cut in read_cuts(tmp_path / "out"))
+
+
+# The manifest itself
+
+
+@st.composite
+def utterances(draw):
+    plain = st.text(st.characters(exclude_categories=("Cs",)), min_size=1)
+    return Utterance(
+        id=draw(st.from_regex(r"[A-Za-z0-9._/-]{1,20}", fullmatch=True)),
+        audio=Path("/speech") / draw(st.from_regex(r"\w{1,10}", fullmatch=True)),
+        language="ro",
+        source=draw(st.sampled_from(["a", "b"])),
+        text=draw(st.none() | plain),
+        start=draw(st.sampled_from([0.0, 0.5, 1.25])),
+        duration=draw(st.none() | st.sampled_from([0.5, 58.0])),
+        speaker=draw(st.none() | plain),
+        translations=draw(st.dictionaries(st.sampled_from(["en", "fi"]), plain)),
+        phones=tuple(draw(st.lists(st.tuples(st.just(0.25), st.just(0.5), plain), max_size=2))),
+        split=draw(st.sampled_from([None, "train", "dev", "test"])),
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(utterances(), max_size=4, unique_by=lambda utterance: utterance.id))
+def test_cuts_come_back_as_they_were(tmp_path_factory, made):
+    folder = tmp_path_factory.mktemp("cuts")
+    cuts = [to_cut(utterance, MINUTE) for utterance in made]
+    write_cuts(folder, cuts)
+    assert read_cuts(folder) == cuts
+    assert fingerprint(reversed(cuts)) == fingerprint(cuts)
+    assert read_cuts(folder, "dev") == [cut for cut in cuts if split_of(cut) == "dev"]
+
+
+def test_a_broken_line_is_named(tmp_path):
+    cuts = [to_cut(Utterance(f"u{n}", Path("/a.wav"), "ro", "s"), MINUTE) for n in range(3)]
+    write_cuts(tmp_path, cuts)
+    lines = gzip.decompress((tmp_path / CUTS).read_bytes()).splitlines()
+    for broken, reason in (
+        (b'{"id": 1', "not valid JSON"),
+        (b'{"id": "x"}', "not a lhotse object"),
+        (b"7", "unreadable"),
+    ):
+        (tmp_path / CUTS).write_bytes(gzip.compress(b"\n".join([lines[0], broken, lines[2]])))
+        with pytest.raises(IsoglossError, match=rf"cuts\.jsonl\.gz, line 2: {reason}"):
+            read_cuts(tmp_path)
+
+
+def test_duplicates_and_impossible_times_are_told_in_one_message(tmp_path):
+    good = to_cut(Utterance("a", Path("/a.wav"), "ro", "s"), MINUTE).to_dict()
+    late = {**good, "id": "late", "start": -1.0}
+    with gzip.open(tmp_path / CUTS, "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(cut) + "\n" for cut in (good, good, late))
+    with pytest.raises(IsoglossError, match=r"1 duplicate ids \(a\); 1 negative or empty times \(late\)"):
+        read_cuts(tmp_path)
+
+
+def test_a_folder_that_is_no_corpus(tmp_path):
+    with pytest.raises(IsoglossError, match="is no prepared corpus"):
+        read_cuts(tmp_path)
+    with pytest.raises(IsoglossError, match='There is no split "exam"'):
+        read_cuts(tmp_path, "exam")

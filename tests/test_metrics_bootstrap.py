@@ -1,0 +1,82 @@
+"""Bootstrap intervals: do they cover, do they shrink, do they tell two systems apart."""
+
+import math
+
+import numpy as np
+import pytest
+
+from isogloss.metrics.bootstrap import bootstrap_interval, paired_difference
+
+
+def simulate(generator: np.random.Generator, count: int, rate: float) -> tuple[np.ndarray, np.ndarray]:
+    totals = generator.integers(3, 20, size=count)
+    return generator.binomial(totals, rate), totals
+
+
+def test_the_interval_covers_the_true_rate_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(0)
+    covered = 0
+    for seed in range(300):
+        interval = bootstrap_interval(*simulate(generator, 100, 0.2), resamples=300, seed=seed)
+        covered += interval.low <= 0.2 <= interval.high
+    assert 0.90 <= covered / 300 <= 0.98  # 0.95 ± about three standard errors
+
+
+def test_the_width_is_the_analytic_one() -> None:
+    errors, totals = simulate(np.random.default_rng(1), 2000, 0.2)
+    interval = bootstrap_interval(errors, totals, resamples=2000)
+    rate = errors.sum() / totals.sum()
+    deviation = np.sqrt(np.sum((errors - rate * totals) ** 2)) / totals.sum()
+    assert interval.high - interval.low == pytest.approx(2 * 1.96 * deviation, rel=0.1)
+    assert interval.low < rate < interval.high
+
+
+def test_same_seed_same_interval_and_wider_level_wider_interval() -> None:
+    data = simulate(np.random.default_rng(2), 50, 0.3)
+    assert bootstrap_interval(*data) == bootstrap_interval(*data)
+    assert bootstrap_interval(*data, seed=1) != bootstrap_interval(*data)
+    narrow, wide = bootstrap_interval(*data, level=0.5), bootstrap_interval(*data, level=0.99)
+    assert wide.low < narrow.low < narrow.high < wide.high
+
+
+def test_whole_corpora_are_resampled_not_rates_of_utterances() -> None:
+    # Were utterance rates averaged, the long correct utterance would count as little as the short ones.
+    interval = bootstrap_interval([1] * 10 + [0] * 10, [1] * 10 + [99] * 10)
+    assert interval.high < 0.05
+
+
+def test_exact_and_degenerate_cases() -> None:
+    assert bootstrap_interval([2], [10]) == bootstrap_interval([1, 1], [5, 5])
+    assert bootstrap_interval([2], [10]).low == 0.2
+    for nothing in (bootstrap_interval([], []), bootstrap_interval([3, 0], [0, 0])):
+        assert math.isnan(nothing.low) and math.isnan(nothing.high)
+    with pytest.raises(ValueError, match="shapes"):
+        bootstrap_interval([1, 2], [1])
+    with pytest.raises(ValueError, match="level"):
+        bootstrap_interval([1], [1], level=95)
+
+
+def test_blocks_of_resamples_do_not_change_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = simulate(np.random.default_rng(3), 40, 0.3)
+    whole = bootstrap_interval(*data, resamples=500)
+    monkeypatch.setattr("isogloss.metrics.bootstrap._BLOCK", 40 * 7)
+    assert bootstrap_interval(*data, resamples=500) == whole
+
+
+def test_pairing_finds_a_difference_that_separate_intervals_miss() -> None:
+    generator = np.random.default_rng(4)
+    totals = generator.integers(5, 20, size=300)
+    hardness = generator.beta(0.5, 1.5, size=300)
+    shared = generator.binomial(totals, hardness)
+    better = np.maximum(shared - (generator.random(300) < 0.2), 0)
+    result = paired_difference(better, shared, totals)
+    assert result.difference == pytest.approx((better.sum() - shared.sum()) / totals.sum())
+    assert result.interval.low < result.difference < result.interval.high < 0
+    assert bootstrap_interval(better, totals).high > bootstrap_interval(shared, totals).low
+
+
+def test_a_system_does_not_differ_from_itself() -> None:
+    errors, totals = simulate(np.random.default_rng(5), 50, 0.3)
+    result = paired_difference(errors, errors, totals)
+    assert (result.difference, result.interval.low, result.interval.high) == (0, 0, 0)
+    assert math.isnan(paired_difference([], [], []).difference)
