@@ -182,7 +182,9 @@ def timing_rows(
 
 
 def table(title: str, rows: list[dict[str, Any]]) -> None:
-    """Print rows under their keys; columns are those of all rows, in order of appearance."""
+    """Print rows under their keys; columns are those of all rows, in order of appearance. Nothing for no rows."""
+    if not rows:
+        return
     print(f"\n{title}")
     columns = list(dict.fromkeys(key for row in rows for key in row))
     cells = [columns] + [[_cell(row.get(column, "")) for column in columns] for row in rows]

@@ -1,7 +1,7 @@
 """Promises that every module over time keeps, written once and inherited by the tests of each room.
 
-    @pytest.mark.parametrize("subject", SUBJECTS, ids=str)
-    class TestContract(Contract): ...
+@pytest.mark.parametrize("subject", SUBJECTS, ids=str)
+class TestContract(Contract): ...
 """
 
 from collections.abc import Callable
@@ -134,7 +134,9 @@ def _run(subject: Subject, module: nn.Module, batch: Sequence) -> tuple[list[Ten
         loss = loss + (row.double() * weight).sum()
     loss.backward()
     gradients = {
-        name: parameter.grad.clone() for name, parameter in module.named_parameters() if parameter.grad is not None
+        name: parameter.grad.clone()
+        for name, parameter in module.named_parameters()
+        if parameter.grad is not None
     }
     assert values.grad is not None
     gradients["input"] = torch.cat(batch.with_values(values.grad).unpad())

@@ -26,7 +26,7 @@ def with_nan(sequence: Sequence) -> Sequence:
 
 
 def built(name: str, bins: int = 5) -> nn.Module:
-    normaliser = build_normaliser(name, bins)  # type: ignore[arg-type]
+    normaliser = build_normaliser(name, bins)
     if isinstance(normaliser, CorpusNormaliser):
         normaliser.fit([features(40, 30, seed=9)])
     return normaliser
@@ -103,4 +103,4 @@ def test_running_forgets_beyond_its_horizon() -> None:
 
 def test_unknown_name() -> None:
     with pytest.raises(IsoglossError, match='Did you mean "utterance"'):
-        build_normaliser("uterance", 5)  # type: ignore[arg-type]
+        build_normaliser("uterance", 5)

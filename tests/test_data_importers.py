@@ -107,7 +107,9 @@ def test_csv_with_every_column(tmp_path):
 
 def test_common_voice_table_with_its_other_columns_and_quotes(tmp_path):
     files(tmp_path, "clips/cv_1.mp3")
-    header = "client_id path sentence_id sentence sentence_domain up_votes age gender accents variant locale segment"
+    header = (
+        "client_id path sentence_id sentence sentence_domain up_votes age gender accents variant locale x"
+    )
     row = ["abc", "cv_1.mp3", "9", 'He said "no', "", "2", "", "", "", "", "en", ""]
     table = write(tmp_path / "validated.tsv", "\t".join(header.split()) + "\n" + "\t".join(row) + "\n")
     (only,) = take(table)
@@ -140,12 +142,13 @@ def test_all_wrong_rows_are_told_together(tmp_path):
         take(table)
     message = str(caught.value)
     assert message.startswith(f"{table} has 5 unusable rows (line 2: a negative time")
-    for part in (
+    told = (
         'line 3: Unknown language "Klingonish"',
         "line 4: could not",
         "line 5: no audio",
         'line 6: the split "exam"',
-    ):
+    )
+    for part in told:
         assert part in message
 
 
@@ -227,8 +230,8 @@ def test_lhotse_recordings_with_supervisions(tmp_path):
     said = SupervisionSegment("s1", "1", 1.0, 2.0, text=" Unu ", language="Romanian", speaker="p")
     recordings.to_file(tmp_path / "x_recordings_train.jsonl.gz")
     SupervisionSet.from_segments([said]).to_file(tmp_path / "x_supervisions_train.jsonl.gz")
-    for given in (tmp_path, tmp_path / "x_supervisions_train.jsonl.gz"):
-        first, second = take(given, "und")
+    for place in (tmp_path, tmp_path / "x_supervisions_train.jsonl.gz"):
+        first, second = take(place, "und")
         assert (first.id, first.text, first.language, first.start, first.duration) == (
             "s1",
             "Unu",

@@ -85,7 +85,7 @@ def test_deep_inspection_listens(corpus):
 
 def test_vocabulary_is_by_script_and_keeps_marks(corpus):
     vocabulary = inspect(corpus).vocabulary
-    assert list(vocabulary)[0] == "Latin" and "Thai" in vocabulary
+    assert next(iter(vocabulary)) == "Latin" and "Thai" in vocabulary
     assert vocabulary["Latin"]["z"] == 11 and "ă" in vocabulary["Latin"] and "Z" not in vocabulary["Latin"]
     assert vocabulary["Common"][" "] > 20 and "\u0e31" in vocabulary["Common"]
 

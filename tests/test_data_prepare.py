@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -122,7 +123,7 @@ def test_too_many_broken_clips_stop_with_a_table_of_causes(speech, tmp_path):
     with pytest.raises(IsoglossError) as caught:
         prepare(str(source), tmp_path / "out")
     head, *causes = str(caught.value).splitlines()
-    assert "5 of 25 clips" in head and "(20.0%), more than 1.0%" in head and "--max-bad" in head
+    assert "5 of 25 clips" in head and "(20.0%, allowed: 1.0%)" in head and "--max-bad" in head
     assert sorted(line.split()[0] for line in causes) == [
         "empty",
         "missing",
@@ -152,6 +153,14 @@ def test_folder_with_content_is_left_alone_unless_told_otherwise(speech, tmp_pat
     assert (out / "precious.txt").is_file()
     prepare(source, out, overwrite=True)
     assert sorted(path.name for path in out.iterdir()) == ["corpus.json", "cuts.jsonl.gz"]
+
+
+def test_a_corpus_is_not_replaced_by_one_made_of_its_own_audio(speech, tmp_path):
+    (tmp_path / "out/audio").mkdir(parents=True)
+    (speech / "a.wav").rename(tmp_path / "out/audio/a.wav")
+    with pytest.raises(IsoglossError, match=r"a\.wav lies in .*out, which is to be replaced"):
+        prepare(str(tmp_path / "out/audio"), tmp_path / "out", language="ro", overwrite=True)
+    assert (tmp_path / "out/audio/a.wav").is_file()
 
 
 def test_ctrl_c_leaves_nothing_half_written(speech, tmp_path):
@@ -206,7 +215,7 @@ def test_long_untranscribed_speech_is_segmented_and_stays_in_one_split(clips, tm
     cuts = read_cuts(tmp_path / "out")
     assert len(cuts) > 3 and cuts[0].id == "talk/0001"
     assert all(0.1 <= cut.duration <= 8.0 and cut.supervisions[0].text is None for cut in cuts)
-    assert all(one.end <= other.start + 1e-3 for one, other in zip(cuts, cuts[1:], strict=False))
+    assert all(one.end <= other.start + 1e-3 for one, other in pairwise(cuts))
     assert len({split_of(cut) for cut in cuts}) == 1
     spoken = sum(map(len, english)) * 3 / 16000
     assert 0.5 * spoken < card["hours"] * 3600 < 1.1 * spoken

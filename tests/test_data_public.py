@@ -99,7 +99,19 @@ def test_fleurs_sentences_are_parallel_and_speakers_unknown(tmp_path, save):
     assert (romanian.speaker, romanian.text, romanian.duration) == (None, "propoziția 2", None)
 
 
-COMMON_VOICE = "client_id path sentence up_votes down_votes age gender accents variant locale segment".split()
+COMMON_VOICE = (
+    "client_id",
+    "path",
+    "sentence",
+    "up_votes",
+    "down_votes",
+    "age",
+    "gender",
+    "accents",
+    "variant",
+    "locale",
+    "segment",
+)
 
 
 @pytest.mark.slow  # lhotse starts a process for each table
@@ -115,7 +127,16 @@ def test_common_voice(tmp_path, save):
 
 
 def test_voxpopuli_segments_of_sessions(tmp_path, save):
-    columns = "session_id speaker_id gender start_time end_time split normed_text original_text".split()
+    columns = (
+        "session_id",
+        "speaker_id",
+        "gender",
+        "start_time",
+        "end_time",
+        "split",
+        "normed_text",
+        "original_text",
+    )
     save(tmp_path / "raw_audios/ro/2019/20190101-0900-PLENARY-1_ro.ogg")
     rows = [
         ("20190101-0900-PLENARY-1", "77", "female", n / 10, n / 10 + 0.1, split, f"text {n}", f"Text {n}.")

@@ -529,7 +529,7 @@ def test_real_asterisk_shares_prompts(fetched: Callable[..., Path], tmp_path: Pa
     assert len(found) == 2745
     assert dropped["not speech"] == 85
     by_prompt = Counter(clip.concept for clip in found)
-    assert sum(count == 5 for count in by_prompt.values()) == 477  # 495 less silence, beeps and ru/is
+    assert sum(count == 5 for count in by_prompt.values()) == 478  # 495 less 10 silences and 7 noises
     assert sum(info(clip.audio).seconds for clip in found) / 60 == pytest.approx(corpus.minutes, abs=0.1)
 
 

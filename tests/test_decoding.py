@@ -32,13 +32,17 @@ CONFIGS: list[TokenizerConfig] = [
     BytesConfig(),
     CharactersConfig(),
     SentencePieceConfig(size=300),
-    SentencePieceConfig(size=330, model="bpe", coverage=0.8),
+    SentencePieceConfig(size=330, model="bpe"),
 ]
 
 
-@pytest.fixture(scope="module", params=CONFIGS, ids=lambda config: f"{config.kind}-{getattr(config, 'model', '')}")
+@pytest.fixture(
+    scope="module", params=CONFIGS, ids=lambda config: f"{config.kind}-{getattr(config, 'model', '')}"
+)
 def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
-    return build_tokenizer(request.param, TEXTS * 4)
+    # Three texts are all that sentencepiece learns from: it spells the others in bytes.
+    texts = TEXTS[:3] if isinstance(request.param, SentencePieceConfig) else TEXTS
+    return build_tokenizer(request.param, texts * 4)
 
 
 def path_scores(path: list[int], symbols: int, probability: float = 0.9) -> torch.Tensor:
@@ -95,7 +99,7 @@ def test_words_take_their_times_from_their_own_symbols(tokenizer: Tokenizer, tex
 
 
 def owners_of(tokenizer: Tokenizer, tokens: list[int]) -> list[int | None]:
-    """The word each token belongs to, None for a space, from bytes alone: token n spells bytes of the text."""
+    """The word each token belongs to, None for a space, from each token's own text."""
     owners: list[int | None] = []
     word, inside = -1, False
     for n, token in enumerate(tokens):

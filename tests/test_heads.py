@@ -5,12 +5,12 @@ import math
 
 import pytest
 import torch
-from contracts import Contract, Subject
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
+from contracts import Contract, Subject
 from isogloss.heads.classifier import Classifier
 from isogloss.heads.ctc import BLANK, CTCHead, ctc_loss, frames_needed, infeasible
 from isogloss.sequence import Sequence

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from contracts import Contract, Subject
 from torch import Tensor, nn
 
+from contracts import Contract, Subject
 from isogloss.nn.attention import Position, SelfAttention
 from isogloss.nn.convolution import ConvolutionModule, ConvolutionNorm
 from isogloss.nn.feedforward import FeedForward

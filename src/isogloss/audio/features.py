@@ -23,8 +23,9 @@ from isogloss.audio.reading import SAMPLE_RATE
 from isogloss.config import Config
 from isogloss.sequence import Sequence
 
-# FFT input values worked on at once: the intermediate arrays of a chunk stay in the CPU's cache.
-_CHUNK = {"cpu": 1 << 19}
+# FFT input values worked on at once: small enough for the CPU's cache, large enough that threads
+# seldom wait for each other (on a busy machine every wait is long).
+_CHUNK = {"cpu": 1 << 20}
 _LARGE_CHUNK = 1 << 26
 
 

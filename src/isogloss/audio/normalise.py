@@ -122,8 +122,8 @@ class NoNormaliser(nn.Module):
         return features.map(Tensor.float).zero_padding()
 
 
-def build_normaliser(name: NormaliserName, bins: int) -> nn.Module:
-    """The normaliser of that name for (B, T, bins) features. Raises IsoglossError for an unknown name."""
+def build_normaliser(name: str, bins: int) -> nn.Module:
+    """The normaliser of a `NormaliserName` for (B, T, bins). Raises IsoglossError for any other name."""
     match name:
         case "utterance":
             return UtteranceNormaliser()

@@ -10,6 +10,8 @@ calls a little more speech.
 """
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from typing import Any
 
@@ -62,7 +64,7 @@ def speech_probabilities(waveform: np.ndarray) -> np.ndarray:
     padded[_CONTEXT : _CONTEXT + len(waveform)] = waveform
     windows = torch.from_numpy(padded).unfold(0, _CONTEXT + WINDOW, WINDOW)
     model, state, found = _model(), None, []
-    with torch.inference_mode():
+    with torch.inference_mode(), _one_thread():
         for block in torch.split(windows, _BLOCK):
             probabilities, state = model(block, state)
             found.append(probabilities)
@@ -159,9 +161,18 @@ def _model() -> _SileroVad:
 
 @functools.cache
 def _silero() -> Any:
-    """The package; importing it sets torch to one thread, which is put right again."""
-    threads = torch.get_num_threads()
-    import silero_vad
-
-    torch.set_num_threads(threads)
+    """The package; importing it sets torch to one thread for good, which is put right again."""
+    with _one_thread():
+        import silero_vad
     return silero_vad
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread for what is inside: many small recurrent steps are slower, at worst far slower, on more."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -125,7 +125,9 @@ def _open_arrow(file: Path) -> tuple[list[str], Iterator[dict[str, Any]]]:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        raise IsoglossError(f"Reading {file} needs pyarrow; install it with: pip install pyarrow") from None
+        raise IsoglossError(
+            f'Reading {file} needs pyarrow; install it with: pip install "isogloss[datasets]"'
+        ) from None
     try:
         table = parquet.ParquetFile(file) if file.suffix == ".parquet" else pyarrow.ipc.open_stream(file)
     except pyarrow.ArrowInvalid as error:

@@ -210,8 +210,8 @@ class Intake:
                 for cause, messages in sorted(self.broken.items(), key=lambda item: -len(item[1]))
             ]
             raise IsoglossError(
-                f"{count} of {total} clips of {source} are broken ({count / total:.1%}), more than {max_bad:.1%}; "
-                "mend or remove them, or allow them with --max-bad.\n" + "\n".join(rows)
+                f"{count} of {total} clips are broken ({count / total:.1%}, allowed: {max_bad:.1%}); "
+                f"mend or remove them in {source}, or raise --max-bad.\n" + "\n".join(rows)
             )
 
     def refuse_if_nothing(self, source: str, cuts: list["MonoCut"]) -> None:
@@ -264,7 +264,13 @@ class Intake:
 
     def _final(self, audio: Path) -> Path:
         """Where a file will lie once the corpus folder has its name."""
-        return self.out / audio.relative_to(self.folder) if audio.is_relative_to(self.folder) else audio
+        if audio.is_relative_to(self.folder):
+            return self.out / audio.relative_to(self.folder)
+        if audio.absolute().is_relative_to(self.out):
+            raise IsoglossError(
+                f"{audio} lies in {self.out}, which is to be replaced; choose another folder."
+            )
+        return audio
 
 
 def _split(

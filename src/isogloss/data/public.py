@@ -201,7 +201,7 @@ def _lenient_headers() -> Iterator[None]:
 
     from isogloss.audio.reading import info
 
-    class Headers(backend.AudioBackend):  # type: ignore[misc]
+    class Headers(backend.AudioBackend):
         def info(self, path_or_fd: Any, force_opus_sampling_rate: int | None = None) -> Any:
             try:
                 header = info(path_or_fd)

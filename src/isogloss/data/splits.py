@@ -11,6 +11,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from isogloss.data.manifests import SPLITS, audio_of, examples, source_of, split_of
@@ -43,16 +44,17 @@ def assign_splits(
 ) -> dict[str, str]:
     """{clip id: split}; shares are of clips, per language. A split that a clip already has is kept.
 
+    A language always keeps something to train on, unless the shares add up to 1: `test=1` makes a
+    corpus that is only tested on.
+
     With `by="speaker"` or `"source"` a text may stand on both sides. It then stays in test (else
     in dev), and the other clips that say it are left out of the answer: both laws hold.
 
-    Raises IsoglossError for shares that leave no training data, an unknown `by`, clips without a
+    Raises IsoglossError for shares above 1, an unknown `by`, clips without a
     speaker, and where keeping both laws would cost more than half of the training clips.
     """
-    if not (dev >= 0 and test >= 0 and dev + test < 1):
-        raise IsoglossError(
-            f"Shares of {dev} dev and {test} test leave nothing to train on; make them smaller."
-        )
+    if not (dev >= 0 and test >= 0 and dev + test <= 1):
+        raise IsoglossError(f"Shares of {dev} dev and {test} test do not add up to at most 1; correct them.")
     groups = _groups(cuts, by, seed)
     # Standard splits are complete as they are: clips without one go with their group or to train.
     if not any(map(split_of, cuts)):
@@ -60,7 +62,8 @@ def assign_splits(
         for split, share in (("test", test), ("dev", dev)):
             if share:
                 _draw(groups, split, share, texts)
-    splits = {cut.id: split_of(cut) or group.split or "train" for group in groups for cut in group.cuts}
+    rest = "train" if dev + test < 1 else "test" if test else "dev"
+    splits = {cut.id: split_of(cut) or group.split or rest for group in groups for cut in group.cuts}
     return splits if by == "text" else _without_shared_texts(cuts, splits, by)
 
 
@@ -158,7 +161,7 @@ def _text_keys(cut: "MonoCut", spoken: set[str]) -> list[str]:
     return [f"text:{text}" for text in dict.fromkeys(texts)] + named
 
 
-def _translations(cut: "MonoCut", spoken: set[str] | None) -> list[list[str]]:
+def _translations(cut: "MonoCut", spoken: set[str] | None) -> list[tuple[str, ...]]:
     """Normalised translations, those into languages that nobody speaks here left out (None = all)."""
     translations = (cut.custom or {}).get("translations") or {}
     return [
@@ -168,9 +171,12 @@ def _translations(cut: "MonoCut", spoken: set[str] | None) -> list[list[str]]:
     ]
 
 
-def _normalised(text: str | None, language: str) -> list[str]:
+# A parallel corpus repeats each sentence in the translations of all its readings.
+@lru_cache(maxsize=1 << 17)
+def _normalised(text: str | None, language: str) -> tuple[str, ...]:
+    """The normalised text alone in a tuple, nothing if nothing is left of it."""
     plain = normalise(text, language) if text else ""
-    return [plain] if plain else []
+    return (plain,) if plain else ()
 
 
 def _language(cut: "MonoCut") -> str:

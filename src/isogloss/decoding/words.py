@@ -3,6 +3,7 @@
 import re
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
+from itertools import accumulate
 
 from isogloss.decoding.greedy import Hypothesis
 from isogloss.text.tokenizers import Tokenizer
@@ -24,10 +25,13 @@ def words(hypothesis: Hypothesis, tokenizer: Tokenizer, frame_seconds: float, of
     """
     tokens = hypothesis.tokens
     ends = [len(tokenizer.decode(tokens[: position + 1])) for position in range(len(tokens))]
+    # Part of a character may decode to more signs of replacement than the whole has characters.
+    ends = list(accumulate(reversed(ends), min))[::-1]
     found = []
     for match in re.finditer(r"\S+", tokenizer.decode(tokens)):
         first = bisect_right(ends, match.start())
-        last = max(first, bisect_left(ends, match.end()))
+        # The text may reach its end with the first byte of its last character: take them all.
+        last = bisect_right(ends, ends[bisect_left(ends, match.end())]) - 1
         start, end = hypothesis.frames[first][0], hypothesis.frames[last][1]
         found.append(Word(match.group(), offset + start * frame_seconds, offset + end * frame_seconds))
     return found

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from isogloss.errors import IsoglossError
-from isogloss.evaluation.figures import ALL, Evaluation
+from isogloss.evaluation.figures import ALL, Evaluation, Mean, Rate
 from isogloss.evaluation.tables import limits, name_of, percent, span
 from isogloss.files import write_text
 from isogloss.model.folder import CARD
@@ -22,7 +22,7 @@ def add_figures(model_folder: Path, evaluation: Evaluation) -> None:
     try:
         card = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        raise IsoglossError(f"{path} is missing or no UTF-8 text; restore it or write an empty one.") from None
+        raise IsoglossError(f"{path} is missing or no UTF-8 text; restore it.") from None
     block = f"{BEGIN}\n{figures_as_markdown(evaluation)}{END}\n\n"
     card = _BLOCK.sub("", card)
     before, heading, after = card.partition("## Limits")
@@ -38,15 +38,16 @@ def figures_as_markdown(evaluation: Evaluation) -> str:
     data = ", ".join(Path(folder).name for folder in conditions.data)
     parts = [
         "## Figures\n",
-        f"{evaluation.clips} clips, {evaluation.seconds / 60:.1f} minutes, of the {conditions.split} split of {data} "
-        f"(fingerprint `{conditions.fingerprint[:16]}`). In brackets 95 % intervals: bootstrap over clips for error "
-        f"rates, Wilson for accuracy. Texts normalised ({conditions.normaliser}) unless said raw.\n",
+        f"{evaluation.clips} clips, {evaluation.seconds / 60:.1f} minutes, of the {conditions.split} split "
+        f"of {data} (fingerprint `{conditions.fingerprint[:16]}`). In brackets 95 % intervals: bootstrap "
+        f"over clips for error rates, Wilson for accuracy. Texts are normalised ({conditions.normaliser}) "
+        "unless said raw.\n",
     ]
     if evaluation.languages:
         parts.append(_recognition(evaluation))
     if evaluation.identification:
         parts.append(_identification(evaluation))
-    parts.append("".join(f"- {sentence}\n" for sentence in limits(evaluation)) + _always(evaluation))
+    parts.append("".join(f"- {sentence}\n" for sentence in [*limits(evaluation), *_always(evaluation)]))
     return "\n".join(parts)
 
 
@@ -55,12 +56,11 @@ def _recognition(evaluation: Evaluation) -> str:
     for tag, figures in evaluation.languages.items():
         rows.append([f"{name_of(tag)} (`{tag}`)", str(figures.clips)])
         rows[-1] += [
-            _bracketed(rate and rate.value, span(rate))
-            for rate in (figures.cer, figures.wer, figures.cer_raw, figures.wer_raw)
+            _bracketed(rate) for rate in (figures.cer, figures.wer, figures.cer_raw, figures.wer_raw)
         ]
     mean = evaluation.mean_cer
     if mean is not None:
-        rows.append(["**mean of languages**", "", f"**{_bracketed(mean.value, span(mean))}**", "", "", ""])
+        rows.append(["**mean of languages**", "", f"**{_bracketed(mean)}**", "", "", ""])
     return _table(["language", "clips", "CER", "WER", "CER, raw", "WER, raw"], rows)
 
 
@@ -69,7 +69,7 @@ def _identification(evaluation: Evaluation) -> str:
         [
             "all sources" if group == ALL else group,
             str(figures.clips),
-            _bracketed(figures.accuracy, span(figures)),
+            f"{percent(figures.accuracy)} [{span(figures)}]",
             percent(figures.macro_f1),
             percent(figures.chance),
             f"{percent(figures.majority)} (`{figures.majority_language}`)",
@@ -80,8 +80,8 @@ def _identification(evaluation: Evaluation) -> str:
     return _table(heads, rows)
 
 
-def _bracketed(value: float | None, interval: str) -> str:
-    return f"{percent(value)} [{interval}]" if interval else percent(value)
+def _bracketed(figure: Rate | Mean | None) -> str:
+    return percent(figure) if figure is None else f"{percent(figure)} [{span(figure)}]"
 
 
 def _table(heads: list[str], rows: list[list[str]]) -> str:
@@ -89,11 +89,11 @@ def _table(heads: list[str], rows: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _always(evaluation: Evaluation) -> str:
+def _always(evaluation: Evaluation) -> list[str]:
+    """What holds for every evaluation."""
     speed = evaluation.real_time_factor
-    worked = f" Transcription took {speed:.3f} seconds a second of audio." if speed else ""
-    return (
-        "- Intervals take clips as independent; clips of one speaker are not, so they are rather too narrow.\n"
-        f"- Measured with {', '.join(f'{name} {version}' for name, version in evaluation.conditions.versions.items())}."
-        f"{worked}\n\n"
-    )
+    used = ", ".join(f"{name} {version}" for name, version in evaluation.conditions.versions.items())
+    return [
+        "Intervals take clips as independent; clips of one speaker are not, so they are rather too narrow.",
+        f"Measured with {used}." + (f" {speed:.3f} seconds of work a second of audio." if speed else ""),
+    ]

@@ -1,6 +1,6 @@
 """`isogloss evaluate`: a model on held-out speech -> figures.
 
-    DIR/cuts ── read (broken clips counted) ── transcribe, identify ── predictions ── score
+DIR/cuts ── read (broken clips counted) ── transcribe, identify ── predictions ── score
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def evaluate(
     recogniser = load(model_folder, device)
     if recogniser.model.ctc is None and recogniser.model.language is None:
         raise IsoglossError(
-            f"{model_folder} was pre-trained on speech alone and predicts nothing yet; fine-tune it before evaluating."
+            f"{model_folder} was pre-trained on speech alone and predicts nothing yet; fine-tune it first."
         )
     cuts = _select([cut for folder in data for cut in read_cuts(folder, split)], languages, data, split)
     broken: Counter[str] = Counter()
@@ -123,9 +123,7 @@ def versions() -> dict[str, str]:
     return {"isogloss": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
 
 
-def _select(
-    cuts: list[MonoCut], languages: list[str] | None, data: list[Path], split: str
-) -> list[MonoCut]:
+def _select(cuts: list[MonoCut], languages: list[str] | None, data: list[Path], split: str) -> list[MonoCut]:
     where = ", ".join(str(folder) for folder in data)
     present = sorted({language_of(cut) for cut in cuts})
     wanted = [normalise_language(tag) for tag in languages or []]
@@ -137,7 +135,9 @@ def _select(
             )
     chosen = [cut for cut in cuts if not wanted or language_of(cut) in wanted]
     if not chosen:
-        raise IsoglossError(f"The {split} split of {where} holds no clips; name another --split or other data.")
+        raise IsoglossError(
+            f"The {split} split of {where} holds no clips; choose another split or other data."
+        )
     return chosen
 
 

@@ -38,7 +38,7 @@ class Prediction(Config):
     seconds: float = Field(description="length of the clip")
     reference: str | None = Field(None, description="what is said, as the corpus spells it; None if unknown")
     hypothesis: str | None = Field(None, description="what the system heard; None if it does not transcribe")
-    guess: str | None = Field(None, description="language the system guessed; None if it was told or does not")
+    guess: str | None = Field(None, description="language the system guessed; None if told or not asked")
     probability: float | None = Field(None, description="what the system gave its guess")
 
     @property
@@ -69,7 +69,7 @@ class Conditions(Config):
     language_told: bool = Field(False, description="whether the system was told which language is spoken")
     known_languages: tuple[str, ...] = Field((), description="languages among which the system guesses")
     trained_sources: tuple[str, ...] | None = Field(None, description="corpora trained on; None if not known")
-    trained_clips: int | None = Field(None, description="evaluated clips that were trained on; None if not known")
+    trained_clips: int | None = Field(None, description="evaluated clips trained on; None if not known")
     broken: dict[str, int] = Field({}, description="clips that could not be read, by cause")
     working_seconds: float = Field(0.0, description="time the transcription took")
 
@@ -155,10 +155,8 @@ class Evaluation(Config):
     def sources(self) -> dict[str, tuple[int, bool | None]]:
         """{source: (clips, whether it was trained on; None if not known)}."""
         trained = self.conditions.trained_sources
-        counts = Counter(prediction.source for prediction in self.predictions)
-        return {
-            name: (count, None if trained is None else name in trained) for name, count in sorted(counts.items())
-        }
+        counts = sorted(Counter(prediction.source for prediction in self.predictions).items())
+        return {name: (count, None if trained is None else name in trained) for name, count in counts}
 
 
 def score(predictions: Iterable[Prediction], conditions: Conditions) -> Evaluation:
@@ -196,9 +194,8 @@ def recognition(predictions: Sequence[Prediction]) -> Recognition:
 
 def errors(predictions: Sequence[Prediction], unit: Unit = "character", *, raw: bool = False) -> ErrorCounts:
     """Errors clip by clip, on normalised or raw texts."""
-    if raw:
-        return error_counts([p.reference or "" for p in predictions], [p.hypothesis or "" for p in predictions], unit)
-    return error_counts([p.said for p in predictions], [p.heard for p in predictions], unit)
+    pairs = [(p.reference or "", p.hypothesis or "") if raw else (p.said, p.heard) for p in predictions]
+    return error_counts([said for said, _ in pairs], [heard for _, heard in pairs], unit)
 
 
 def _rate(counts: ErrorCounts) -> Rate | None:

@@ -51,7 +51,8 @@ class StageHistory:
 
     def languages(self) -> list[str]:
         """Languages whose dev error rate was taken."""
-        return sorted({key.removeprefix("cer/") for record in self.dev for key in record if key.startswith("cer/")})
+        keys = {key for record in self.dev for key in record}
+        return sorted(key.removeprefix("cer/") for key in keys if key.startswith("cer/"))
 
     def plain(self) -> dict[str, Any]:
         """In short, for metrics.json: where the curves began and ended, and every look at the dev split."""

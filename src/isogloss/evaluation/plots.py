@@ -1,6 +1,7 @@
 """The plots of a report: learning curves, error rates by language, confusion of languages."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -11,7 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from isogloss.evaluation.figures import Evaluation, Identification, Rate
 from isogloss.evaluation.history import Curve, StageHistory
-from isogloss.evaluation.svg import ACCENT, INK, PAPER, QUIET, RULE, SERIES, axes, draw
+from isogloss.evaluation.svg import ACCENT, INK, PAPER, RULE, SERIES, axes, draw
 from isogloss.evaluation.tables import name_of
 
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
@@ -64,12 +65,14 @@ def dev_error_rates(stage: StageHistory, name: str) -> Markup:
         for number, tag in enumerate(languages):
             looks = stage.looks(f"cer/{tag}")
             colour = SERIES[number] if few else RULE
-            ax.plot(*zip(*looks, strict=True), color=colour, marker="o" if few else "", markersize=2.5, linewidth=1.2)
+            style: dict[str, Any] = {"color": colour, "linewidth": 1.2, "markersize": 2.5}
+            ax.plot(*zip(*looks, strict=True), marker="o" if few else "", **style)
             if few:
                 ends.append((looks[-1], tag, colour))
         mean = stage.looks("cer")
         if len(languages) > 1 and mean:
-            ax.plot(*zip(*mean, strict=True), color=INK, linewidth=2.2, linestyle=(0, (4, 1.5)) if few else "-")
+            dashes = (0, (4, 1.5)) if few else "-"
+            ax.plot(*zip(*mean, strict=True), color=INK, linewidth=2.2, linestyle=dashes)
             ends.append((mean[-1], "mean", INK))
         ax.set_ylim(0, min(1.05, ax.get_ylim()[1]))
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -81,19 +84,18 @@ def dev_error_rates(stage: StageHistory, name: str) -> Markup:
 
 def error_rates(systems: dict[str, Evaluation], name: str) -> Markup:
     """CER by language with intervals: bars for the first system, markers for the others."""
-    first, *others = systems.values()
+    first = next(iter(systems.values()))
     tags = sorted(first.languages, key=lambda tag: _value(first.languages[tag].cer), reverse=True)
-    values = [_value(e.languages[tag].cer) for e in systems.values() for tag in tags if tag in e.languages]
-    edge = min(WORST, 1.08 * max([*values, 0.1]))
+    rates = [e.languages[tag].cer for e in systems.values() for tag in tags if tag in e.languages]
+    edge = min(WORST, 1.04 * max([rate.high for rate in rates if rate is not None] or [0.1]))
 
     def paint(figure: Figure) -> None:
         ax = axes(figure)
         rows = np.arange(len(tags))
         shares = [first.languages[tag].cer for tag in tags]
         ax.barh(rows, [_value(rate) for rate in shares], height=0.62, color=ACCENT, alpha=0.35, linewidth=0)
-        height = 0.5 / max(1, len(others))
         for number, (label, evaluation) in enumerate(systems.items()):
-            offset = (number - 1 - (len(others) - 1) / 2) * -height if number else 0.0
+            offset = 0.56 * ((len(systems) - 1) / 2 - number) / len(systems)
             for row, tag in zip(rows, tags, strict=True):
                 rate = evaluation.languages[tag].cer if tag in evaluation.languages else None
                 if rate is not None:
@@ -106,7 +108,7 @@ def error_rates(systems: dict[str, Evaluation], name: str) -> Markup:
         ax.set_ylim(-0.6, len(tags) - 0.4)
         ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         ax.set_xlabel("character error rate, with 95 % interval")
-        if others:
+        if len(systems) > 1:
             figure.legend(loc="outside upper left", ncols=2, handletextpad=0.4, columnspacing=1.2)
 
     height = 0.75 + len(tags) * max(0.26, 0.13 * len(systems)) + 0.16 * ((len(systems) + 1) // 2)
@@ -120,29 +122,37 @@ def confusion(figures: Identification, name: str) -> Markup:
     counts, rows = counts[spoken], [tag for tag, any_ in zip(figures.labels, spoken, strict=True) if any_]
     shares = counts / counts.sum(axis=1, keepdims=True)
 
+    numbered = len(figures.labels) <= NUMBERED
+    cell = min(0.42, 3.2 / len(figures.labels))
+
     def paint(figure: Figure) -> None:
         ax = axes(figure)
         for row, column in zip(*np.nonzero(counts), strict=True):
             share = shares[row, column]
-            square = (column - 0.47, row - 0.47)
             colour = ACCENT if rows[row] == figures.labels[column] else SERIES[1]
-            ax.add_patch(_square(square, 0.94, colour, 0.12 + 0.88 * share))
-            if len(figures.labels) <= NUMBERED:
-                text = PAPER if share > 0.55 else INK
-                ax.text(column, row, f"{counts[row, column]:.0f}", ha="center", va="center", color=text, fontsize=7)
+            fill = {"facecolor": colour, "alpha": 0.12 + 0.88 * share, "linewidth": 0}
+            ax.add_patch(Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, **fill))
+            if numbered:
+                style: dict[str, Any] = {
+                    "color": PAPER if share > 0.55 else INK,
+                    "ha": "center",
+                    "va": "center",
+                    "fontsize": 7,
+                }
+                ax.text(column, row, f"{counts[row, column]:.0f}", **style)
         ax.set(xlim=(-0.5, len(figures.labels) - 0.5), ylim=(len(rows) - 0.5, -0.5), aspect="equal")
-        size = 8 if len(figures.labels) <= NUMBERED else 5.5
+        size = max(4.5, min(8.0, 0.62 * 72 * cell))
         ax.set_xticks(range(len(figures.labels)), figures.labels, fontsize=size)
         ax.set_yticks(range(len(rows)), rows, fontsize=size)
-        ax.tick_params(length=0, labelcolor=INK, rotation=0 if len(figures.labels) <= NUMBERED else 90, axis="x")
-        ax.tick_params(length=0, labelcolor=INK, axis="y")
+        ax.tick_params(length=0, labelcolor=INK)
+        ax.tick_params("x", rotation=0 if numbered else 90)
         ax.grid(visible=False)
         ax.spines[:].set_visible(False)
         ax.set_xlabel("language guessed")
         ax.set_ylabel("language spoken")
 
-    height = min(3.9, 1.2 + 3.0 * len(rows) / len(figures.labels))
-    return draw(name, "Confusion matrix of languages", paint, height=height)
+    width, height = 0.75 + cell * len(figures.labels), 0.6 + cell * len(rows)
+    return draw(name, "Confusion matrix of languages", paint, width=width, height=height)
 
 
 def _draw_curve(ax: Axes, curve: Curve, colour: str, label: str | None) -> None:
@@ -154,26 +164,30 @@ def _label(ax: Axes, title: str) -> None:
     """The y axis is named above the plot, where it reads without turning the head."""
     ax.set_title(title, loc="left", color=INK)
     ax.set_xlabel("step")
-    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
     ax.margins(x=0.01)
 
 
 def _label_ends(ax: Axes, ends: Sequence[tuple[tuple[int, float], str, str]]) -> None:
     """Names at the right ends of lines, moved apart where they would overlap."""
     low, high = ax.get_ylim()
-    gap = 0.065 * (high - low)
-    position = -np.inf
-    for (step, value), text, colour in sorted(ends, key=lambda end: end[0][1]):
-        position = max(value, position + gap)
-        ax.annotate(
-            text,
-            (step, position),
-            xytext=(5, 0),
-            textcoords="offset points",
-            va="center",
-            color=colour,
-            annotation_clip=False,
-        )
+    ranked = sorted(ends, key=lambda end: end[0][1])
+    places = _apart([value for (_, value), _, _ in ranked], 0.07 * (high - low), high)
+    for ((step, _), text, colour), place in zip(ranked, places, strict=True):
+        style: dict[str, Any] = {"textcoords": "offset points", "va": "center", "color": colour}
+        ax.annotate(text, (step, place), xytext=(5, 0), annotation_clip=False, **style)
+
+
+def _apart(values: list[float], gap: float, high: float) -> list[float]:
+    """Rising values at least `gap` apart and, where there is room, none above `high`."""
+    places = list(values)
+    for i in range(1, len(places)):
+        places[i] = max(places[i], places[i - 1] + gap)
+    limit = high
+    for i in reversed(range(len(places))):
+        places[i] = min(places[i], limit)
+        limit = places[i] - gap
+    return places
 
 
 def _draw_rate(ax: Axes, rate: Rate, row: float, number: int, edge: float, label: str | None) -> None:
@@ -182,12 +196,18 @@ def _draw_rate(ax: Axes, rate: Rate, row: float, number: int, edge: float, label
         ax.annotate(f"{rate.value:.0%} →", (edge, row), ha="right", va="center", color=colour, fontsize=7)
         return
     ax.plot([rate.low, min(rate.high, edge)], [row, row], color=colour, linewidth=1)
-    marker = {"marker": MARKERS[number % len(MARKERS)], "markersize": 4, "linestyle": "", "color": colour}
-    ax.plot([rate.value], [row], **marker, label=label, markeredgecolor=PAPER, markeredgewidth=0.6, clip_on=False)
-
-
-def _square(corner: tuple[float, float], side: float, colour: str, alpha: float) -> Rectangle:
-    return Rectangle(corner, side, side, facecolor=colour, alpha=alpha, linewidth=0)
+    ax.plot(
+        [rate.value],
+        [row],
+        label=label,
+        color=colour,
+        linestyle="",
+        marker=MARKERS[number % len(MARKERS)],
+        markersize=4,
+        markeredgecolor=PAPER,
+        markeredgewidth=0.6,
+        clip_on=False,
+    )
 
 
 def _value(rate: Rate | None) -> float:

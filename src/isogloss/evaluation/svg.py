@@ -8,7 +8,7 @@ import io
 import re
 from collections.abc import Callable
 from html import escape
-from typing import Any
+from typing import Any, cast
 
 import matplotlib
 from cycler import cycler
@@ -25,6 +25,9 @@ _VARIABLES = {INK: "ink", QUIET: "quiet", RULE: "rule", PAPER: "paper", ACCENT: 
 }
 WIDTH = 3.9
 """Inches of a figure that fills a phone's screen; the page shows two of them side by side elsewhere."""
+
+FULL_REM = 33.0
+"""How wide such a figure may grow, so that its letters stay about as large as the text."""
 
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",  # text stays text: every script the reader's fonts have, and searchable
@@ -64,7 +67,7 @@ def draw(
     name: unique on the page, made of letters and hyphens. label: what the figure shows, for readers
     who do not see it. width, height: inches.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(cast(Any, _STYLE)):
         figure = Figure(figsize=(width, height), layout="constrained")
         paint(figure)
         buffer = io.StringIO()
@@ -85,6 +88,7 @@ def _inlined(svg: str, name: str, label: str) -> str:
     body = re.sub(r"<!--.*?-->", "", body, flags=re.DOTALL)
     view = re.search(r'viewBox="([^"]+)"', body)
     assert view is not None
+    full = float(view[1].split()[2]) / 72 / WIDTH * FULL_REM
     body = re.sub(r"<svg[^>]*>", "", body, count=1)
     body = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', body)
     body = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', body)
@@ -94,4 +98,5 @@ def _inlined(svg: str, name: str, label: str) -> str:
     # The fonts are the page's.
     body = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", body)
     body = "\n".join(line.rstrip() for line in body.splitlines() if line.strip())
-    return f'<svg viewBox="{view[1]}" role="img" aria-label="{escape(label, quote=True)}">\n{body}'
+    attributes = f'viewBox="{view[1]}" style="max-width: {full:.1f}rem" role="img"'
+    return f'<svg {attributes} aria-label="{escape(label, quote=True)}">\n{body}'

@@ -11,9 +11,11 @@ from isogloss.text.languages import language_name
 CONFUSIONS = 5
 
 
-def percent(value: float | None) -> str:
+def percent(figure: Rate | Mean | float | None) -> str:
     """`12.3 %`, or a dash for what is not defined."""
-    return "–" if value is None else f"{100 * value:.1f} %"
+    if figure is None:
+        return "–"
+    return f"{100 * (figure if isinstance(figure, float) else figure.value):.1f} %"
 
 
 def span(figure: Rate | Mean | Identification | None) -> str:
@@ -42,27 +44,37 @@ def limits(evaluation: Evaluation) -> list[str]:
     conditions = evaluation.conditions
     few = [tag for tag, figures in evaluation.languages.items() if figures.clips < FEW]
     unheard = [name for name, (_, trained) in evaluation.sources.items() if trained is False]
-    said = [
-        f"{sum(conditions.broken.values())} clips could not be read and are left out "
-        f"({', '.join(f'{cause} {count}' for cause, count in conditions.broken.items())})."
-        if conditions.broken
-        else "",
-        f"{conditions.trained_clips} of these clips were trained on: the figures say nothing about new speech."
-        if conditions.trained_clips
-        else "",
-        f"Fewer than {FEW} clips in {', '.join(few)}: their intervals are too narrow." if few else "",
-        "Which corpora the model was trained on is not known here, so figures do not tell same and other "
-        "sources apart."
-        if conditions.trained_sources is None
-        else "",
-        f"Not trained on: {', '.join(unheard)}." if unheard else "",
-        "All clips are from corpora that were also trained on (other sentences): language identification may rest "
-        "on voices and microphones."
-        if conditions.trained_sources is not None and not unheard and evaluation.identification
-        else "",
-        "The system was told which language is spoken." if conditions.language_told else "",
-    ]
-    return [sentence for sentence in said if sentence]
+    trained = conditions.trained_sources
+    said = []
+    if conditions.broken:
+        causes = ", ".join(f"{cause} {count}" for cause, count in conditions.broken.items())
+        said.append(f"{sum(conditions.broken.values())} clips could not be read and are left out ({causes}).")
+    if conditions.trained_clips:
+        said.append(
+            f"{conditions.trained_clips} of the clips were trained on: they say nothing about new speech."
+        )
+    if few:
+        said.append(f"Fewer than {FEW} clips in {', '.join(few)}: their intervals are too narrow.")
+    if unheard:
+        said.append(f"Not trained on: {', '.join(unheard)}.")
+    if trained is None:
+        said.append(
+            "Which corpora were trained on is not known here: same and other sources are not told apart."
+        )
+    elif evaluation.identification and not unheard:
+        said.append(
+            "All clips are from corpora that were also trained on (other sentences): language identification "
+            "may rest on voices and microphones."
+        )
+    untaught = [tag for tag in evaluation.languages if tag not in conditions.known_languages]
+    if untaught and conditions.known_languages:
+        said.append(
+            f"The system does not know {', '.join(untaught)}: their clips count in error rates, not in "
+            "language identification."
+        )
+    if conditions.language_told:
+        said.append("The system was told which language is spoken.")
+    return said
 
 
 def render(evaluation: Evaluation) -> RenderableType:
@@ -76,23 +88,26 @@ def render(evaluation: Evaluation) -> RenderableType:
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=True, padding=(0, 1))
+    return Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1))
+
+
+def _number_column(table: Table, name: str, *, quiet: bool) -> None:
+    style = "dim" if quiet else ""
+    table.add_column(name, justify="right", style=style, header_style="dim", no_wrap=True)
 
 
 def _recognition_table(evaluation: Evaluation) -> Table:
     table = _table(f"{evaluation.conditions.system}: recognition ({evaluation.conditions.split})")
     table.add_column("language", header_style="dim", no_wrap=True)
-    for name in ("clips", "minutes", "CER", "95 %", "WER", "95 %", "raw CER", "raw WER"):
-        quiet = name in ("clips", "minutes", "95 %", "raw CER", "raw WER")
-        table.add_column(name, justify="right", style="dim" if quiet else "", header_style="dim", no_wrap=True)
+    for name in ("clips", "CER", "95 %", "WER", "95 %"):
+        _number_column(table, name, quiet=name not in ("CER", "WER"))
     for tag, figures in evaluation.languages.items():
         table.add_row(Text.assemble(name_of(tag), (f" {tag}", "dim")), *_cells(figures))
     table.add_section()
     if evaluation.mean_cer is not None:
         mean = evaluation.mean_cer
-        table.add_row(
-            "mean of languages", "", "", Text(percent(mean.value), "bold cyan"), span(mean), *[""] * 4, style="bold"
-        )
+        value = Text(percent(mean), "bold cyan")
+        table.add_row("mean of languages", "", value, span(mean), "", "", style="bold")
     if evaluation.overall is not None:
         table.add_row("all clips as one", *_cells(evaluation.overall))
     return table
@@ -102,13 +117,10 @@ def _cells(figures: Recognition) -> tuple[str, ...]:
     few = "*" if figures.clips < FEW else ""
     return (
         f"{figures.clips}{few}",
-        f"{figures.seconds / 60:.1f}",
-        percent(figures.cer and figures.cer.value),
+        percent(figures.cer),
         span(figures.cer),
-        percent(figures.wer and figures.wer.value),
+        percent(figures.wer),
         span(figures.wer),
-        percent(figures.cer_raw and figures.cer_raw.value),
-        percent(figures.wer_raw and figures.wer_raw.value),
     )
 
 
@@ -116,8 +128,7 @@ def _identification_table(evaluation: Evaluation) -> Table:
     table = _table(f"{evaluation.conditions.system}: which language is it?")
     table.add_column("clips from", header_style="dim", no_wrap=True)
     for name in ("clips", "accuracy", "95 %", "macro F1", "chance", "most frequent"):
-        quiet = name in ("clips", "95 %", "chance", "most frequent")
-        table.add_column(name, justify="right", style="dim" if quiet else "", header_style="dim", no_wrap=True)
+        _number_column(table, name, quiet=name not in ("accuracy", "macro F1"))
     for group, figures in evaluation.identification.items():
         table.add_row(
             "all sources" if group == ALL else group,
@@ -134,10 +145,13 @@ def _identification_table(evaluation: Evaluation) -> Table:
 def _closing(evaluation: Evaluation) -> list[Text]:
     conditions = evaluation.conditions
     lines = []
+    if evaluation.overall is not None:
+        cer, wer = percent(evaluation.overall.cer_raw), percent(evaluation.overall.wer_raw)
+        lines.append(Text(f"Without text normalisation, all clips as one: CER {cer}, WER {wer}."))
     if ALL in evaluation.identification:
         mistakes = confusions(evaluation.identification[ALL])[:CONFUSIONS]
         told = ", ".join(f"{spoken} → {guessed} ({count})" for spoken, guessed, count in mistakes)
-        lines.append(Text(f"Most frequent mistakes: {told}." if told else "No language was mistaken for another."))
+        lines.append(Text(f"Most frequent mistakes: {told or 'none'}."))
     speed = evaluation.real_time_factor
     facts = [
         f"{evaluation.clips} clips",

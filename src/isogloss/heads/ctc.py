@@ -17,7 +17,8 @@ class CTCHead(nn.Module):
 
     def forward(self, states: Sequence) -> Sequence:
         """(B, T, D) -> float32 log-probabilities (B, T, V)."""
-        return states.map(lambda values: self.output(values).float().log_softmax(dim=-1))
+        # Zeros in the padding: NaN there would reach the gradient of the weights as 0 · NaN.
+        return states.zero_padding().map(lambda values: self.output(values).float().log_softmax(dim=-1))
 
 
 def ctc_loss(log_probabilities: Sequence, tokens: Sequence) -> Tensor:

@@ -126,11 +126,13 @@ class Recogniser:
             raise IsoglossError("This model does not identify languages; fine-tune it on more than one first.")
         recordings = [as_waveform(item) for item in audio]
         scores = torch.zeros(len(recordings), len(self.languages))
+        heard = torch.zeros(len(recordings), 1)
         for pieces, states in self._encoded(_speech_pieces(recordings)):
             for piece, logits in zip(pieces, self.model.language(states).cpu(), strict=True):
                 scores[piece.owner] += logits.log_softmax(dim=-1) * len(piece.samples)
-        # Pieces of one recording vote by their length.
-        scores /= torch.tensor([max(1, len(waveform)) for waveform in recordings])[:, None]
+                heard[piece.owner] += len(piece.samples)
+        # Pieces of one recording vote by their length; silence between them has no vote.
+        scores /= heard.clamp(min=1)
         return [self._identification(row) for row in scores.softmax(dim=-1)]
 
     @torch.inference_mode()

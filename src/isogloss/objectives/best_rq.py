@@ -67,7 +67,8 @@ class BestRQ(Objective):
 
     def count(self, batch: Batch) -> int:
         lengths = self.frontend.frames(batch.audio.lengths)
-        mask = self.mask(lengths, int(lengths.max()), batch.seed)
+        frames = self.frontend.config.features.frames(batch.audio.values.shape[1])
+        mask = self.mask(lengths, frames, batch.seed)
         return int(self.target_mask(mask).sum())
 
     def forward(self, batch: Batch) -> Loss:

@@ -12,10 +12,13 @@ from pydantic import BeforeValidator, Field
 from isogloss.config import Config, load_yaml, override
 from isogloss.encoders.presets import preset
 from isogloss.encoders.speech import SpeechEncoderConfig
+from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.model.frontend import FrontendConfig
 from isogloss.objectives import ObjectiveConfig
 from isogloss.objectives.base import Kind
 from isogloss.text.tokenizers import TokenizerConfig
+
+SHIPPED = Path(__file__).parents[1] / "recipes"
 
 
 def _encoder(value: Any) -> Any:
@@ -89,6 +92,13 @@ class Recipe(Config):
     stages: tuple[StageRecipe, ...] = Field(min_length=1)
 
 
-def load_recipe(path: Path, assignments: list[str] | None = None) -> Recipe:
-    """Read a recipe and apply `key=value` overrides."""
-    return Recipe.parse(override(load_yaml(path), assignments or []), str(path))
+def load_recipe(recipe: str | Path, assignments: list[str] | None = None) -> Recipe:
+    """Read a recipe, by path or by the name of one that comes with isogloss, with `key=value` overrides."""
+    path = Path(recipe)
+    shipped = {file.stem: file for file in sorted(SHIPPED.glob("*.yaml"))}
+    if not path.exists():
+        if str(recipe) not in shipped:
+            near = did_you_mean(path.stem, shipped)
+            raise IsoglossError(f'There is no recipe "{recipe}".{near} Shipped: {", ".join(shipped)}; or give a file.')
+        path = shipped[str(recipe)]
+    return Recipe.parse(override(load_yaml(path), assignments or []), str(recipe))

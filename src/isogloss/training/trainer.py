@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,11 @@ class Trainer:
             dist.barrier()
         return self.folder / "model"
 
+    def seconds_per_step(self) -> list[float]:
+        """Measured cost of a step of each stage on this machine; the model stays as it is."""
+        journal = Journal(self.folder, resume_at=None, speak=False, tensorboard=False, console=self.console)
+        return [StageRun(self, journal, number, 0).measure() for number in range(len(self.recipe.stages))]
+
     def _previous(self, run: Path, recipe: Recipe, resume: bool) -> checkpoints.Checkpoint | None:
         """The checkpoint to go on from."""
         found = checkpoints.newest_checkpoint(run)
@@ -163,6 +169,18 @@ class StageRun:
         finally:
             self.source.close()
         self._take_best()
+
+    def measure(self, repeats: int = 3) -> float:
+        """Median seconds of forward and backward over the first steps, after one to warm up."""
+        times = []
+        for step in range(1 + repeats):
+            work = self.source.work(step)
+            began = time.perf_counter()
+            self._accumulate(work, self._global_counts(work))
+            times.append(time.perf_counter() - began)
+        self.stage.zero_grad(set_to_none=True)
+        self.source.close()
+        return statistics.median(times[1:])
 
     @property
     def step(self) -> int:

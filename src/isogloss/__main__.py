@@ -1,0 +1,7 @@
+"""`python -m isogloss`, and `torchrun -m isogloss` for several processes."""
+
+import sys
+
+from isogloss.cli import main
+
+sys.exit(main())

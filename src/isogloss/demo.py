@@ -1,0 +1,172 @@
+"""`isogloss demo`: from untranscribed speech to a recogniser with honest figures, in minutes.
+
+    fetch ── prepare ── pre-train (BEST-RQ) ── fine-tune (CTC + language) ── evaluate ── report.html
+
+Each step leaves a folder in `out` and is skipped where its result lies there already.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from isogloss.data.manifests import CARD
+from isogloss.data.prepare import prepare
+from isogloss.errors import IsoglossError
+from isogloss.evaluation.card import add_figures
+from isogloss.evaluation.evaluate import evaluate
+from isogloss.evaluation.figures import Evaluation
+from isogloss.evaluation.report import write_report
+from isogloss.evaluation.tables import render
+from isogloss.training.recipe import Recipe, load_recipe
+from isogloss.training.trainer import Trainer, train
+
+RECIPE = "usm-tiny"
+LANGUAGES = ("bg", "ca", "el", "ro")
+"""Three scripts, and each language is found in the second corpus or weak in larger systems."""
+CORPUS, OTHER = "tuxpaint", "ktuberling"
+SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Where things lie, and what was asked for."""
+
+    out: Path
+    data: Path | None
+    languages: tuple[str, ...]
+    minutes: float
+    console: Console
+
+    def step(self, text: str) -> None:
+        self.console.print(f"\n[bold cyan]●[/] [bold]{escape(text)}[/]", highlight=False)
+
+
+def run_demo(
+    out: Path,
+    *,
+    data: Path | None = None,
+    languages: tuple[str, ...] = (),
+    minutes: float = 11.0,
+    console: Console | None = None,
+) -> Path:
+    """The whole story; returns the model folder.
+
+    data: the user's own folder of audio and transcripts instead of the fetched corpus. languages:
+    only these. minutes: how long training may take here; the number of steps follows from it.
+    """
+    began = time.monotonic()
+    chosen = languages or (() if data else LANGUAGES)
+    demo = Demo(out.absolute(), data, chosen, minutes, console or Console())
+    corpus, other = _prepare(demo)
+    model = _train(demo, corpus)
+    demo.step("Held-out speech: texts that were never heard in training, in any language")
+    same = evaluate(model, [corpus])
+    demo.console.print(render(same))
+    evaluations = [same]
+    if other is not None:
+        demo.step("Language identification on another corpus: other speakers, other microphones")
+        evaluations.append(evaluate(model, [other]))
+        demo.console.print(render(evaluations[1]))
+    for evaluation in evaluations:
+        add_figures(model, evaluation)
+    report = demo.out / "report.html"
+    write_report(demo.out / "run", evaluations, report)
+    _show_examples(demo, same)
+    _say_goodbye(demo, model, report, time.monotonic() - began)
+    return model
+
+
+def _prepare(demo: Demo) -> tuple[Path, Path | None]:
+    """The corpus to learn from, and one from another source to identify languages in."""
+    if demo.data is not None:
+        return _prepared(demo, str(demo.data), "own", demo.languages), None
+    corpus = _prepared(demo, CORPUS, CORPUS, demo.languages)
+    other = _prepared(demo, OTHER, OTHER, demo.languages, dev=0.0, test=1.0)
+    return corpus, other
+
+
+def _prepared(
+    demo: Demo, source: str, name: str, languages: tuple[str, ...], dev: float = 0.1, test: float = 0.1
+) -> Path:
+    folder = demo.out / "data" / name
+    if (folder / CARD).exists():
+        demo.step(f"{name}: prepared already in {folder}")
+        return folder
+    demo.step(f"Fetch and prepare {source}")
+    with demo.console.status(f"Preparing {name}") as status:
+        card = prepare(
+            source,
+            folder,
+            languages=languages or None,
+            dev=dev,
+            test=test,
+            on_progress=lambda stage, done: status.update(f"{stage} · {done}"),
+        )
+    demo.console.print(f"  {card['clips']} clips, {card['hours'] * 60:.0f} minutes, {len(card['languages'])} languages")
+    return folder
+
+
+def _train(demo: Demo, corpus: Path) -> Path:
+    """Pre-train and fine-tune for about `minutes`; goes on where a cut-off run stopped."""
+    run = demo.out / "run"
+    model = run / "model"
+    if model.exists():
+        demo.step(f"Trained already: {model}")
+        return model
+    data = ["model.start_from=null", f"data.folders=[{corpus}]", f"data.languages=[{','.join(demo.languages)}]"]
+    if (run / "checkpoints").exists():
+        demo.step("Go on training where the last demo stopped")
+        return train(load_recipe(run / "recipe.yaml"), run, resume=True, console=demo.console)
+    recipe = load_recipe(RECIPE, data)
+    demo.step(f"Train for about {demo.minutes:.0f} minutes: first on speech alone, then on transcribed speech")
+    return train(_fitted(recipe, demo), run, console=demo.console)
+
+
+def _fitted(recipe: Recipe, demo: Demo) -> Recipe:
+    """The recipe with as many steps as fit into the time: the share of each stage stays the recipe's."""
+    seconds = Trainer(recipe, demo.out / "run", False, demo.console).seconds_per_step()
+    planned = sum(stage.steps * cost for stage, cost in zip(recipe.stages, seconds, strict=True))
+    share = demo.minutes * 60 / planned
+    stages = tuple(
+        stage.model_copy(update={"steps": max(10, round(stage.steps * share))}) for stage in recipe.stages
+    )
+    return recipe.model_copy(update={"stages": stages})
+
+
+def _show_examples(demo: Demo, evaluation: Evaluation) -> None:
+    """A few held-out clips, reference above hypothesis."""
+    demo.step("Held-out clips")
+    table = Table("spoken", "guessed", "reference / hypothesis", box=None, pad_edge=False)
+    transcribed = [p for p in evaluation.predictions if p.reference and p.hypothesis is not None]
+    for prediction in transcribed[:: max(1, len(transcribed) // SHOWN)][:SHOWN]:
+        both = f"[dim]{escape(prediction.reference or '')}[/]\n{escape(prediction.hypothesis or '')}"
+        table.add_row(prediction.language, prediction.guess or "", both)
+    demo.console.print(table)
+
+
+def _say_goodbye(demo: Demo, model: Path, report: Path, seconds: float) -> None:
+    demo.step(f"Done in {seconds / 60:.0f} minutes")
+    demo.console.print(
+        f"  report   {report}\n"
+        f"  model    {model}\n\n"
+        "Try next:\n"
+        f"  isogloss transcribe --model {model} YOUR.wav\n"
+        f"  isogloss identify --model {model} YOUR.wav\n"
+        "  isogloss demo --data FOLDER --out my-demo      your own speech: clip.wav beside clip.txt\n"
+        "  isogloss train usm-small --out runs/usm-small  a larger model, more corpora",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def check_minutes(minutes: float) -> float:
+    """A training time that can be met."""
+    if not 0.1 <= minutes <= 100_000:
+        raise IsoglossError(f"--minutes {minutes:g} is not a training time; give minutes of 0.1 or more.")
+    return minutes

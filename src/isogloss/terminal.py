@@ -1,0 +1,99 @@
+"""How the command line speaks: tables on standard output, remarks and errors on standard error."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from isogloss.errors import IsoglossError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WIDE = 200
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+
+
+def results() -> Console:
+    """Tables for standard output; a pipe has no width of its own."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=WIDE)
+
+
+def remarks() -> Console:
+    """Everything that is not the result."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def write(text: str) -> None:
+    """A result, at once: a reader down the pipe need not wait for the next one."""
+    print(text, end="", flush=True)
+
+
+def note(text: str) -> None:
+    """A sentence beside the result."""
+    remarks().print(text, markup=False, soft_wrap=True)
+
+
+def complain(text: str) -> None:
+    """A sentence about what went wrong."""
+    remarks().print(text, style="red", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[..., None]]:
+    """A line on the terminal that counts: `told(unit, done, total)` moves it. Silent elsewhere."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = remarks()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[count]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None, count="")
+
+        def told(unit: str, done: int, total: int | None = None) -> None:
+            count = f"{done} {unit}" if total is None else f"{done} of {total} {unit}"
+            bar.update(task, completed=done, total=total, count=count)
+
+        yield told
+
+
+def is_mendable(error: Exception) -> bool:
+    """Whether the user can do something about an error; else it is a bug."""
+    return isinstance(error, IsoglossError | OSError) or _is_disk_full(error) or _is_out_of_memory(error)
+
+
+def sentence(error: Exception) -> str:
+    """What went wrong, for people."""
+    if _is_disk_full(error):
+        name = getattr(error, "filename", None)
+        where = f" while writing {name}" if name else ""
+        return f"The disk is full{where}; free some space and go on. Nothing was left half-written."
+    if isinstance(error, IsoglossError):
+        return str(error)
+    if _is_out_of_memory(error):
+        return "There is not enough memory; give less audio at once (when training: a smaller batch_seconds)."
+    if isinstance(error, OSError):
+        return f"Cannot use {error.filename or 'a file'}: {error.strerror or error}."
+    name = type(error).__name__
+    return f"This is a bug ({name}: {error}); run again with --debug for the traceback, and report it."
+
+
+def _is_disk_full(error: Exception) -> bool:
+    # Writers outside Python wrap the system's message in exceptions of their own.
+    return getattr(error, "errno", None) in NO_SPACE or "No space left on device" in str(error)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    said = str(error)
+    return isinstance(error, MemoryError) or "CUDA out of memory" in said or "can't allocate memory" in said

@@ -1,0 +1,38 @@
+"""A small model with random weights, and something for it to listen to."""
+
+import numpy as np
+import torch
+
+from isogloss.encoders.presets import preset
+from isogloss.model.model import Model, ModelConfig
+from isogloss.sequence import Sequence
+from isogloss.text.tokenizers import CharactersConfig, build_tokenizer
+
+RATE = 16000
+ALPHABET = "abcde "
+
+
+def build(languages: tuple[str, ...] = ("ro", "ru"), seed: int = 0, recognises: bool = True) -> Model:
+    """A small model with random weights that says something."""
+    torch.manual_seed(seed)
+    tokenizer = build_tokenizer(CharactersConfig(), [ALPHABET]) if recognises else None
+    alphabets = {"ro": (1, 2, 3), "ru": (1, 4, 5)} if recognises else {}
+    config = ModelConfig(encoder=preset("test"), languages=languages, alphabets=alphabets)
+    model = Model(config, tokenizer).eval()
+    if model.ctc is not None:
+        with torch.no_grad():
+            states = model.encoder(
+                model.frontend(Sequence.from_list([torch.from_numpy(sound(5))]))
+            ).final.values
+            model.ctc.output.weight.mul_(4)
+            # Around the mean state no symbol is favoured, so that all of them occur.
+            model.ctc.output.bias.copy_(-model.ctc.output.weight @ states.mean(dim=(0, 1)))
+    return model
+
+
+def sound(seconds: float, seed: int = 0) -> np.ndarray:
+    """Bursts of noise of changing colour."""
+    random = np.random.default_rng(seed)
+    count = max(1, round(seconds * RATE))
+    wave = random.standard_normal(count) * np.sin(np.arange(count) / 2000 + seed) * 0.2
+    return np.clip(wave, -0.99, 0.99).astype(np.float32)

@@ -1,0 +1,480 @@
+"""The command line as a person meets it: what it prints where, and what it says when something is wrong."""
+
+import errno
+import inspect
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import safetensors.torch
+import soundfile as sf
+import torch
+import yaml
+
+import isogloss
+from isogloss import cli, doctor
+from isogloss.data.recipes import all_corpora
+from isogloss.model.folder import save_model
+from small_models import build, sound
+
+VERBS = [
+    command.name or command.callback.__name__ for command in cli.app.registered_commands if command.callback
+]
+Outcome = tuple[int, str, str]
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """`run("verb", …)` -> (exit code, standard output, standard error)."""
+
+    def call(*arguments: object) -> Outcome:
+        code = cli.run([str(argument) for argument in arguments])
+        return code, *capfd.readouterr()
+
+    return call
+
+
+def start(*arguments: object, **options: Any) -> "subprocess.Popen[str]":
+    """The command line as a process of its own."""
+    command = [sys.executable, "-m", "isogloss", *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL} | options
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    return subprocess.Popen(command, text=True, env=environment, **pipes)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "small"
+    save_model(build(), folder, "# A card\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def audio(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two recordings, one of them deeper down."""
+    folder = tmp_path_factory.mktemp("audio")
+    (folder / "deeper").mkdir()
+    sf.write(folder / "one.wav", sound(3, seed=1), 16000)
+    sf.write(folder / "deeper/two.flac", sound(2, seed=2), 16000)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the user's own speech: twelve clips in two languages, with transcripts."""
+    folder = tmp_path_factory.mktemp("own")
+    for number in range(12):
+        place = folder / ("ro" if number % 2 else "ru") / f"{number:02d}.wav"
+        place.parent.mkdir(exist_ok=True)
+        sf.write(place, sound(1.5, seed=number), 16000)
+        place.with_suffix(".txt").write_text(
+            "abc de"[: 2 + number % 4] + "abcde"[number % 5], encoding="utf-8"
+        )
+    return folder
+
+
+# --- help ---
+
+
+def test_help_needs_nothing_heavy() -> None:
+    code = (
+        "import sys; from isogloss.cli import run\n"
+        f"codes = [run(a) for a in ([], ['--help'], ['version'], *([v, '--help'] for v in {VERBS}))]\n"
+        "heavy = {'torch', 'numpy', 'lhotse', 'scipy', 'matplotlib', 'yaml'} & set(sys.modules)\n"
+        "print(codes, heavy, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == f"{[2, *[0] * (len(VERBS) + 2)]} set()"
+
+
+def test_every_verb_is_there_and_says_what_it_does(run: Run) -> None:
+    assert (
+        VERBS
+        == ("corpora prepare inspect train transcribe identify encode evaluate demo doctor version").split()
+    )
+    shown = run("--help")[1]
+    for verb in VERBS:
+        line = next(line for line in shown.splitlines() if line.split()[:1] == [verb])
+        assert len(line.split()) > 3 and not line.endswith("..."), line
+
+
+def test_version(run: Run) -> None:
+    assert run("version") == (0, f"{isogloss.__version__}\n", "")
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("pretrian", "train"), ("transcibe", "transcribe")])
+def test_unknown_verb(run: Run, typed: str, meant: str) -> None:
+    code, out, err = run(typed)
+    assert (code, out) == (2, "")
+    assert typed in err and f"'{meant}'" in err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["train", "usm-tiny"], ["transcribe", "--model"], ["doctor", "--fast"]]
+)
+def test_usage_errors_exit_2(run: Run, arguments: list[str]) -> None:
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "") and "Error:" in err
+
+
+def test_defaults_are_those_of_the_functions() -> None:
+    from isogloss.data.prepare import prepare
+    from isogloss.demo import run_demo
+    from isogloss.evaluation.evaluate import evaluate
+
+    for verb, function in ((cli.prepare, prepare), (cli.evaluate, evaluate), (cli.demo, run_demo)):
+        theirs = inspect.signature(function).parameters
+        for name, parameter in inspect.signature(verb).parameters.items():
+            if name in theirs and theirs[name].default is not inspect.Parameter.empty and name != "device":
+                assert parameter.default == theirs[name].default or not (
+                    parameter.default or theirs[name].default
+                ), f"{verb.__name__} --{name}"
+
+
+def test_corpora_are_listed_whole(run: Run) -> None:
+    code, out, _ = run("corpora")
+    assert code == 0
+    names = [line.split()[0] for line in out.splitlines() if line and not line.startswith(" ")]
+    assert set(all_corpora()) <= set(names)
+    assert "…" not in out
+
+
+# --- what the user can mend ---
+
+
+def mendable() -> list[tuple[list[str], str]]:
+    """(arguments, what the sentence must hold)."""
+    return [
+        (["prepare", "tuxpain", "--out", "NEW"], '"tuxpaint"'),
+        (["prepare", "fleurs", "--out", "NEW"], "fleurs=FOLDER"),
+        (["prepare", "AUDIO", "--out", "NEW", "--language", "Roumenglish"], "Roumenglish"),
+        (["prepare", "AUDIO", "--out", "NEW"], "--language"),
+        (["prepare", "AUDIO", "--out", "MODEL", "--language", "ro"], "--overwrite"),
+        (["inspect", "AUDIO"], "isogloss prepare"),
+        (["train", "usm-tny", "--out", "NEW"], '"usm-tiny"'),
+        (["train", "usm-tiny", "stages.0.stepps=5", "--out", "NEW"], '"steps"'),
+        (["train", "usm-tiny", "seed", "--out", "NEW"], "key=value"),
+        (["train", "usm-tiny", "model.encoder=tinny", "--out", "NEW"], '"tiny"'),
+        (["train", "usm-tiny", "data.folders=[NEW]", "--out", "RUN"], "NEW"),
+        (["transcribe", "--model", "NEW", "AUDIO"], "config.json"),
+        (["transcribe", "--model", "AUDIO", "AUDIO"], "config.json"),
+        (["transcribe", "--model", "MODEL", "NEW"], "does not exist"),
+        (["transcribe", "--model", "MODEL", "--language", "de", "AUDIO"], "It knows: ro, ru"),
+        (["transcribe", "--model", "MODEL", "--language", "klingonish", "AUDIO"], "klingonish"),
+        (["transcribe", "--model", "MODEL", "--device", "gpu", "AUDIO"], '"gpu"'),
+        (["transcribe", "--model", "MODEL", "MODEL"], "no audio"),
+        (["identify", "--model", "MODEL", "-", "-"], "once"),
+        (["encode", "--model", "MODEL", "--layer", "9", "AUDIO", "--out", "NEW"], "from 0 to 2"),
+        (["evaluate", "--model", "MODEL", "--data", "AUDIO"], "isogloss prepare"),
+        (["evaluate", "--model", "NEW", "--data", "AUDIO"], "config.json"),
+    ]
+
+
+@pytest.mark.parametrize(("arguments", "said"), mendable(), ids=range(len(mendable())))
+def test_one_sentence_and_exit_1(
+    run: Run, model: Path, audio: Path, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    words = {
+        "MODEL": str(model),
+        "AUDIO": str(audio),
+        "NEW": str(tmp_path / "NEW"),
+        "RUN": str(tmp_path / "RUN"),
+    }
+    code, out, err = run(*[words.get(a, a.replace("[NEW]", f"[{words['NEW']}]")) for a in arguments])
+    assert (code, out) == (1, "")
+    assert said in err and "Traceback" not in err
+    assert len(err.strip().splitlines()) == 1, err
+    assert list(tmp_path.iterdir()) == []
+
+
+def raising(error: BaseException) -> Callable[[], Any]:
+    def examine() -> None:
+        raise error
+
+    return examine
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (ZeroDivisionError("by zero"), 70, "--debug"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/there/file"),
+            1,
+            "The disk is full while writing",
+        ),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), 1, "The disk is full"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/there/file"),
+            1,
+            "/there/file: Permission denied",
+        ),
+        (MemoryError(), 1, "memory"),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried…"), 1, "batch_seconds"),
+        (KeyboardInterrupt(), 130, "Stopped"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_errors_funnel(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, said: str
+) -> None:
+    monkeypatch.setattr(doctor, "examine", raising(error))
+    found, out, err = run("doctor")
+    assert (found, out) == (code, "")
+    assert said in err and len(err.strip().splitlines()) == 1
+
+
+def test_debug_anywhere_shows_the_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "examine", raising(ZeroDivisionError("by zero")))
+    for arguments in (["--debug", "doctor"], ["doctor", "--debug"]):
+        code, _, err = run(*arguments)
+        assert code == 70 and "Traceback" in err and "by zero" in err
+
+
+def test_doctor_finds_problems(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "examine", lambda: [doctor.Finding("audio", "pip install x[y]", "problem")])
+    code, out, _ = run("doctor")
+    assert code == 1 and "pip install x[y]" in out
+
+
+def test_doctor_examines_this_machine(run: Run) -> None:
+    code, out, err = run("doctor")
+    assert code == 0, out
+    assert err == ""
+    for word in (torch.__version__, "cores", "bf16", "GiB", "Opus", "cache"):
+        assert word in out
+
+
+# --- models at work ---
+
+
+def test_transcribe_one(run: Run, model: Path, audio: Path) -> None:
+    expected = isogloss.load(model).transcribe(audio / "one.wav").text
+    assert expected.strip()
+    assert run("transcribe", "--model", model, audio / "one.wav") == (0, f"{expected}\n", "")
+
+
+def test_transcribe_a_folder(run: Run, model: Path, audio: Path) -> None:
+    _, out, _ = run("transcribe", "--model", model, audio)
+    names = [line.split("\t")[0] for line in out.splitlines()]
+    assert names == [str(audio / "deeper/two.flac"), str(audio / "one.wav")]
+
+
+def test_transcribe_formats(run: Run, model: Path, audio: Path) -> None:
+    loaded = isogloss.load(model)
+    _, out, _ = run("transcribe", "--model", model, audio, "--format", "json")
+    found = [json.loads(line) for line in out.splitlines()]
+    assert [item["text"] for item in found] == [loaded.transcribe(item["audio"]).text for item in found]
+    _, out, _ = run("transcribe", "--model", model, audio, "--format", "tsv")
+    heading, *rows = [line.split("\t") for line in out.splitlines()]
+    assert heading == ["audio", "start", "end", "language", "text"]
+    assert rows and all(len(row) == 5 for row in rows)
+    code, _, err = run("transcribe", "--model", model, audio, "--format", "srt")
+    assert code == 2 and "--out" in err
+
+
+def test_transcribe_into_a_folder(run: Run, model: Path, audio: Path, tmp_path: Path) -> None:
+    code, out, _ = run("transcribe", "--model", model, audio, "--format", "vtt", "--out", tmp_path)
+    written = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    assert code == 0
+    assert written == [tmp_path / "deeper/two.vtt", tmp_path / "one.vtt"]
+    assert sorted(out.split()) == [str(path) for path in written]
+    assert all(path.read_text(encoding="utf-8").startswith("WEBVTT\n\n") for path in written)
+
+
+def test_results_never_share_a_file(run: Run, model: Path, audio: Path, tmp_path: Path) -> None:
+    sf.write(tmp_path / "one.flac", sound(1), 16000)
+    pair = [audio / "one.wav", tmp_path / "one.flac"]
+    code, _, err = run("transcribe", "--model", model, *pair, "--out", tmp_path / "out")
+    assert code == 1 and "one.wav" in err and "one.flac" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_language_told_limits_the_symbols(run: Run, model: Path, audio: Path) -> None:
+    for tag in ("ro", "Romanian", "ron"):
+        _, out, _ = run("transcribe", "--model", model, "--format", "json", "--language", tag, audio)
+        for line in out.splitlines():
+            assert json.loads(line)["language"] == "ro"
+            assert set(json.loads(line)["text"]) <= set(" ab")
+
+
+def test_standard_input(run: Run, model: Path, audio: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, expected, _ = run("transcribe", "--model", model, audio / "one.wav")
+    content = io.BytesIO((audio / "one.wav").read_bytes())
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=content))
+    assert run("transcribe", "--model", model, "-") == (0, expected, "")
+
+
+def test_broken_recordings_among_good_ones(run: Run, model: Path, audio: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "noise.mp3").write_bytes(b"no audio at all" * 100)
+    (tmp_path / "cut.flac").write_bytes((audio / "deeper/two.flac").read_bytes()[:9000])
+    sf.write(tmp_path / "good.wav", sound(1), 16000)
+    code, out, err = run(
+        "transcribe", "--model", model, tmp_path, audio / "one.wav", tmp_path / "missing.wav"
+    )
+    assert code == 1
+    names = [line.split("\t")[0] for line in out.splitlines()]
+    assert names == [str(tmp_path / "good.wav"), str(audio / "one.wav")]
+    for name in ("empty.wav", "noise.mp3", "cut.flac", "missing.wav", "4 of 6"):
+        assert name in err
+    assert len(err.strip().splitlines()) == 5
+
+
+def test_identify(run: Run, model: Path, audio: Path) -> None:
+    expected = isogloss.load(model).identify(audio / "one.wav")
+    _, out, _ = run("identify", "--model", model, audio / "one.wav")
+    assert out.split()[0] == expected.language
+    _, out, _ = run("identify", "--model", model, audio, "--format", "json")
+    found = {item["audio"]: item["probabilities"] for item in map(json.loads, out.splitlines())}
+    assert found[str(audio / "one.wav")] == pytest.approx(expected.probabilities, abs=1e-5)
+
+
+@pytest.mark.parametrize("layer", [None, 0, 1])
+def test_encode(run: Run, model: Path, audio: Path, tmp_path: Path, layer: int | None) -> None:
+    chosen = [] if layer is None else ["--layer", layer]
+    code, out, _ = run("encode", "--model", model, audio, "--out", tmp_path, *chosen)
+    assert code == 0 and len(out.split()) == 2
+    states = safetensors.torch.load_file(tmp_path / "one.safetensors")["states"]
+    expected = isogloss.load(model).encode(audio / "one.wav", layer=layer)
+    assert states.shape == (75, 64)
+    torch.testing.assert_close(states, expected, atol=1e-4, rtol=1e-4)
+    with safetensors.safe_open(tmp_path / "one.safetensors", "pt") as file:
+        assert file.metadata()["frame_seconds"] == "0.04"
+
+
+# --- from one's own speech to figures ---
+
+
+def tiny_recipe(path: Path, corpus: Path, steps: int) -> Path:
+    stage = {
+        "name": "finetune",
+        "steps": steps,
+        "seconds": {"paired": 6},
+        "objectives": [{"name": "recognition"}],
+        "save_every": 2,
+    }
+    recipe = {
+        "name": "own",
+        "precision": "fp32",
+        "device": "cpu",
+        "model": {"encoder": "test", "tokenizer": {"kind": "characters", "unknown": True}},
+        "data": {"folders": [str(corpus)]},
+        "stages": [stage],
+    }
+    path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def corpus(spoken: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "own"
+    assert cli.run(["prepare", str(spoken), "--out", str(folder), "--dev", "0.2", "--test", "0.3"]) == 0
+    return folder
+
+
+def test_prepare_inspect_train_evaluate(run: Run, corpus: Path, tmp_path: Path) -> None:
+    code, out, _ = run("inspect", corpus, "--json", tmp_path / "found.json")
+    assert code == 0 and "ro" in out
+    assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["total"]["clips"] == 12
+    recipe = tiny_recipe(tmp_path / "own.yaml", corpus, steps=9)
+    code, out, err = run("train", recipe, "stages.0.steps=2", "--out", tmp_path / "run")
+    assert code == 0, err
+    trained = Path(out.strip())
+    assert trained == tmp_path / "run/model"
+    code, out, err = run(
+        "evaluate", "--model", trained, "--data", corpus, "--json", tmp_path / "figures.json"
+    )
+    assert code == 0, err
+    assert "CER" in out
+    figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
+    assert set(figures["languages"]) <= {"ro", "ru"}
+
+
+# --- stopping ---
+
+
+def reading(fifo: Path, process: "subprocess.Popen[str]") -> int:
+    """Wait until the process opens the pipe; the descriptor keeps it waiting there."""
+    for _ in range(600):
+        try:
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.1)
+    raise AssertionError(f"{fifo} was never read")
+
+
+STOPPED_VERBS = [
+    pytest.param(["prepare", "table.csv", "--out", "new"], "table.csv", id="prepare"),
+    pytest.param(["inspect", "corpus"], "corpus/cuts.jsonl.gz", id="inspect"),
+    pytest.param(["transcribe", "--model", "broken", "a.wav"], "broken/config.json", id="transcribe"),
+    *[
+        pytest.param(arguments, fifo, id=arguments[0], marks=pytest.mark.slow)
+        for arguments, fifo in (
+            (["identify", "--model", "broken", "a.wav"], "broken/config.json"),
+            (["encode", "--model", "broken", "a.wav", "--out", "new"], "broken/config.json"),
+            (["evaluate", "--model", "broken", "--data", "corpus"], "broken/config.json"),
+            (["demo", "--data", "table.csv", "--out", "new"], "table.csv"),
+        )
+    ],
+]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize(("arguments", "fifo"), STOPPED_VERBS)
+def test_ctrl_c_in_every_verb(tmp_path: Path, arguments: list[str], fifo: str) -> None:
+    pipe = tmp_path / fifo
+    pipe.parent.mkdir(exist_ok=True)
+    os.mkfifo(pipe)
+    process = start(*arguments, cwd=tmp_path)
+    held = reading(pipe, process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    os.close(held)
+    assert process.returncode == 130, err
+    assert "Stopped; nothing was left half-written." in err and "Traceback" not in err
+    left = [path for path in tmp_path.rglob("*") if path != pipe and path.is_file()]
+    assert left == [] and not list(tmp_path.rglob(".tmp-*"))
+
+
+def test_ctrl_c_while_training(corpus: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process = start("train", tiny_recipe(tmp_path / "own.yaml", corpus, steps=10_000), "--out", folder)
+    for _ in range(600):
+        if (folder / "log.jsonl").exists() and '"step"' in (folder / "log.jsonl").read_text(encoding="utf-8"):
+            break
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Stopped" in err and "--resume" in err and "Traceback" not in err
+    assert not (folder / "model").exists() and not list(folder.rglob(".tmp-*"))
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    process = start("corpora")
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.wait(timeout=60)
+    process.stderr.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_told() -> None:
+    with Path("/dev/full").open("w") as full:
+        process = start("version", stdout=full)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode != 0 and "The disk is full" in err and "Traceback" not in err

@@ -1,0 +1,206 @@
+"""A model put to use: `Recogniser` on audio of every kind and length."""
+
+import io
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from isogloss.audio.reading import read
+from isogloss.data.manifests import Utterance
+from isogloss.errors import IsoglossError
+from isogloss.model.recogniser import Recogniser, Transcript
+from isogloss.sequence import Sequence
+from small_models import RATE, build, sound
+
+
+@pytest.fixture(scope="module")
+def recogniser() -> Recogniser:
+    return Recogniser(build())
+
+
+def test_every_kind_of_audio_gives_the_same(recogniser: Recogniser, tmp_path: Path) -> None:
+    samples = (sound(2.5) * 32767).round().astype(np.int16)
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, samples, RATE, subtype="PCM_16")
+    floats = (samples / 32768).astype(np.float32)
+    kinds = [
+        path, str(path), path.read_bytes(), io.BytesIO(path.read_bytes()), floats, torch.from_numpy(floats),
+        samples, (floats, RATE), (torch.from_numpy(floats), RATE), np.stack([floats, floats]),
+    ]  # fmt: skip
+    expected = recogniser.transcribe(path), recogniser.identify(path), recogniser.encode(path)
+    assert expected[0].text
+    for kind in kinds:
+        if isinstance(kind, io.BytesIO):  # a stream is read once
+            assert recogniser.transcribe(kind) == expected[0]
+            continue
+        assert recogniser.transcribe(kind) == expected[0]
+        assert recogniser.identify(kind) == expected[1]
+        assert torch.equal(recogniser.encode(kind), expected[2])
+
+
+def test_another_rate_is_resampled(recogniser: Recogniser) -> None:
+    hidden = recogniser.encode((sound(1.0), 8000))
+    assert hidden.shape == (50, recogniser.model.encoder.width)  # 2 s
+    assert recogniser.transcribe((sound(1.0), 48000)).seconds == pytest.approx(1 / 3, abs=1e-3)
+
+
+def test_a_list_is_one_by_one(recogniser: Recogniser) -> None:
+    audio = [sound(seconds, seed=i) for i, seconds in enumerate((2.0, 0.3, 7.5, 1e-5, 4.0, 31.0))]
+    together, alone = recogniser.transcribe(audio), [recogniser.transcribe(item) for item in audio]
+    assert isinstance(together, list) and len(together) == len(audio)
+    for one, other in zip(together, alone, strict=True):
+        assert (one.text, one.language, one.seconds) == (other.text, other.language, other.seconds)
+        assert [s.words for s in one.segments] == [s.words for s in other.segments]
+    for one, other in zip(
+        recogniser.identify(audio), [recogniser.identify(item) for item in audio], strict=True
+    ):
+        assert one.language == other.language
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-4)
+    for one, item in zip(recogniser.encode(audio), audio, strict=True):
+        torch.testing.assert_close(one, recogniser.encode(item), atol=1e-4, rtol=0)
+    assert recogniser.transcribe([]) == recogniser.identify([]) == recogniser.encode([]) == []
+
+
+@pytest.mark.parametrize("samples", [1, 2, 399, 400, 401, 640, 1000])
+def test_very_short_audio_has_a_frame(recogniser: Recogniser, samples: int) -> None:
+    audio = sound(1)[:samples]
+    found = recogniser.transcribe(audio)
+    assert isinstance(found, Transcript) and found.seconds == pytest.approx(samples / RATE)
+    hidden = recogniser.encode(audio)
+    assert hidden.shape[0] >= 1 and torch.isfinite(hidden).all()
+    assert all(0 <= s.start <= s.end <= max(found.seconds, 0.04) for s in found.segments)
+    identified = recogniser.identify(audio)
+    assert sum(identified.probabilities.values()) == pytest.approx(1, abs=1e-5)
+    # A longer vote is not a surer one: a clip padded with silence says what the clip says.
+    padded = recogniser.identify(np.pad(audio, (0, max(0, 640 - samples))))
+    assert identified.probabilities == pytest.approx(padded.probabilities, abs=1e-4)
+
+
+def test_silence_is_answered(recogniser: Recogniser) -> None:
+    for seconds in (1, 40):
+        found = recogniser.transcribe(np.zeros(seconds * RATE, np.float32))
+        assert found.seconds == seconds
+        probabilities = recogniser.identify(np.zeros(seconds * RATE, np.float32)).probabilities
+        assert sum(probabilities.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_language_restricts_the_symbols(recogniser: Recogniser) -> None:
+    audio = sound(6)
+    free = recogniser.transcribe(audio)
+    assert set(free.text) - set("abc ") and set(free.text) - set("ade ")
+    for language, allowed in (("ro", {1, 2, 3}), ("ru", {1, 4, 5})):
+        found = recogniser.transcribe(audio, language=language)
+        assert found.language == language
+        letters = {recogniser.model.tokenizer.decode([symbol]) for symbol in allowed}
+        assert found.text and set(found.text) <= letters | {" "}
+    assert free.language == recogniser.identify(audio).language
+    with pytest.raises(IsoglossError, match=r'"rum"\. Did you mean "ru"\? It knows: ro, ru\.'):
+        recogniser.transcribe(audio, language="rum")
+
+
+def test_words_lie_in_their_segments_in_order(recogniser: Recogniser) -> None:
+    for seed in range(5):
+        found = recogniser.transcribe(sound(5 + seed, seed))
+        words = [word for segment in found.segments for word in segment.words]
+        assert " ".join(word.text for word in words) == found.text
+        for earlier, later in itertools.pairwise(words):
+            assert earlier.start < earlier.end <= later.start
+        assert all(0 <= s.confidence <= 1 for s in found.segments)
+        assert words[0].start >= 0 and words[-1].end <= found.seconds + 0.04
+        assert json.loads(json.dumps(found.plain()))["text"] == found.text
+
+
+@pytest.mark.parametrize("layer", [None, 0, 1, 2])
+def test_layers_of_hidden_states(recogniser: Recogniser, layer: int | None) -> None:
+    audio = sound(2)
+    hidden = recogniser.encode(audio, layer=layer)
+    features = recogniser.model.frontend(Sequence.from_list([torch.from_numpy(audio)]))
+    with torch.no_grad():
+        encoded = recogniser.model.encoder(features, layers=(0, 1, 2))
+    expected = encoded.final if layer is None else encoded.layers[layer]
+    torch.testing.assert_close(hidden, expected.values[0], atol=1e-6, rtol=0)
+    assert not hidden.requires_grad
+
+
+def test_a_layer_that_is_not_there_is_one_sentence(recogniser: Recogniser) -> None:
+    for layer in (3, -1):
+        with pytest.raises(IsoglossError, match=f"no layer {layer}; give one from 0 to 2"):
+            recogniser.encode(sound(1), layer=layer)
+
+
+def test_frame_n_of_long_audio_starts_at_n_times_40_ms(recogniser: Recogniser) -> None:
+    for seconds in (30.0, 30.001, 75.3):
+        audio = sound(seconds)
+        hidden = recogniser.encode(audio)
+        assert abs(len(hidden) - seconds * 25) <= 1
+        for start in range(0, int(seconds), 30):
+            piece = recogniser.encode(audio[start * RATE : (start + 30) * RATE])
+            rows = hidden[start * 25 : start * 25 + len(piece)]
+            torch.testing.assert_close(rows, piece, atol=1e-4, rtol=0)
+
+
+def test_long_speech_is_covered(recogniser: Recogniser, clips: list[Utterance]) -> None:
+    """Real sentences with pauses between them: every one lies in a segment, none is longer than 30 s."""
+    pieces, spans, position = [], [], 0
+    sentences = [read(c.audio, start=c.start, duration=c.duration) for c in clips[:4]]
+    for sentence in sentences * 3:
+        pieces += [np.zeros(RATE, np.float32), sentence]
+        spans.append(((position + RATE) / RATE, (position + RATE + len(sentence)) / RATE))
+        position += RATE + len(sentence)
+    audio = np.concatenate(pieces)
+    assert len(audio) > 40 * RATE
+    found = recogniser.transcribe(audio)
+    assert found.seconds == pytest.approx(len(audio) / RATE)
+    assert len(found.segments) > 1
+    for segment in found.segments:
+        assert 0 <= segment.start < segment.end <= found.seconds and segment.end - segment.start <= 30.001
+        assert all(segment.start <= w.start < w.end <= segment.end + 0.04 for w in segment.words)
+    for start, end in spans:
+        middle = (start + end) / 2
+        assert any(segment.start <= middle <= segment.end for segment in found.segments)
+
+
+def test_sureness_of_a_language_does_not_depend_on_pauses(
+    recogniser: Recogniser, clips: list[Utterance]
+) -> None:
+    """The vote is the mean over what was listened to, not over the silence that was left out."""
+    speech = np.concatenate([read(c.audio, start=c.start, duration=c.duration) for c in clips[:4]])
+    close = np.concatenate([np.tile(speech, 3), np.zeros(40 * RATE, np.float32)])
+    far = np.concatenate([np.tile(speech, 3), np.zeros(300 * RATE, np.float32)])
+    first, second = recogniser.identify([close, far])
+    assert first.probabilities == pytest.approx(second.probabilities, abs=0.01)
+
+
+def test_a_model_without_heads_says_what_it_cannot_do() -> None:
+    bare = Recogniser(build(languages=(), recognises=False))
+    assert bare.encode(sound(1)).shape == (25, 64)
+    with pytest.raises(IsoglossError, match="pre-trained on speech alone"):
+        bare.transcribe(sound(1))
+    with pytest.raises(IsoglossError, match="does not identify languages"):
+        bare.identify(sound(1))
+    with pytest.raises(IsoglossError, match="no tokenizer"):
+        bare.model.tokens("a")
+
+
+@pytest.mark.parametrize("method", ["transcribe", "identify", "encode"])
+def test_bad_audio_is_one_sentence(recogniser: Recogniser, tmp_path: Path, method: str) -> None:
+    (tmp_path / "text.wav").write_text("this is no audio", encoding="utf-8")
+    (tmp_path / "empty.wav").touch()
+    nan = np.array([0.1, np.nan, 0.2], np.float32)
+    bad = [
+        tmp_path / "gone.wav",
+        tmp_path / "text.wav",
+        tmp_path / "empty.wav",
+        b"",
+        nan,
+        np.zeros(0, np.float32),
+    ]
+    for audio in bad:
+        with pytest.raises(IsoglossError) as error:
+            getattr(recogniser, method)([sound(1), audio])
+        assert "\n" not in str(error.value)

@@ -1,0 +1,186 @@
+"""The shape of the house, read off the source: who imports whom, and what no file may hold."""
+
+import ast
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, get_args, get_origin
+
+import pydantic
+import pytest
+
+import isogloss
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SOURCE = REPOSITORY / "src/isogloss"
+# Data flows one way: a file imports from its own room and from those above it.
+ORDER = [
+    *("audio", "text", "data", "nn", "encoders", "heads", "decoding", "model", "objectives", "metrics"),
+    *("training", "adaptation", "evaluation", "cli"),
+]
+GROUND = {"errors", "sequence", "files", "config"}
+COMMAND_LINE = {"cli", "__main__", "demo", "doctor", "output", "recordings", "terminal"}
+SIDE_BY_SIDE = {("text", "audio")}
+LONGEST = 400
+
+FILES = sorted(SOURCE.rglob("*.py"))
+SCRIPTS = [f for part in ("benchmarks", "docs") for f in sorted((REPOSITORY / part).rglob("*.py"))]
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(REPOSITORY))
+
+
+def room(module: str) -> str:
+    """The room of `isogloss.ROOM.…`; ground floor and front door have their own names."""
+    first = module.split(".")[1] if "." in module else "front door"
+    if first in COMMAND_LINE:
+        return "cli"
+    return "ground" if first in GROUND else first
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, module) of everything imported, at the top, inside functions and for types alone."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name(path)}:{node.lineno}: relative import"
+            inside = {alias.name for alias in node.names} - {"__version__"}
+            if node.module == "isogloss":
+                yield from ((node.lineno, f"isogloss.{what}") for what in inside)
+            else:
+                yield node.lineno, str(node.module)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_rooms_stand_in_order(path: Path) -> None:
+    own = room(module_of(path))
+    if own == "front door":
+        return
+    for line, module in imports(path):
+        if module.partition(".")[0] != "isogloss":
+            continue
+        other = room(module)
+        where = f"{name(path)}:{line}: {own} imports {module}"
+        assert (own, other) not in SIDE_BY_SIDE, where
+        if own == "ground":
+            assert other == "ground", where
+        elif other != "ground":
+            assert ORDER.index(other) <= ORDER.index(own), where
+
+
+def test_every_room_is_known() -> None:
+    rooms = {room(module_of(path)) for path in FILES} - {"ground", "front door"}
+    assert rooms <= set(ORDER), f"a new room needs its place in the order: {rooms - set(ORDER)}"
+
+
+def test_training_names_no_method() -> None:
+    methods = {f"isogloss.objectives.{path.stem}" for path in (SOURCE / "objectives").glob("*.py")}
+    methods -= {"isogloss.objectives.base", "isogloss.objectives.__init__"}
+    assert methods
+    for path in (SOURCE / "training").glob("*.py"):
+        assert methods.isdisjoint(module for _, module in imports(path)), name(path)
+
+
+@pytest.mark.parametrize("path", [*FILES, *SCRIPTS], ids=name)
+def test_files_stay_short(path: Path) -> None:
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= LONGEST, f"{name(path)} has {lines} lines; part it"
+
+
+FORBIDDEN_MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
+FORBIDDEN_CALLS = {
+    "eval", "exec", "compile", "__import__", "torch.load", "torch.save", "yaml.load", "yaml.unsafe_load",
+    "os.system", "os.popen", "torch.jit.load",
+}  # fmt: skip
+
+
+def dangers(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """What could run code that came with data, or hand a string to a shell."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            modules = [a.name for a in node.names] if isinstance(node, ast.Import) else [str(node.module)]
+            yield from ((node.lineno, m) for m in modules if m.partition(".")[0] in FORBIDDEN_MODULES)
+        elif isinstance(node, ast.Call):
+            if (called := ast.unparse(node.func)) in FORBIDDEN_CALLS:
+                yield node.lineno, called
+            for keyword in node.keywords:
+                if keyword.arg in ("shell", "allow_pickle", "trust_remote_code"):
+                    yield node.lineno, f"{keyword.arg}={ast.unparse(keyword.value)}"
+
+
+@pytest.mark.parametrize("path", [*FILES, *SCRIPTS], ids=name)
+def test_no_file_runs_what_it_reads(path: Path) -> None:
+    assert list(dangers(ast.parse(path.read_text(encoding="utf-8")))) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "eval('1')",
+        "torch.load(p)",
+        "yaml.load(t)",
+        "run(c, shell=True)",
+    ],
+)
+def test_dangers_are_seen(code: str) -> None:
+    assert list(dangers(ast.parse(code)))
+
+
+# (B, T, D), (…, T), (n, 64 + 512), (B, ceil(T/4), V); a loss is a scalar; dropout takes any shape.
+SHAPE = re.compile(r"\((?:…|n|[BTSUDFVKCM])\s*,[^()]*(?:\([^()]*\)[^()]*)*\)|\bscalar\b|\b[Aa]ny shape\b")
+
+
+def forwards() -> Iterator[tuple[str, str]]:
+    """(where, docstrings of the class and of its forward) of every module with a forward."""
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                for method in node.body:
+                    if isinstance(method, ast.FunctionDef) and method.name == "forward":
+                        said = f"{ast.get_docstring(node)}\n{ast.get_docstring(method)}"
+                        yield f"{name(path)}:{method.lineno} {node.name}", said
+
+
+@pytest.mark.parametrize(("where", "said"), [pytest.param(*found, id=found[0]) for found in forwards()])
+def test_forward_says_its_shapes(where: str, said: str) -> None:
+    assert SHAPE.search(said), f"{where}: neither the class nor its forward names shapes like (B, T, D)"
+
+
+def configurations() -> list[type[pydantic.BaseModel]]:
+    """Every pydantic model of the package."""
+    for module in pkgutil.walk_packages(isogloss.__path__, "isogloss."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    found: dict[str, type[pydantic.BaseModel]] = {}
+    waiting = list(pydantic.BaseModel.__subclasses__())
+    while waiting:
+        model = waiting.pop()
+        waiting += model.__subclasses__()
+        if model.__module__.startswith("isogloss"):
+            found[f"{model.__module__}.{model.__qualname__}"] = model
+    return [found[key] for key in sorted(found)]
+
+
+def test_every_field_is_described() -> None:
+    silent = []
+    # Figures are results: their classes say what they are.
+    for model in (m for m in configurations() if not m.__module__.startswith("isogloss.evaluation")):
+        assert model.__doc__, f"{model.__module__}.{model.__qualname__} has no docstring"
+        assert model.model_config.get("extra") == "forbid", f"{model.__qualname__} takes unknown keys"
+        for key, field in model.model_fields.items():
+            # A literal of one value only says which kind of configuration it is.
+            is_mark = get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1
+            if not (field.description or is_mark):
+                silent.append(f"{model.__module__}.{model.__qualname__}.{key}")
+    assert silent == []

@@ -1,0 +1,254 @@
+"""The loop on real clips: exact resume after SIGKILL, one process = two, refusal of what cannot work."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+import yaml
+from rich.console import Console
+
+from isogloss.data.prepare import prepare
+from isogloss.errors import IsoglossError
+from isogloss.training.journal import read_log
+from isogloss.training.recipe import OptimizerRecipe, Recipe
+from isogloss.training.schedule import learning_rate
+from isogloss.training.trainer import train
+
+VOLATILE = {"time", "speed"}
+
+
+@pytest.fixture(scope="module")
+def letters(debian_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Spoken letters of Spanish and Italian, prepared."""
+    folder = tmp_path_factory.mktemp("data") / "letters"
+    prepare("klettres", folder, languages=["es", "it"], cache=debian_cache)
+    return folder
+
+
+@pytest.fixture
+def recipe(letters: Path) -> dict[str, Any]:
+    """Two short stages with everything on: masks, dropout, SpecAugment, speeds, averaging, accumulation."""
+    return {
+        "name": "test",
+        "precision": "fp32",
+        "device": "cpu",
+        "model": {"encoder": "test", "tokenizer": {"kind": "characters", "unknown": True}},
+        "data": {"folders": [str(letters)], "shortest": 0.1, "speeds": [0.9, 1.0, 1.1]},
+        "stages": [
+            {
+                "name": "pretrain",
+                "steps": 4,
+                "seconds": {"speech": 16},
+                "batch_seconds": 8,
+                "objectives": [{"name": "best_rq", "codes": 64, "start_probability": 0.05}],
+                "save_every": 2,
+                "evaluate_every": 3,
+            },
+            {
+                "name": "finetune",
+                "steps": 5,
+                "seconds": {"paired": 16},
+                "batch_seconds": 8,
+                "objectives": [{"name": "recognition", "augment": "conformer"}],
+                "optimizer": {"ema": 0.9},
+                "save_every": 2,
+                "evaluate_every": 3,
+            },
+        ],
+    }
+
+
+def start(recipe: dict[str, Any], run: Path, *options: str, processes: int = 1) -> subprocess.Popen[str]:
+    """`isogloss train` in a process of its own."""
+    path = run.parent / f"{run.name}.yaml"
+    path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
+    command = [sys.executable, *(launch if processes > 1 else ["-m"]), "isogloss", "train", str(path)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*command, "--out", str(run), *options],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[-3000:]
+
+
+def steps(run: Path) -> list[dict[str, Any]]:
+    """The records of a run without what depends on the clock."""
+    return [{k: v for k, v in record.items() if k not in VOLATILE} for record in read_log(run)]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(folder / "model.safetensors")
+
+
+def run_here(recipe: dict[str, Any], run: Path, resume: bool = False) -> Path:
+    return train(Recipe.parse(recipe, "test"), run, resume=resume, console=Console(quiet=True))
+
+
+def kill_after(process: subprocess.Popen[str], run: Path, step: int) -> None:
+    """SIGKILL as soon as the log shows a step."""
+    deadline = time.monotonic() + 120
+    pattern = re.compile(rf'"event": "step", "stage": "\w+", "step": {step},')
+    while time.monotonic() < deadline:
+        log = run / "log.jsonl"
+        if log.exists() and pattern.search(log.read_text(encoding="utf-8")):
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        time.sleep(0.005)
+    raise AssertionError("the run never came so far")
+
+
+def test_resume_after_sigkill_is_bit_identical(recipe: dict[str, Any], tmp_path: Path) -> None:
+    """Killed in the first stage, at its end and in the second: same log, same parameters."""
+    whole = tmp_path / "whole"
+    finish(start(recipe, whole))
+    cut = tmp_path / "cut"
+    for options, step in (((), 1), (("--resume",), 4), (("--resume",), 7)):
+        kill_after(start(recipe, cut, *options), cut, step)
+    finish(start(recipe, cut, "--resume"))
+    assert steps(cut) == steps(whole)
+    expected, found = weights(whole / "model"), weights(cut / "model")
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_two_processes_take_the_same_steps_as_one(recipe: dict[str, Any], tmp_path: Path) -> None:
+    finish(start(recipe, tmp_path / "one"))
+    finish(start(recipe, tmp_path / "two", processes=2))
+    for alone, shared in zip(steps(tmp_path / "one"), steps(tmp_path / "two"), strict=True):
+        assert alone["step"] == shared["step"] and alone["event"] == shared["event"]
+        assert shared["loss"] == pytest.approx(alone["loss"], rel=2e-4)
+        if alone["event"] == "step":
+            assert shared["heard"] == pytest.approx(alone["heard"])
+
+
+def test_same_seed_same_losses_other_seed_others(recipe: dict[str, Any], tmp_path: Path) -> None:
+    recipe["stages"] = recipe["stages"][:1]
+    for name in ("a", "b"):
+        run_here(recipe, tmp_path / name)
+    run_here(recipe | {"seed": 1}, tmp_path / "c")
+    assert steps(tmp_path / "a") == steps(tmp_path / "b")
+    assert steps(tmp_path / "a") != steps(tmp_path / "c")
+
+
+def test_frozen_parameters_and_the_quantizer_stay(recipe: dict[str, Any], tmp_path: Path) -> None:
+    recipe["stages"][1]["freeze"] = ["encoder.", "frontend."]
+    run_here(recipe, tmp_path / "run")
+    before = safetensors.torch.load_file(tmp_path / "run/checkpoints/step-00000004/model.safetensors") if (
+        tmp_path / "run/checkpoints/step-00000004"
+    ).exists() else None
+    after = weights(tmp_path / "run" / "model")
+    recipe["stages"] = recipe["stages"][:1]
+    run_here(recipe, tmp_path / "first")
+    first = weights(tmp_path / "first" / "model")
+    for name in after:
+        if name.startswith("encoder."):
+            assert torch.equal(after[name], first[name]), name
+            assert before is None or name in before
+
+
+def test_a_checkpoint_holds_no_pickle_and_the_frozen_quantizer(recipe: dict[str, Any], tmp_path: Path) -> None:
+    recipe["stages"] = recipe["stages"][:1]
+    run_here(recipe, tmp_path / "run")
+    folder = max((tmp_path / "run" / "checkpoints").iterdir())
+    assert {file.suffix for file in folder.iterdir()} == {".safetensors", ".json"}
+    own = safetensors.torch.load_file(folder / "objectives.safetensors")
+    assert {"best_rq/quantizer.projection", "best_rq/quantizer.codebooks"} <= own.keys()
+
+
+def test_a_damaged_checkpoint_is_passed_over(recipe: dict[str, Any], tmp_path: Path) -> None:
+    run_here(recipe, tmp_path / "whole")
+    run_here(recipe, tmp_path / "run")
+    newest = max((tmp_path / "run" / "checkpoints").iterdir())
+    with (newest / "model.safetensors").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        last = file.read(1)
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([last[0] ^ 1]))
+    run_here(recipe, tmp_path / "run", resume=True)
+    assert steps(tmp_path / "run") == steps(tmp_path / "whole")
+
+
+def refuse(recipe: dict[str, Any], run: Path, resume: bool = False) -> str:
+    with pytest.raises(IsoglossError) as caught:
+        run_here(recipe, run, resume)
+    return str(caught.value)
+
+
+def test_resume_refuses_another_recipe_and_a_new_run_refuses_an_old_folder(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    recipe["stages"] = recipe["stages"][:1]
+    run_here(recipe, tmp_path / "run")
+    assert "--resume" in refuse(recipe, tmp_path / "run")
+    recipe["stages"][0]["optimizer"] = {"peak": 0.5}
+    assert "stages.0.optimizer.peak" in refuse(recipe, tmp_path / "run", resume=True)
+
+
+def test_impossible_recipes_are_refused_in_one_sentence(recipe: dict[str, Any], tmp_path: Path) -> None:
+    typo = json.loads(json.dumps(recipe))
+    typo["stages"][0]["stepps"] = 3
+    assert 'Did you mean "steps"?' in refuse(typo, tmp_path / "a")
+    unknown = json.loads(json.dumps(recipe))
+    unknown["data"]["languages"] = ["ita"]
+    assert '"it"' in refuse(unknown, tmp_path / "b") or "Did you mean" in refuse(unknown, tmp_path / "b")
+    frozen = json.loads(json.dumps(recipe))
+    frozen["stages"][0]["freeze"] = ["encoder", "best_rq"]
+    assert "freezes every parameter" in refuse(frozen, tmp_path / "c")
+    missing = json.loads(json.dumps(recipe))
+    missing["data"]["folders"] = [str(tmp_path / "nowhere")]
+    assert "nowhere" in refuse(missing, tmp_path / "d")
+
+
+def test_a_diverging_run_stops_and_says_so(recipe: dict[str, Any], tmp_path: Path) -> None:
+    recipe["stages"] = recipe["stages"][1:]
+    recipe["stages"][0]["steps"] = 40
+    recipe["stages"][0]["optimizer"] = {"peak": 1e30, "clip": 1e30, "warmup": 0.0}
+    message = refuse(recipe, tmp_path / "run")
+    assert "not finite" in message and "learning rate" in message
+
+
+def test_unnormalised_features_stop_by_codebook_collapse(recipe: dict[str, Any], tmp_path: Path) -> None:
+    recipe["stages"] = recipe["stages"][:1]
+    recipe["stages"][0]["steps"] = 60
+    recipe["stages"][0]["seconds"] = {"speech": 6}
+    recipe["model"]["frontend"] = {"normalisation": "none"}
+    assert "Codebook collapse" in refuse(recipe, tmp_path / "run")
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "inverse_sqrt", "constant"])
+def test_schedules_climb_to_the_peak_and_never_below_the_floor(schedule: Any) -> None:
+    recipe = OptimizerRecipe(peak=1.0, warmup=0.25, schedule=schedule, floor=0.1)
+    rates = [learning_rate(recipe, step, 100) for step in range(100)]
+    assert rates[0] == pytest.approx(1 / 25) and max(rates) == pytest.approx(1.0, abs=0.02)
+    assert rates[:25] == sorted(rates[:25]) and rates[25:] == sorted(rates[25:], reverse=True)
+    assert min(rates[25:]) >= 0.1
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Fewer dev clips: these tests are about the loop."""
+    from isogloss.training import development
+
+    monkeypatch.setattr(development, "CLIPS", 4)
+    return development.Development
