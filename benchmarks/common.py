@@ -24,10 +24,14 @@ Work = Callable[[], object]
 
 def parser(docstring: str | None, repetitions: int | None = None) -> argparse.ArgumentParser:
     """A parser with the options of every script; the module's docstring is its help."""
-    made = argparse.ArgumentParser(description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = argparse.ArgumentParser(
+        description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     made.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     if repetitions:
-        made.add_argument("--repetitions", type=int, default=repetitions, help="rounds; each runs every row once")
+        made.add_argument(
+            "--repetitions", type=int, default=repetitions, help="rounds; each runs every row once"
+        )
         made.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of torch")
     return made
 
@@ -130,7 +134,9 @@ def _commit() -> str:
 
     def git(*arguments: str) -> str:
         folder = Path(__file__).parent
-        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True
+        ).stdout
 
     try:
         changed = git("status", "--porcelain", "--untracked-files=no").strip()
@@ -150,7 +156,7 @@ def _processor_field(*names: str) -> str:
 
 
 class Peers:
-    """Rows of a table that may not be had here; what is missing is named with the reason, never silently left out."""
+    """Rows of a table that may not be had here; what is missing is named with the reason, not dropped."""
 
     def __init__(self) -> None:
         self.missing: dict[str, str] = {}
@@ -182,7 +188,7 @@ def timing_rows(
 
 
 def table(title: str, rows: list[dict[str, Any]]) -> None:
-    """Print rows under their keys; columns are those of all rows, in order of appearance. Nothing for no rows."""
+    """Print rows, if any, under their keys: those of all rows, in order of appearance."""
     if not rows:
         return
     print(f"\n{title}")

@@ -1,22 +1,24 @@
-"""Encoders of 12 layers × 768: isogloss beside transformers, speechbrain and torchaudio; and one pre-training step.
+"""Encoders of 12 layers × 768, and one step of pre-training: isogloss beside its peers.
 
     python benchmarks/encoder.py --json benchmarks/results/encoder.json          (in the peers' environment)
 
 stack   blocks alone, 8 × 250 frames of 768: Conformers with 12 heads, feed-forward 3072, kernel 31
-audio   8 × 10 s of audio -> hidden states, front end and subsampling included; isogloss has 25 frames a second, the
-        peers 50, so this compares what a second of audio costs and not the same products
-step    pre-training on 2 × 10 s: forward, backward and AdamW; isogloss BEST-RQ on 12 Transformer blocks of 768 beside
-        transformers' Wav2Vec2ForPreTraining base (12 such blocks; no layer dropped)
+audio   8 × 10 s of audio -> hidden states, front end and subsampling included; isogloss has 25 frames
+        a second, the peers 50, so this compares what a second of audio costs, not the same products
+step    pre-training on 2 × 10 s: forward, backward and AdamW; isogloss BEST-RQ on 12 Transformer
+        blocks of 768 beside transformers' Wav2Vec2ForPreTraining base (12 such blocks, none dropped)
 
-`of ours` is the time over that of isogloss in fp32 with rotary positions (stack, audio) or BEST-RQ in fp32 (step).
-`of the limit` is the time over what the row's own matrix products and convolutions take at the rate of a large matrix
-product in the same precision, measured in the same run. In bf16 the weights are cast for a forward pass, and autocast is
-used for a step, by peers as well. Without bf16 in the hardware those rows are emulated: shown, nothing is claimed.
+`of ours` is the time over that of isogloss in fp32 with rotary positions (stack, audio) or BEST-RQ in
+fp32 (step). `of the limit` is the time over what the row's own matrix products and convolutions take at
+the rate of a large matrix product in the same precision, measured in the same run. In bf16 the weights
+are cast for a forward pass, and autocast is used for a step, by peers as well. Without bf16 in the
+hardware those rows are emulated: shown, nothing is claimed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from common import (
@@ -58,7 +60,9 @@ def main() -> None:
     arguments.add_argument("--layers", type=int, default=12)
     arguments.add_argument("--width", type=int, default=768)
     arguments.add_argument("--heads", type=int, default=12)
-    arguments.add_argument("--seconds", type=int, default=10, help="length of an utterance, at 25 frames a second")
+    arguments.add_argument(
+        "--seconds", type=int, default=10, help="length of an utterance, at 25 frames a second"
+    )
     arguments.add_argument("--device", default="cpu")
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
@@ -71,7 +75,8 @@ def main() -> None:
         "missing": peers.missing,
     }
     rates = f"{limits.fp32 / 1e9:.0f} GFLOP/s in fp32, {limits.bf16 / 1e9:.0f} in bf16"
-    print(f"matrix products: {rates}{'' if bf16_hardware(options.device) else ' (emulated: no bf16 in the hardware)'}")
+    note = "" if bf16_hardware(options.device) else " (emulated: no bf16 in the hardware)"
+    print(f"matrix products: {rates}{note}")
     for part in options.parts:
         torch.manual_seed(0)
         rows = PARTS[part](sizes, peers, options.device)
@@ -81,7 +86,9 @@ def main() -> None:
     finish(options.json, figures)
 
 
-def measured(rows: Rows, limits: Limits, repetitions: int, device: str, training: bool) -> list[dict[str, object]]:
+def measured(
+    rows: Rows, limits: Limits, repetitions: int, device: str, training: bool
+) -> list[dict[str, object]]:
     """Time the rows; the first is the one the others are compared with."""
     first = next(iter(rows))
     with torch.set_grad_enabled(training):
@@ -101,7 +108,12 @@ def stack(sizes: Sizes, peers: Peers, device: str) -> Rows:
     """Blocks alone on (8, 25 frames a second, D)."""
     states = torch.randn(8, 25 * sizes["seconds"], sizes["width"], device=device)
     rows: Rows = {}
-    for position, dtype in (("rotary", "fp32"), ("rotary", "bf16"), ("relative", "fp32"), ("relative", "bf16")):
+    for position, dtype in (
+        ("rotary", "fp32"),
+        ("rotary", "bf16"),
+        ("relative", "fp32"),
+        ("relative", "bf16"),
+    ):
         name = f"isogloss Conformer {position} {dtype}"
         rows[name] = our_stack(conformer(sizes, position), states.to(dtype_of(name)))
     add_peers(rows, peers, STACK_PEERS, sizes, states)
@@ -127,10 +139,15 @@ def audio(sizes: Sizes, peers: Peers, device: str) -> Rows:
     """Waveforms (8, S) to hidden states."""
     waveforms = 0.1 * torch.randn(8, RATE * sizes["seconds"], device=device)
     rows: Rows = {}
-    for kind, blocks in (("Conformer rotary", conformer(sizes, "rotary")), ("Transformer", transformer(sizes))):
+    for kind, blocks in (
+        ("Conformer rotary", conformer(sizes, "rotary")),
+        ("Transformer", transformer(sizes)),
+    ):
         for dtype in ("fp32", "bf16"):
             name = f"isogloss {kind} {dtype}"
-            rows[name] = our_encoder(SpeechEncoderConfig(blocks=blocks, channels=128), waveforms, dtype_of(name))
+            rows[name] = our_encoder(
+                SpeechEncoderConfig(blocks=blocks, channels=128), waveforms, dtype_of(name)
+            )
     add_peers(rows, peers, AUDIO_PEERS, sizes, waveforms)
     return rows
 
@@ -152,8 +169,12 @@ def step(sizes: Sizes, peers: Peers, device: str) -> Rows:
         rows[name] = train_step(*best_rq(sizes, waveforms), dtype_of(name))
     for dtype in ("fp32", "bf16"):
         name = f"transformers Wav2Vec2ForPreTraining {dtype}"
-        peers.add(rows, name, lambda name=name: train_step(*wav2vec2_step(sizes, waveforms), dtype_of(name)))
+        peers.add(rows, name, partial(peer_step, sizes, waveforms, dtype_of(name)))
     return rows
+
+
+def peer_step(sizes: Sizes, waveforms: Tensor, dtype: torch.dtype) -> Work:
+    return train_step(*wav2vec2_step(sizes, waveforms), dtype)
 
 
 def best_rq(sizes: Sizes, waveforms: Tensor) -> tuple[nn.Module, Callable[[], Tensor]]:
@@ -190,7 +211,7 @@ def add_peers(
     rows: Rows, peers: Peers, known: dict[str, Callable[[Sizes, Tensor], Work]], sizes: Sizes, values: Tensor
 ) -> None:
     for name, build in known.items():
-        peers.add(rows, name, lambda build=build, name=name: build(sizes, values.to(dtype_of(name))))
+        peers.add(rows, name, partial(build, sizes, values.to(dtype_of(name))))
 
 
 PARTS = {"stack": stack, "audio": audio, "step": step}

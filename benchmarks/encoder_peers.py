@@ -73,7 +73,7 @@ def wav2vec2_step(sizes: Sizes, waveforms: Tensor) -> tuple[nn.Module, Callable[
     return model, loss
 
 
-def _dimensions(sizes: Sizes) -> dict[str, int]:
+def _dimensions(sizes: Sizes) -> dict[str, Any]:
     """The sizes as transformers calls them."""
     return {
         "num_hidden_layers": sizes["layers"],

@@ -1,11 +1,13 @@
-"""Training throughput (hours of audio an hour) and peak memory of the presets, as the trainer runs its steps.
+"""Training throughput (hours of audio an hour) and peak memory of the presets.
 
-    python benchmarks/throughput.py --json benchmarks/results/throughput.json     (in the project's environment)
+    python benchmarks/throughput.py --json benchmarks/results/throughput.json
+                                                                           (in the project's environment)
 
-Every preset and objective runs in a process of its own, so that its peak memory is its own: that of the whole process
-on a CPU, of the allocated tensors on a GPU. A step is forward and backward over one batch of 10 s clips, clipping and
-AdamW; synthetic audio, already in memory (reading goes on beside training). `of the limit` is the time of a step over
-what its matrix products and convolutions take at the rate of a large matrix product in the same precision.
+Every preset and objective runs in a process of its own, so that its peak memory is its own: that of the
+whole process on a CPU, of the allocated tensors on a GPU. A step is forward and backward over one batch
+of 10 s clips, clipping and AdamW; synthetic audio, already in memory (reading goes on beside training).
+`of the limit` is the time of a step over what its matrix products and convolutions take at the rate of
+a large matrix product in the same precision.
 """
 
 from __future__ import annotations
@@ -58,7 +60,8 @@ def main() -> None:
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     if options.one:
-        finish(options.json, one(*options.one, options))
+        name, objective = options.one
+        finish(options.json, one(name, objective, options))
         return
     limits = measure_limits(options.device)
     rows = []

@@ -1,11 +1,12 @@
-"""Multilingual Whisper base (74 M parameters, int8, greedy) on held-out clips: hypotheses for `recognition.py`.
+"""What multilingual Whisper base (74 M, int8, greedy) hears in held-out clips, for `recognition.py`.
 
     python benchmarks/whisper_base.py --data DIR… --json whisper-base.json       (in the peers' environment)
 
-Each clip is transcribed by faster-whisper with the language it is told: greedy, no fallback to other temperatures, no
-timestamps, nothing carried over from clip to clip. The probabilities of all languages, guessed without being told, are
-kept as well. Clips in languages that Whisper has no token for are left out and named. With `--limit N` the N clips of
-each language with the smallest digests of their ids are taken: the same ones on every machine.
+Each clip is transcribed by faster-whisper with the language it is told: greedy, no fallback to other
+temperatures, no timestamps, nothing carried over from clip to clip. The probabilities of all languages,
+guessed without being told, are kept as well. Clips in languages that Whisper has no token for are left
+out and named. With `--limit N` the N clips of each language with the smallest digests of their ids are
+taken: the same ones on every machine.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ GREEDY = {
 
 def main() -> None:
     arguments = parser(__doc__)
-    arguments.add_argument("--data", nargs="+", type=Path, required=True, help="folders made by isogloss prepare")
+    arguments.add_argument(
+        "--data", nargs="+", type=Path, required=True, help="folders made by isogloss prepare"
+    )
     arguments.add_argument("--split", default="test")
     arguments.add_argument("--languages", nargs="+", help="only these")
     arguments.add_argument("--limit", type=int, help="clips of each language")
@@ -68,7 +71,8 @@ def main() -> None:
         worked += time.perf_counter() - began
     seconds = sum(clip["seconds"] for clip in clips)
     unknown = sorted({language_of(cut) for cut in chosen} - {language_of(cut) for cut in known})
-    print(f"{len(clips)} clips, {seconds / 60:.1f} min of audio, real-time factor {worked / max(seconds, 1e-9):.3f}")
+    factor = worked / max(seconds, 1e-9)
+    print(f"{len(clips)} clips, {seconds / 60:.1f} min of audio, real-time factor {factor:.3f}")
     if unknown:
         print(f"Whisper does not know: {', '.join(unknown)}")
     figures = {"system": "Whisper base int8", "clips": clips, "unknown_languages": unknown, "broken": broken}

@@ -63,6 +63,17 @@ def test_labels_do_not_change_with_padding_or_batch() -> None:
         assert torch.equal(codes(rq, Sequence(values, torch.tensor([16000])))[0], alone[0])
 
 
+def test_stacks_are_four_frames_side_by_side_with_zeros_after_the_length() -> None:
+    values = torch.randn(2, 10, 3)
+    values[1, 5:] = torch.nan
+    stacked = stack(Sequence(values, torch.tensor([10, 5])))
+    assert stacked.shape == (2, 3, 12)
+    clean = torch.nn.functional.pad(values, (0, 0, 0, 2)).nan_to_num(0.0)
+    for row in range(2):
+        for i in range(3):
+            assert torch.equal(stacked[row, i], clean[row, 4 * i : 4 * i + 4].flatten())
+
+
 def test_targets_are_frames_whose_four_inputs_are_all_masked() -> None:
     rq = objective()
     for seed in range(20):

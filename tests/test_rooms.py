@@ -1,7 +1,7 @@
 """The shape of the house, read off the source: who imports whom, and what no file may hold."""
 
 import ast
-import importlib
+import importlib.util
 import pkgutil
 import re
 from collections.abc import Iterator
@@ -184,3 +184,11 @@ def test_every_field_is_described() -> None:
             if not (field.description or is_mark):
                 silent.append(f"{model.__module__}.{model.__qualname__}.{key}")
     assert silent == []
+
+
+def test_the_page_of_recipes_is_true() -> None:
+    spec = importlib.util.spec_from_file_location("generate", REPOSITORY / "docs/generate_recipes.py")
+    assert spec is not None and spec.loader is not None
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    assert generate.PAGE.read_text(encoding="utf-8") == generate.page(), "run make docs"

@@ -17,7 +17,6 @@ from rich.table import Table
 
 from isogloss.data.manifests import CARD
 from isogloss.data.prepare import prepare
-from isogloss.errors import IsoglossError
 from isogloss.evaluation.card import add_figures
 from isogloss.evaluation.evaluate import evaluate
 from isogloss.evaluation.figures import Evaluation
@@ -63,32 +62,25 @@ def run_demo(
     began = time.monotonic()
     chosen = languages or (() if data else LANGUAGES)
     demo = Demo(out.absolute(), data, chosen, minutes, console or Console())
-    corpus, other = _prepare(demo)
-    model = _train(demo, corpus)
-    demo.step("Held-out speech: texts that were never heard in training, in any language")
-    same = evaluate(model, [corpus])
-    demo.console.print(render(same))
-    evaluations = [same]
-    if other is not None:
-        demo.step("Language identification on another corpus: other speakers, other microphones")
-        evaluations.append(evaluate(model, [other]))
-        demo.console.print(render(evaluations[1]))
-    for evaluation in evaluations:
-        add_figures(model, evaluation)
+    corpora = _prepare(demo)
+    model = _train(demo, corpora[0])
+    demo.step("Held-out speech: sentences that were never heard in training, in any language")
+    evaluation = evaluate(model, corpora)
+    demo.console.print(render(evaluation))
+    add_figures(model, evaluation)
     report = demo.out / "report.html"
-    write_report(demo.out / "run", evaluations, report)
-    _show_examples(demo, same)
+    write_report(demo.out / "run", evaluation, report)
+    _show_examples(demo, evaluation)
     _say_goodbye(demo, model, report, time.monotonic() - began)
     return model
 
 
-def _prepare(demo: Demo) -> tuple[Path, Path | None]:
-    """The corpus to learn from, and one from another source to identify languages in."""
+def _prepare(demo: Demo) -> list[Path]:
+    """The corpus to learn from, and one of other speakers and microphones to identify languages in."""
     if demo.data is not None:
-        return _prepared(demo, str(demo.data), "own", demo.languages), None
-    corpus = _prepared(demo, CORPUS, CORPUS, demo.languages)
-    other = _prepared(demo, OTHER, OTHER, demo.languages, dev=0.0, test=1.0)
-    return corpus, other
+        return [_prepared(demo, str(demo.data), "own", demo.languages)]
+    learned = _prepared(demo, CORPUS, CORPUS, demo.languages)
+    return [learned, _prepared(demo, OTHER, OTHER, demo.languages, dev=0.0, test=1.0)]
 
 
 def _prepared(
@@ -164,9 +156,3 @@ def _say_goodbye(demo: Demo, model: Path, report: Path, seconds: float) -> None:
         soft_wrap=True,
     )
 
-
-def check_minutes(minutes: float) -> float:
-    """A training time that can be met."""
-    if not 0.1 <= minutes <= 100_000:
-        raise IsoglossError(f"--minutes {minutes:g} is not a training time; give minutes of 0.1 or more.")
-    return minutes

@@ -16,12 +16,13 @@ from isogloss.errors import IsoglossError
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it takes its name when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last: writers choose their format (and gzip) by it.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=path.name)
-    os.close(handle)
-    temporary = Path(name)
+    temporary: Path | None = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The suffix stays last: writers choose their format (and gzip) by it.
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=path.name)
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         temporary.chmod(0o644)
         _synchronise(temporary)
@@ -29,15 +30,17 @@ def atomic_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise IsoglossError(f"Cannot write {path}: {error.strerror or error}; nothing was changed.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; it replaces `path` when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".tmp-{path.name}-"))
+    temporary: Path | None = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".tmp-{path.name}-"))
         yield temporary
         temporary.chmod(0o755)
         for file in temporary.rglob("*"):
@@ -53,7 +56,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise IsoglossError(f"Cannot write {path}: {error.strerror or error}; nothing was changed.") from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

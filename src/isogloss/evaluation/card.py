@@ -5,16 +5,15 @@ from pathlib import Path
 
 from isogloss.errors import IsoglossError
 from isogloss.evaluation.figures import ALL, Evaluation, Mean, Rate
-from isogloss.evaluation.tables import limits, name_of, percent, span
+from isogloss.evaluation.tables import limits, name_of, percent, span, where
 from isogloss.files import write_text
 from isogloss.model.folder import CARD
 
-BEGIN, END = "<!-- isogloss figures -->", "<!-- end of isogloss figures -->"
-_BLOCK = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}\n*", re.DOTALL)
+END = "<!-- end of isogloss figures -->"
 
 
 def add_figures(model_folder: Path, evaluation: Evaluation) -> None:
-    """Write the figures into the card, in place of earlier ones; the rest of the card stays.
+    """Write the figures into the card, in place of earlier ones on the same data; the rest stays.
 
     Raises IsoglossError if the folder has no card.
     """
@@ -23,8 +22,9 @@ def add_figures(model_folder: Path, evaluation: Evaluation) -> None:
         card = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         raise IsoglossError(f"{path} is missing or no UTF-8 text; restore it.") from None
-    block = f"{BEGIN}\n{figures_as_markdown(evaluation)}{END}\n\n"
-    card = _BLOCK.sub("", card)
+    begin = f"<!-- isogloss figures: {where(evaluation)} -->"
+    card = re.sub(f"{re.escape(begin)}.*?{re.escape(END)}\n*", "", card, flags=re.DOTALL)
+    block = f"{begin}\n{figures_as_markdown(evaluation)}{END}\n\n"
     before, heading, after = card.partition("## Limits")
     if heading:
         write_text(path, before + block + heading + after)
@@ -33,15 +33,14 @@ def add_figures(model_folder: Path, evaluation: Evaluation) -> None:
 
 
 def figures_as_markdown(evaluation: Evaluation) -> str:
-    """The section `## Figures` of a model card."""
+    """The section `## Figures on …` of a model card."""
     conditions = evaluation.conditions
-    data = ", ".join(Path(folder).name for folder in conditions.data)
     parts = [
-        "## Figures\n",
-        f"{evaluation.clips} clips, {evaluation.seconds / 60:.1f} minutes, of the {conditions.split} split "
-        f"of {data} (fingerprint `{conditions.fingerprint[:16]}`). In brackets 95 % intervals: bootstrap "
-        f"over clips for error rates, Wilson for accuracy. Texts are normalised ({conditions.normaliser}) "
-        "unless said raw.\n",
+        f"## Figures on {where(evaluation)}\n",
+        f"{evaluation.clips} clips, {evaluation.seconds / 60:.1f} minutes "
+        f"(fingerprint `{conditions.fingerprint[:16]}`). In brackets 95 % intervals: bootstrap over clips "
+        f"for error rates, Wilson for accuracy. Texts are normalised ({conditions.normaliser}) unless said "
+        "raw.\n",
     ]
     if evaluation.languages:
         parts.append(_recognition(evaluation))
@@ -55,9 +54,7 @@ def _recognition(evaluation: Evaluation) -> str:
     rows = []
     for tag, figures in evaluation.languages.items():
         rows.append([f"{name_of(tag)} (`{tag}`)", str(figures.clips)])
-        rows[-1] += [
-            _bracketed(rate) for rate in (figures.cer, figures.wer, figures.cer_raw, figures.wer_raw)
-        ]
+        rows[-1] += [_bracketed(rate) for rate in (figures.cer, figures.wer, figures.cer_raw, figures.wer_raw)]
     mean = evaluation.mean_cer
     if mean is not None:
         rows.append(["**mean of languages**", "", f"**{_bracketed(mean)}**", "", "", ""])

@@ -79,9 +79,7 @@ def evaluate(
         if on_progress is not None:
             on_progress(len(found) + broken.total(), len(cuts))
     if not found:
-        raise IsoglossError(
-            f"None of the {len(cuts)} clips could be read ({_causes(broken)}); prepare the data again."
-        )
+        raise IsoglossError(f"None of the {len(cuts)} clips could be read ({_causes(broken)}); prepare the data again.")
     trained = trained_clips(model_folder)
     return score(
         [found[_key(cut)] for cut in cuts if _key(cut) in found],
@@ -135,9 +133,7 @@ def _select(cuts: list[MonoCut], languages: list[str] | None, data: list[Path], 
             )
     chosen = [cut for cut in cuts if not wanted or language_of(cut) in wanted]
     if not chosen:
-        raise IsoglossError(
-            f"The {split} split of {where} holds no clips; choose another split or other data."
-        )
+        raise IsoglossError(f"The {split} split of {where} holds no clips; choose another split or other data.")
     return chosen
 
 

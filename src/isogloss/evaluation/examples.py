@@ -133,9 +133,7 @@ def _ranked(evaluation: Evaluation) -> dict[str, list[tuple[Prediction, float]]]
     groups: dict[str, list[tuple[Prediction, float]]] = defaultdict(list)
     for prediction, wrong, total in zip(shown, counts.errors.tolist(), counts.totals.tolist(), strict=True):
         groups[prediction.language].append((prediction, wrong / total))
-    return {
-        tag: sorted(group, key=lambda item: (item[1], item[0].id)) for tag, group in sorted(groups.items())
-    }
+    return {tag: sorted(group, key=lambda item: (item[1], item[0].id)) for tag, group in sorted(groups.items())}
 
 
 def _shares(

@@ -224,9 +224,7 @@ def _resampled_rates(counts: ErrorCounts, generator: np.random.Generator) -> NDA
     return rates
 
 
-def _identification_by_sources(
-    predictions: Sequence[Prediction], conditions: Conditions
-) -> dict[str, Identification]:
+def _identification_by_sources(predictions: Sequence[Prediction], conditions: Conditions) -> dict[str, Identification]:
     groups: dict[str, list[Prediction]] = {ALL: list(predictions)}
     if conditions.trained_sources is not None:
         trained = set(conditions.trained_sources)

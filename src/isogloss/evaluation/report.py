@@ -9,7 +9,7 @@ audio of a few clips ───┘
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ from markupsafe import Markup
 from isogloss.data.manifests import CARD, SPLITS, read_card
 from isogloss.evaluation import plots, posteriors
 from isogloss.evaluation.examples import Example, examples
-from isogloss.evaluation.figures import ALL, FEW, OTHER, SAME, Evaluation, errors
+from isogloss.evaluation.figures import ALL, FEW, OTHER, SAME, Evaluation, Identification, errors
 from isogloss.evaluation.history import StageHistory, read_history
-from isogloss.evaluation.tables import confusions, limits, name_of, percent, span
+from isogloss.evaluation.tables import CONFUSIONS, confusions, limits, name_of, percent, span, where
 from isogloss.files import write_json, write_text
 from isogloss.metrics.bootstrap import PairedDifference, paired_difference
 from isogloss.model.recogniser import load
@@ -31,7 +31,6 @@ from isogloss.training.trainer import RECIPE
 
 TEMPLATE = "report.html.j2"
 METRICS = "metrics.json"
-MISTAKES = 5
 
 
 Hours = dict[str, dict[str, float]]
@@ -57,39 +56,50 @@ class Tile:
 
 
 def write_report(
-    run: Path, evaluation: Evaluation, out: Path, *, systems: Mapping[str, Evaluation] | None = None
+    run: Path,
+    evaluations: Evaluation | Sequence[Evaluation],
+    out: Path,
+    *,
+    systems: Mapping[str, Evaluation] | None = None,
 ) -> None:
     """Write the page `out` and `metrics.json` beside it.
 
-    run: what `train` wrote (log, recipe, model). evaluation: of its model. systems: other systems on
-    the same clips, by the name to show.
+    run: what `train` wrote (log, recipe, model). evaluations: of its model; the headline, the
+    examples and the comparison are on the first. systems: other systems on the clips of the first, by
+    the name to show.
 
     Raises IsoglossError if `run` is no finished run, or the evaluated data are gone.
     """
+    evaluations = [evaluations] if isinstance(evaluations, Evaluation) else list(evaluations)
+    first = evaluations[0]
     recipe, history = load_recipe(run / RECIPE), read_history(run)
-    compared = [System(name, other, difference(evaluation, other)) for name, other in (systems or {}).items()]
-    hours, folders = _hours(recipe, evaluation)
-    shown = examples(evaluation)
+    compared = [System(name, other, difference(first, other)) for name, other in (systems or {}).items()]
+    hours, cards = _hours(recipe, evaluations)
+    identified, shown = _identified(evaluations), examples(first)
     page = _template().render(
-        evaluation=evaluation,
-        conditions=evaluation.conditions,
-        tiles=_tiles(evaluation),
-        systems=[System(evaluation.conditions.system, evaluation, None), *compared],
-        error_rates=_error_rates(evaluation, compared),
-        confusions=_confusions(evaluation),
-        mistakes=confusions(evaluation.identification[ALL])[:MISTAKES] if evaluation.identification else [],
+        evaluation=first,
+        evaluations=evaluations,
+        conditions=first.conditions,
+        tiles=_tiles(evaluations, identified),
+        systems=[System(first.conditions.system, first, None), *compared],
+        error_rates=_error_rates(first, compared),
+        identified=identified,
+        confusions={
+            name: plots.confusion(figures, f"confusion-{number}")
+            for number, (name, figures) in enumerate(identified.items())
+        },
         examples=shown,
-        inside=_inside(run, evaluation, shown),
+        inside=_inside(run, first, shown),
         stages=[(stage, _stage_plots(stage, number)) for number, stage in enumerate(history)],
         hours=hours,
-        corpora=folders,
-        limits=limits(evaluation),
+        corpora=cards,
+        limits=_limits(evaluations),
         recipe=recipe,
         recipe_text=(run / RECIPE).read_text(encoding="utf-8"),
         run=run.name,
     )
     write_text(out, page)
-    write_json(out.with_name(METRICS), _metrics(recipe, history, evaluation, compared, hours))
+    write_json(out.with_name(METRICS), _metrics(recipe, history, evaluations, compared, hours))
 
 
 def difference(ours: Evaluation, theirs: Evaluation) -> PairedDifference | None:
@@ -106,28 +116,36 @@ def difference(ours: Evaluation, theirs: Evaluation) -> PairedDifference | None:
     return paired_difference(counts.errors, errors([q for _, q in pairs]).errors, counts.totals)
 
 
-def _confusions(evaluation: Evaluation) -> dict[str, Markup]:
-    """A matrix for each group of sources; that of all sources only where it is the only one."""
-    groups = evaluation.identification
-    shown = [name for name in groups if name != ALL] or list(groups)
-    return {name: plots.confusion(groups[name], f"confusion-{number}") for number, name in enumerate(shown)}
+def _identified(evaluations: list[Evaluation]) -> dict[str, Identification]:
+    """Language identification by group of sources; all sources together only where groups are not known."""
+    found: dict[str, Identification] = {}
+    for evaluation in evaluations:
+        groups = evaluation.identification
+        for group in [name for name in (OTHER, SAME) if name in groups] or list(groups):
+            name = "all sources" if group == ALL else group
+            found[f"{name}: {where(evaluation)}" if name in found else name] = groups[group]
+    return dict(sorted(found.items(), key=lambda item: not item[0].startswith(OTHER)))
 
 
-def _tiles(evaluation: Evaluation) -> list[Tile]:
+def _limits(evaluations: list[Evaluation]) -> list[str]:
+    if len(evaluations) == 1:
+        return limits(evaluations[0])
+    return [f"{where(evaluation)}: {sentence}" for evaluation in evaluations for sentence in limits(evaluation)]
+
+
+def _tiles(evaluations: list[Evaluation], identified: dict[str, Identification]) -> list[Tile]:
+    first = evaluations[0]
     tiles = []
-    if evaluation.mean_cer is not None:
-        count = len(evaluation.languages)
-        note = f"95 %: {span(evaluation.mean_cer)}"
-        tiles.append(Tile(percent(evaluation.mean_cer), f"mean CER over {count} languages", note))
-    groups = evaluation.identification
-    for group in [name for name in (OTHER, SAME) if name in groups] or list(groups):
-        found = groups[group]
-        where = "" if group == ALL else f", {group}"
-        note = f"95 %: {span(found)} · chance {percent(found.chance)}"
-        tiles.append(Tile(percent(found.accuracy), f"languages identified{where}", note))
-    minutes = f"{evaluation.seconds / 60:.1f} minutes"
-    tiles.append(Tile(str(evaluation.clips), f"clips of the {evaluation.conditions.split} split", minutes))
-    speed = evaluation.real_time_factor
+    if first.mean_cer is not None:
+        note = f"95 %: {span(first.mean_cer)}"
+        tiles.append(Tile(percent(first.mean_cer), f"mean CER over {len(first.languages)} languages", note))
+    for group, figures in identified.items():
+        note = f"95 %: {span(figures)} · chance {percent(figures.chance)}"
+        tiles.append(Tile(percent(figures.accuracy), f"languages identified, {group}", note))
+    minutes = sum(evaluation.seconds for evaluation in evaluations) / 60
+    clips = sum(evaluation.clips for evaluation in evaluations)
+    tiles.append(Tile(str(clips), f"clips of the {first.conditions.split} split", f"{minutes:.1f} minutes"))
+    speed = first.real_time_factor
     if speed:
         tiles.append(Tile(f"{1 / speed:.0f} ×", "as fast as real time", "transcribing, where evaluated"))
     return tiles
@@ -166,13 +184,15 @@ def _inside(run: Path, evaluation: Evaluation, shown: list[Example]) -> tuple[Ex
     return chosen, posteriors.plot(inside, "inside")
 
 
-def _hours(recipe: Recipe, evaluation: Evaluation) -> tuple[Hours, list[dict[str, Any]]]:
+def _hours(recipe: Recipe, evaluations: list[Evaluation]) -> tuple[Hours, list[dict[str, Any]]]:
     """Hours trained and evaluated on, and the cards of these corpora, where they are still there.
 
     Of a corpus, or a language, that was not trained on only the evaluated split counts.
     """
     trained = {_fingerprint(folder) for folder in recipe.data.folders}
-    folders = [*recipe.data.folders, *map(Path, evaluation.conditions.data)]
+    evaluated = [Path(folder) for evaluation in evaluations for folder in evaluation.conditions.data]
+    folders = [*recipe.data.folders, *evaluated]
+    splits_evaluated = {evaluation.conditions.split for evaluation in evaluations}
     # A folder may be named in two ways, relative and absolute.
     known = {_fingerprint(folder): folder for folder in folders if (folder / CARD).exists()}
     cards = {mark: read_card(folder) for mark, folder in known.items()}
@@ -181,7 +201,7 @@ def _hours(recipe: Recipe, evaluation: Evaluation) -> tuple[Hours, list[dict[str
         for language, splits in card["languages"].items():
             learned = mark in trained and language in (recipe.data.languages or [language])
             for split, counts in splits.items():
-                if learned or split == evaluation.conditions.split:
+                if learned or split in splits_evaluated:
                     hours.setdefault(language, dict.fromkeys(SPLITS, 0.0))[split] += counts["hours"]
     return dict(sorted(hours.items())), list(cards.values())
 
@@ -193,12 +213,12 @@ def _fingerprint(folder: Path) -> str | None:
 def _metrics(
     recipe: Recipe,
     history: list[StageHistory],
-    evaluation: Evaluation,
+    evaluations: list[Evaluation],
     compared: list[System],
     hours: Hours,
 ) -> dict[str, Any]:
     return {
-        "evaluation": evaluation.plain(),
+        "evaluations": [evaluation.plain() for evaluation in evaluations],
         "systems": {
             system.name: {
                 "evaluation": system.evaluation.plain(),
@@ -225,8 +245,20 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "span": span, "language": name_of, "signed": _signed}
-    environment.globals |= {"FEW": FEW, "NUMBERED": plots.NUMBERED, "SPLITS": SPLITS}
+    environment.filters |= {
+        "confusions": confusions,
+        "where": where,
+        "percent": percent,
+        "span": span,
+        "language": name_of,
+        "signed": _signed,
+    }
+    environment.globals |= {
+        "CONFUSIONS": CONFUSIONS,
+        "FEW": FEW,
+        "NUMBERED": plots.NUMBERED,
+        "SPLITS": SPLITS,
+    }
     return environment.get_template(TEMPLATE)
 
 

@@ -1,5 +1,7 @@
 """An evaluation as tables for the terminal, and the words that all ways of showing it share."""
 
+from pathlib import Path
+
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -28,6 +30,12 @@ def name_of(tag: str) -> str:
     return "unknown" if tag == "und" else language_name(tag)
 
 
+def where(evaluation: Evaluation) -> str:
+    """What was evaluated: `tuxpaint, klettres (test)`."""
+    names = ", ".join(Path(folder).name for folder in evaluation.conditions.data)
+    return f"{names} ({evaluation.conditions.split})"
+
+
 def confusions(figures: Identification) -> list[tuple[str, str, int]]:
     """(spoken, guessed, clips) of the mistakes, most frequent first."""
     cells = [
@@ -50,17 +58,13 @@ def limits(evaluation: Evaluation) -> list[str]:
         causes = ", ".join(f"{cause} {count}" for cause, count in conditions.broken.items())
         said.append(f"{sum(conditions.broken.values())} clips could not be read and are left out ({causes}).")
     if conditions.trained_clips:
-        said.append(
-            f"{conditions.trained_clips} of the clips were trained on: they say nothing about new speech."
-        )
+        said.append(f"{conditions.trained_clips} of the clips were trained on: they say nothing about new speech.")
     if few:
         said.append(f"Fewer than {FEW} clips in {', '.join(few)}: their intervals are too narrow.")
     if unheard:
         said.append(f"Not trained on: {', '.join(unheard)}.")
     if trained is None:
-        said.append(
-            "Which corpora were trained on is not known here: same and other sources are not told apart."
-        )
+        said.append("Which corpora were trained on is not known here: same and other sources are not told apart.")
     elif evaluation.identification and not unheard:
         said.append(
             "All clips are from corpora that were also trained on (other sentences): language identification "
@@ -84,7 +88,8 @@ def render(evaluation: Evaluation) -> RenderableType:
         parts.append(_recognition_table(evaluation))
     if evaluation.identification:
         parts.append(_identification_table(evaluation))
-    return Group(*parts, *(Padding(line, (0, 1)) for line in _closing(evaluation)))
+    tables = (Padding(table, (0, 0, 1, 0)) for table in parts)
+    return Group(*tables, *(Padding(line, (0, 1)) for line in _closing(evaluation)))
 
 
 def _table(title: str) -> Table:
@@ -97,7 +102,7 @@ def _number_column(table: Table, name: str, *, quiet: bool) -> None:
 
 
 def _recognition_table(evaluation: Evaluation) -> Table:
-    table = _table(f"{evaluation.conditions.system}: recognition ({evaluation.conditions.split})")
+    table = _table(f"{evaluation.conditions.system}: recognition on {where(evaluation)}")
     table.add_column("language", header_style="dim", no_wrap=True)
     for name in ("clips", "CER", "95 %", "WER", "95 %"):
         _number_column(table, name, quiet=name not in ("CER", "WER"))

@@ -1,5 +1,7 @@
 """Connectionist temporal classification (Graves et al. 2006): hidden states -> symbol posteriors."""
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -40,7 +42,7 @@ def ctc_loss(log_probabilities: Sequence, tokens: Sequence) -> Tensor:
 
 def frames_needed(tokens: list[int]) -> int:
     """Frames the shortest CTC path takes: one a symbol and a blank between equal neighbours."""
-    return len(tokens) + sum(a == b for a, b in zip(tokens, tokens[1:], strict=False))
+    return len(tokens) + sum(a == b for a, b in pairwise(tokens))
 
 
 def infeasible(frames: Tensor, tokens: Sequence) -> Tensor:

@@ -53,8 +53,9 @@ def load_model(folder: Path) -> Model:
     for name in sorted(expected.keys() ^ weights.keys()):
         raise IsoglossError(f'{folder / WEIGHTS} and {CONFIG} disagree on the tensor "{name}"; export the model again.')
     for name, shape in expected.items():
-        if weights[name].shape != shape:
-            raise IsoglossError(f'{folder / WEIGHTS}: "{name}" has shape {tuple(weights[name].shape)}, not {tuple(shape)}.')
+        found = weights[name].shape
+        if found != shape:
+            raise IsoglossError(f'{folder / WEIGHTS}: "{name}" has shape {tuple(found)}, not {tuple(shape)}.')
     model.load_state_dict(weights)
     return model.eval()
 

@@ -47,7 +47,8 @@ class RandomProjectionQuantizer(nn.Module):
             for book, (projection, codebook) in enumerate(zip(self.projection, self.codebooks, strict=True)):
                 projected = x @ projection
                 for start in range(0, len(x), chunk):
-                    codes[start : start + chunk, book] = _argmax(projected[start : start + chunk] @ codebook.T)
+                    part = slice(start, start + chunk)
+                    codes[part, book] = _argmax(projected[part] @ codebook.T)
         return codes
 
 

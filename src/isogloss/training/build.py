@@ -22,7 +22,7 @@ def build_model(recipe: Recipe, train: list[MonoCut], paired: list[MonoCut]) -> 
     if recipe.model.tokenizer is not None:
         texts = [(normalise(text_of(cut) or "", language_of(cut)), language_of(cut)) for cut in paired]
         if not texts:
-            raise IsoglossError("model.tokenizer needs transcribed clips and the data hold none; prepare them with texts.")
+            raise IsoglossError("model.tokenizer needs transcribed clips; the data hold none, prepare them with texts.")
         tokenizer = build_tokenizer(recipe.model.tokenizer, [text for text, _ in texts])
         alphabets = _alphabets(tokenizer, texts)
     languages = tuple(sorted({language_of(cut) for cut in train} - {"und"}))

@@ -366,5 +366,6 @@ def _differences(old: Any, new: Any, path: str = "") -> list[str]:
         keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
         return [name for key in keys for name in _differences(old.get(key), new.get(key), f"{path}.{key}".strip("."))]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        return [name for i, pair in enumerate(zip(old, new, strict=True)) for name in _differences(*pair, f"{path}.{i}")]
+        pairs = enumerate(zip(old, new, strict=True))
+        return [name for place, pair in pairs for name in _differences(*pair, f"{path}.{place}")]
     return [path] if old != new else []
