@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +119,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": _commit(),
-        "command": " ".join([Path(sys.executable).name, os.path.relpath(sys.argv[0]), *sys.argv[1:]]),
+        "command": " ".join(["python", os.path.relpath(sys.argv[0]), *map(_without_root, sys.argv[1:])]),
         "processor": _processor_field("model name") or platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -127,6 +129,11 @@ def environment(device: str = "cpu") -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
+
+
+def _without_root(argument: str) -> str:
+    """`/home/me/data` -> `…/data`: where a folder lies on this machine says nothing elsewhere."""
+    return re.sub(r"(^|=)/(?:[^/]+/)*(?=[^/]+/?$)", r"\1…/", argument)
 
 
 def _commit() -> str:
@@ -160,15 +167,30 @@ class Peers:
 
     def __init__(self) -> None:
         self.missing: dict[str, str] = {}
+        self.torchaudio = _torchaudio_problem()
 
     def add(self, rows: dict[str, Work], name: str, build: Callable[[], Work]) -> None:
         """Add the row that `build` makes, unless its package does not import."""
         try:
             rows[name] = build()
-        except (ImportError, OSError, AttributeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            self.missing[name] = f"{type(error).__name__}: {reason}"
+        except (ImportError, OSError) as error:
+            halted = isinstance(error, ImportError) and (error.name or "").startswith("torchaudio")
+            self.missing[name] = self.torchaudio if halted and self.torchaudio else _first_line(error)
             print(f"{name}: not measured here ({self.missing[name]})")
+
+
+def _torchaudio_problem() -> str | None:
+    """Why torchaudio does not import, if so; it is then hidden from packages that could do without it."""
+    try:
+        import_module("torchaudio")
+    except (ImportError, OSError) as error:
+        sys.modules["torchaudio"] = None  # type: ignore[assignment]
+        return f"torchaudio does not import: {_first_line(error)}"
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0].replace(sys.prefix, '…')}"
 
 
 def timing_rows(

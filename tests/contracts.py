@@ -134,9 +134,7 @@ def _run(subject: Subject, module: nn.Module, batch: Sequence) -> tuple[list[Ten
         loss = loss + (row.double() * weight).sum()
     loss.backward()
     gradients = {
-        name: parameter.grad.clone()
-        for name, parameter in module.named_parameters()
-        if parameter.grad is not None
+        name: parameter.grad.clone() for name, parameter in module.named_parameters() if parameter.grad is not None
     }
     assert values.grad is not None
     gradients["input"] = torch.cat(batch.with_values(values.grad).unpad())

@@ -21,9 +21,7 @@ def build(languages: tuple[str, ...] = ("ro", "ru"), seed: int = 0, recognises: 
     model = Model(config, tokenizer).eval()
     if model.ctc is not None:
         with torch.no_grad():
-            states = model.encoder(
-                model.frontend(Sequence.from_list([torch.from_numpy(sound(5))]))
-            ).final.values
+            states = model.encoder(model.frontend(Sequence.from_list([torch.from_numpy(sound(5))]))).final.values
             model.ctc.output.weight.mul_(4)
             # Around the mean state no symbol is favoured, so that all of them occur.
             model.ctc.output.bias.copy_(-model.ctc.output.weight @ states.mean(dim=(0, 1)))

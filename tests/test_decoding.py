@@ -36,9 +36,7 @@ CONFIGS: list[TokenizerConfig] = [
 ]
 
 
-@pytest.fixture(
-    scope="module", params=CONFIGS, ids=lambda config: f"{config.kind}-{getattr(config, 'model', '')}"
-)
+@pytest.fixture(scope="module", params=CONFIGS, ids=lambda config: f"{config.kind}-{getattr(config, 'model', '')}")
 def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
     # Three texts are all that sentencepiece learns from: it spells the others in bytes.
     texts = TEXTS[:3] if isinstance(request.param, SentencePieceConfig) else TEXTS

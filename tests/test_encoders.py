@@ -25,9 +25,7 @@ LOCAL, CHUNK, HISTORY = (
 )
 
 
-def conformer(
-    position: str = "rotary", kernel: int = 5, norm: str = "layer", layers: int = 2
-) -> ConformerConfig:
+def conformer(position: str = "rotary", kernel: int = 5, norm: str = "layer", layers: int = 2) -> ConformerConfig:
     return ConformerConfig(
         layers=layers, width=WIDTH, heads=2, kernel=kernel, position=position, norm=norm, dropout=0.0
     )
@@ -48,9 +46,7 @@ def speech(blocks: ConformerConfig | TransformerConfig, context: Context) -> Sub
 
     def call(module: nn.Module, batch: Sequence) -> list[Tensor]:
         encoded = module(batch, layers=(0, 1))
-        return [
-            torch.cat(rows) for rows in zip(encoded.final.unpad(), encoded.layers[1].unpad(), strict=True)
-        ]
+        return [torch.cat(rows) for rows in zip(encoded.final.unpad(), encoded.layers[1].unpad(), strict=True)]
 
     return Subject(f"speech-{blocks.kind}-{context.kind}", lambda: SpeechEncoder(config, 6), call, (6,))
 
@@ -96,9 +92,7 @@ def test_a_chunk_bounds_what_a_frame_can_change(position: str, kernel: int) -> N
     for frame in (0, 29, 30, 59):
         changed = x.clone()
         changed[0, frame] += states(1)[0, 0]  # a constant would vanish in the norms
-        difference = outputs(module, changed, ChunkContext(size=size)) - outputs(
-            module, x, ChunkContext(size=size)
-        )
+        difference = outputs(module, changed, ChunkContext(size=size)) - outputs(module, x, ChunkContext(size=size))
         touched = set(difference.abs().amax(dim=-1).nonzero().flatten().tolist())
         reach = {frame}
         for _ in range(layers):  # a layer spreads to whole chunks, then by its convolution
@@ -107,9 +101,7 @@ def test_a_chunk_bounds_what_a_frame_can_change(position: str, kernel: int) -> N
         assert touched == reach
 
 
-@pytest.mark.parametrize(
-    "blocks", [conformer(kernel=1), conformer("relative", kernel=1), transformer()], ids=str
-)
+@pytest.mark.parametrize("blocks", [conformer(kernel=1), conformer("relative", kernel=1), transformer()], ids=str)
 def test_chunks_without_convolution_are_each_chunk_alone(blocks: ConformerConfig | TransformerConfig) -> None:
     """(b)"""
     module, x = ready(blocks), states(47)
@@ -156,14 +148,10 @@ def test_parameter_counts_are_the_papers() -> None:
     assert round((blocks_size("transformer_large") - 2 * 1024) / 1e6, 2) == 302.31
 
 
-@pytest.mark.parametrize(
-    ("width", "kernel", "norm"), [(64, 5, "layer"), (144, 32, "group"), (512, 15, "layer")]
-)
+@pytest.mark.parametrize(("width", "kernel", "norm"), [(64, 5, "layer"), (144, 32, "group"), (512, 15, "layer")])
 def test_a_conformer_block_has_24_d2_32_k_d_parameters(width: int, kernel: int, norm: str) -> None:
     with torch.device("meta"):
-        block = ConformerBlock(
-            ConformerConfig(width=width, heads=4, kernel=kernel, norm=norm, position="relative")
-        )
+        block = ConformerBlock(ConformerConfig(width=width, heads=4, kernel=kernel, norm=norm, position="relative"))
     assert sum(p.numel() for p in block.parameters()) == 24 * width**2 + (32 + kernel) * width
 
 
@@ -240,9 +228,7 @@ def test_the_same_seed_trains_the_same_encoder() -> None:
     assert not torch.equal(results[0], results[2])
 
 
-@pytest.mark.parametrize(
-    ("context", "kernel"), list(itertools.product([FullContext(), LOCAL, CHUNK], [4, 5]))
-)
+@pytest.mark.parametrize(("context", "kernel"), list(itertools.product([FullContext(), LOCAL, CHUNK], [4, 5])))
 def test_all_policies_agree_on_lengths(context: Context, kernel: int) -> None:
     config = SpeechEncoderConfig(blocks=conformer(kernel=kernel), channels=4, context=context)
     encoder = SpeechEncoder(config, 6).eval()

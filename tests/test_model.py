@@ -47,11 +47,7 @@ def test_frames_are_those_that_come_out() -> None:
     module = Frontend(FrontendConfig())
     for samples in range(1, 4001, 37):
         features = module(Sequence(torch.zeros(1, samples), torch.tensor([samples])))
-        assert (
-            features.values.shape[1]
-            == features.lengths.item()
-            == module.frames(torch.tensor([samples])).item()
-        )
+        assert features.values.shape[1] == features.lengths.item() == module.frames(torch.tensor([samples])).item()
 
 
 @pytest.fixture(scope="module")
@@ -197,9 +193,7 @@ def test_saving_replaces_the_folder_whole(copy: Path, monkeypatch: pytest.Monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(model_folder, "write_json", full)
-        with pytest.raises(
-            IsoglossError, match=r"Cannot write .*: No space left on device; nothing was changed\."
-        ):
+        with pytest.raises(IsoglossError, match=r"Cannot write .*: No space left on device; nothing was changed\."):
             save_model(build(seed=1), copy, "new")
     assert {file.name: file.read_bytes() for file in copy.iterdir()} == old
     assert [file.name for file in copy.parent.iterdir()] == ["model"]

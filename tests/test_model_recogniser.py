@@ -11,6 +11,7 @@ import soundfile
 import torch
 
 from isogloss.audio.reading import read
+from isogloss.audio.vad import segment
 from isogloss.data.manifests import Utterance
 from isogloss.errors import IsoglossError
 from isogloss.model.recogniser import Recogniser, Transcript
@@ -56,9 +57,7 @@ def test_a_list_is_one_by_one(recogniser: Recogniser) -> None:
     for one, other in zip(together, alone, strict=True):
         assert (one.text, one.language, one.seconds) == (other.text, other.language, other.seconds)
         assert [s.words for s in one.segments] == [s.words for s in other.segments]
-    for one, other in zip(
-        recogniser.identify(audio), [recogniser.identify(item) for item in audio], strict=True
-    ):
+    for one, other in zip(recogniser.identify(audio), [recogniser.identify(item) for item in audio], strict=True):
         assert one.language == other.language
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-4)
     for one, item in zip(recogniser.encode(audio), audio, strict=True):
@@ -157,17 +156,33 @@ def test_long_speech_is_covered(recogniser: Recogniser, clips: list[Utterance]) 
     found = recogniser.transcribe(audio)
     assert found.seconds == pytest.approx(len(audio) / RATE)
     assert len(found.segments) > 1
-    for segment in found.segments:
-        assert 0 <= segment.start < segment.end <= found.seconds and segment.end - segment.start <= 30.001
-        assert all(segment.start <= w.start < w.end <= segment.end + 0.04 for w in segment.words)
+    for part in found.segments:
+        assert 0 <= part.start < part.end <= found.seconds and part.end - part.start <= 30.001
+        assert all(part.start <= w.start < w.end <= part.end + 0.04 for w in part.words)
     for start, end in spans:
         middle = (start + end) / 2
         assert any(segment.start <= middle <= segment.end for segment in found.segments)
 
 
-def test_sureness_of_a_language_does_not_depend_on_pauses(
-    recogniser: Recogniser, clips: list[Utterance]
-) -> None:
+def test_pieces_vote_by_their_length(recogniser: Recogniser, clips: list[Utterance]) -> None:
+    """The geometric mean of what the classifier says of each piece, weighted by seconds."""
+    speech = np.concatenate([read(c.audio, start=c.start, duration=c.duration) for c in clips[:4]] * 2)
+    for audio in (sound(3), np.concatenate([speech, speech])):
+        votes, seconds = torch.zeros(2), 0.0
+        segments = segment(audio) if len(audio) > 30 * RATE else [(0.0, len(audio) / RATE)]
+        for start, end in segments:
+            piece = torch.from_numpy(audio[round(start * RATE) : round(end * RATE)])
+            with torch.no_grad():
+                states = recogniser.model.encoder(recogniser.model.frontend(Sequence.from_list([piece]))).final
+                votes += recogniser.model.language(states)[0].log_softmax(dim=-1) * (end - start)
+            seconds += end - start
+        expected = dict(zip(recogniser.languages, (votes / seconds).softmax(dim=-1).tolist(), strict=True))
+        assert recogniser.identify(audio).probabilities == pytest.approx(expected, abs=1e-3)
+        assert abs(expected["ro"] - 0.5) > 0.01
+    assert len(segments) > 1
+
+
+def test_sureness_of_a_language_does_not_depend_on_pauses(recogniser: Recogniser, clips: list[Utterance]) -> None:
     """The vote is the mean over what was listened to, not over the silence that was left out."""
     speech = np.concatenate([read(c.audio, start=c.start, duration=c.duration) for c in clips[:4]])
     close = np.concatenate([np.tile(speech, 3), np.zeros(40 * RATE, np.float32)])

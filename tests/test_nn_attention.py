@@ -108,9 +108,7 @@ def test_rotary_is_the_rotation_of_roformer() -> None:
     for t in range(5):
         for pair in range(2):
             angle = t * 10000.0 ** (-2 * pair / 4)
-            number = complex(x[0, 0, t, pair], x[0, 0, t, pair + 2]) * complex(
-                math.cos(angle), math.sin(angle)
-            )
+            number = complex(x[0, 0, t, pair], x[0, 0, t, pair + 2]) * complex(math.cos(angle), math.sin(angle))
             assert_close(turned[0, 0, t, pair].item(), number.real, atol=1e-6, rtol=0)
             assert_close(turned[0, 0, t, pair + 2].item(), number.imag, atol=1e-6, rtol=0)
 

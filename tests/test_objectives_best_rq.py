@@ -35,9 +35,7 @@ def noise(samples: int, seed: int) -> Tensor:
 def batch(lengths: list[int], pad: int = 0, seed: int = 3) -> Batch:
     audio = Sequence.from_list([noise(n, i) for i, n in enumerate(lengths)])
     audio = audio.with_values(torch.nn.functional.pad(audio.values, (0, pad)))
-    return Batch(
-        [str(i) for i in range(len(lengths))], audio, [None] * len(lengths), ["und"] * len(lengths), seed
-    )
+    return Batch([str(i) for i in range(len(lengths))], audio, [None] * len(lengths), ["und"] * len(lengths), seed)
 
 
 def codes(rq: BestRQ, audio: Sequence) -> list[Tensor]:
@@ -107,13 +105,9 @@ def test_what_is_under_the_mask_does_not_leak() -> None:
     rq = objective()
     features = rq.frontend(batch([48000, 30000]).audio)
     mask = masked(rq, features)
-    other = features.with_values(
-        torch.where(mask[..., None], torch.randn_like(features.values), features.values)
-    )
+    other = features.with_values(torch.where(mask[..., None], torch.randn_like(features.values), features.values))
     targets = rq.target_mask(mask)
-    assert (
-        rq.quantizer(stack(features)[targets]) != rq.quantizer(stack(other)[targets])
-    ).float().mean() > 0.9
+    assert (rq.quantizer(stack(features)[targets]) != rq.quantizer(stack(other)[targets])).float().mean() > 0.9
     inputs = []
     for content in (features, other):
         torch.manual_seed(7)
@@ -198,7 +192,7 @@ def test_the_loss_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
         losses.append(rq(rows(first, last)))
     whole, *halves = losses
     assert whole.count == sum(half.count for half in halves) > 0
-    assert float(whole.total) == pytest.approx(sum(float(half.total) for half in halves), rel=1e-5)
+    assert whole.total.item() == pytest.approx(sum(half.total.item() for half in halves), rel=1e-5)
     accuracy = sum(float(half.parts["accuracy"]) for half in halves)
     assert float(whole.parts["accuracy"]) == pytest.approx(accuracy, abs=1e-5)
 
@@ -241,10 +235,7 @@ def test_it_learns_to_tell_two_tones_apart() -> None:
     """Masked stretches of a constant sound can be told from what surrounds them."""
     rq = objective(normalisation="none", codes=32, start_probability=0.05).train()
     seconds = torch.arange(24000) / SAMPLE_RATE
-    tones = [
-        torch.sin(2 * math.pi * hertz * seconds) + 0.01 * noise(24000, i)
-        for i, hertz in enumerate((300, 2000))
-    ]
+    tones = [torch.sin(2 * math.pi * hertz * seconds) + 0.01 * noise(24000, i) for i, hertz in enumerate((300, 2000))]
     audio = Sequence.from_list(tones)
     optimizer = torch.optim.AdamW(rq.parameters(), lr=3e-3)
     losses = []

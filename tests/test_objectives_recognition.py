@@ -25,9 +25,7 @@ LANGUAGES = ("ro", "ru")
 
 def encoder(dropout: float = 0.0, layers: int = 2) -> SpeechEncoderConfig:
     config = preset("test")
-    return config.model_copy(
-        update={"blocks": config.blocks.model_copy(update={"dropout": dropout, "layers": layers})}
-    )
+    return config.model_copy(update={"blocks": config.blocks.model_copy(update={"dropout": dropout, "layers": layers})})
 
 
 def objective(languages: tuple[str, ...] = LANGUAGES, layers: int = 2, **values: object) -> Recognition:
@@ -97,9 +95,7 @@ def test_the_loss_adds_up() -> None:
     assert whole.count == first.count + second.count
     assert whole.total.item() == pytest.approx((first.total + second.total).item(), rel=1e-5)
     for name in ("ctc", "ctc_middle", "language", "language_accuracy", "infeasible"):
-        assert whole.parts[name].item() == pytest.approx(
-            (first.parts[name] + second.parts[name]).item(), rel=1e-4
-        )
+        assert whole.parts[name].item() == pytest.approx((first.parts[name] + second.parts[name]).item(), rel=1e-4)
 
 
 def test_padding_changes_nothing() -> None:
@@ -139,9 +135,7 @@ def test_targets_are_normalised_text() -> None:
 
 def test_an_untrained_language_is_one_sentence() -> None:
     clips = batch((8000,), last=1)
-    with pytest.raises(
-        IsoglossError, match=r'does not know the language "rum"\. Did you mean "ru"\? It knows: ro, ru'
-    ):
+    with pytest.raises(IsoglossError, match=r'does not know the language "rum"\. Did you mean "ru"\? It knows: ro, ru'):
         objective()(Batch(["a"], clips.audio, ["da"], ["rum"]))
 
 

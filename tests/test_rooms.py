@@ -2,8 +2,10 @@
 
 import ast
 import importlib.util
+import itertools
 import pkgutil
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, get_args, get_origin
@@ -12,6 +14,8 @@ import pydantic
 import pytest
 
 import isogloss
+from isogloss.data.recipes import all_corpora
+from isogloss.data.rows import COLUMNS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCE = REPOSITORY / "src/isogloss"
@@ -25,6 +29,7 @@ COMMAND_LINE = {"cli", "__main__", "demo", "doctor", "output", "recordings", "te
 SIDE_BY_SIDE = {("text", "audio")}
 LONGEST = 400
 
+DOCS = sorted((REPOSITORY / "docs").glob("*.md"))
 FILES = sorted(SOURCE.rglob("*.py"))
 SCRIPTS = [f for part in ("benchmarks", "docs") for f in sorted((REPOSITORY / part).rglob("*.py"))]
 
@@ -192,3 +197,35 @@ def test_the_page_of_recipes_is_true() -> None:
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
     assert generate.PAGE.read_text(encoding="utf-8") == generate.page(), "run make docs"
+
+
+def test_the_licence_of_every_corpus_is_listed() -> None:
+    page = (REPOSITORY / "DATA-LICENCES.md").read_text(encoding="utf-8")
+    rows = [line.strip("|").split("|") for line in page.splitlines() if line.startswith("| ")]
+    listed = {row[0].strip(): row[-1].strip() for row in rows}
+    for corpus in all_corpora().values():
+        assert listed.get(corpus.name) == corpus.licence
+
+
+def test_the_page_of_data_names_every_column() -> None:
+    page = (REPOSITORY / "docs/data.md").read_text(encoding="utf-8")
+    missing = [column for columns in COLUMNS.values() for column in columns if f"`{column}`" not in page]
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md", *(f"docs/{p.name}" for p in DOCS)])
+def test_links_lead_somewhere(page: str) -> None:
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
+    targets = [t for t in re.findall(r"\]\(([^)#]+)", text) if "://" not in t]
+    assert [t for t in targets if not ((REPOSITORY / page).parent / t).exists()] == []
+
+
+def test_every_dependency_has_its_reason() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    names = {re.split(r"[\[<>=]", requirement)[0] for requirement in asked} - {"isogloss"}
+    reasons = (REPOSITORY / "docs/decisions.md").read_text(encoding="utf-8")
+    assert [n for n in sorted(names) if n not in reasons] == []
+    pins = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {pin.partition("==")[0].lower().replace("_", "-") for pin in pins}
+    assert [n for n in sorted(names) if n.lower().replace("_", "-") not in pinned] == []

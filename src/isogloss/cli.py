@@ -33,13 +33,9 @@ app = typer.Typer(
 )
 
 ModelFolder = Annotated[Path, typer.Option("--model", "-m", help="model folder", show_default=False)]
-AudioArguments = Annotated[
-    list[str], typer.Argument(metavar="AUDIO", help="files, folders, or - for standard input")
-]
+AudioArguments = Annotated[list[str], typer.Argument(metavar="AUDIO", help="files, folders, or - for standard input")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto is a GPU if there is one")]
-JsonFile = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="write the figures there, as JSON")
-]
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write the figures there, as JSON")]
 
 
 def main() -> int:
@@ -100,25 +96,15 @@ def prepare(
     out: Annotated[Path, typer.Option(help="folder to write", show_default=False)],
     language: Annotated[str | None, typer.Option(help="of clips that do not say theirs")] = None,
     languages: Annotated[str, typer.Option(help="keep only these, as in ro,pt-BR")] = "",
-    split_by: Annotated[
-        Literal["text", "speaker", "source"], typer.Option(help="what splits never share")
-    ] = "text",
+    split_by: Annotated[Literal["text", "speaker", "source"], typer.Option(help="what splits never share")] = "text",
     dev: Annotated[float, typer.Option(min=0, max=1, help="share of the dev split")] = 0.1,
     test: Annotated[float, typer.Option(min=0, max=1, help="share of the test split")] = 0.1,
     seed: Annotated[int, typer.Option(help="decides the splits")] = 0,
-    max_seconds: Annotated[
-        float, typer.Option(help="longer clips are segmented, or dropped if transcribed")
-    ] = 30.0,
-    max_bad: Annotated[
-        float, typer.Option(min=0, max=1, help="share of broken clips above which it stops")
-    ] = 0.01,
-    text: Annotated[
-        list[Path] | None, typer.Option(help="file of unspoken text to add; may be repeated")
-    ] = None,
+    max_seconds: Annotated[float, typer.Option(help="longer clips are segmented, or dropped if transcribed")] = 30.0,
+    max_bad: Annotated[float, typer.Option(min=0, max=1, help="share of broken clips above which it stops")] = 0.01,
+    text: Annotated[list[Path] | None, typer.Option(help="file of unspoken text to add; may be repeated")] = None,
     cache: Annotated[Path | None, typer.Option(help="where fetched packages are kept")] = None,
-    allow_leak: Annotated[
-        bool, typer.Option("--allow-leak", help="keep given splits that share texts")
-    ] = False,
+    allow_leak: Annotated[bool, typer.Option("--allow-leak", help="keep given splits that share texts")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the folder")] = False,
 ) -> None:
     """Make a corpus ready to train on. From a known corpus, or from your own speech."""
@@ -142,19 +128,15 @@ def prepare(
             overwrite=overwrite,
             on_progress=told if sys.stderr.isatty() else None,
         )
+    print(f"{out}: {card['clips']} clips, {card['hours'] * 60:.1f} min, languages: {' '.join(card['languages'])}")
     left_out = sum(card["dropped"].values()) + sum(card["broken"].values())
-    print(f"{out}: {card['clips']} clips, {card['hours']:.2f} h, {len(card['languages'])} languages")
-    terminal.note(
-        f"{left_out} clips were left out; isogloss inspect {out} says why, and what else deserves a look."
-    )
+    terminal.note(f"Clips left out: {left_out}. Look at it with: isogloss inspect {out}")
 
 
 @app.command()
 def inspect(
     folder: Annotated[Path, typer.Argument(help="a prepared corpus")],
-    deep: Annotated[
-        bool, typer.Option("--deep", help="read the audio too: silence, damage, equal files")
-    ] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="read the audio too: silence, damage, equal files")] = False,
     json: JsonFile = None,
 ) -> None:
     """Show what a corpus holds. And what in it deserves a look before training."""
@@ -170,13 +152,9 @@ def inspect(
 
 @app.command()
 def train(
-    recipe: Annotated[
-        str, typer.Argument(help="a YAML file, or the name of a shipped one: see docs/recipes.md")
-    ],
+    recipe: Annotated[str, typer.Argument(help="a YAML file, or the name of a shipped one: see docs/recipes.md")],
     out: Annotated[Path, typer.Option(help="folder of the run", show_default=False)],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="as in stages.0.steps=500")
-    ] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="as in stages.0.steps=500")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on where the run was cut off")] = False,
 ) -> None:
     """Train a recipe into a folder. The model then lies in its sub-folder `model`."""
@@ -198,9 +176,7 @@ def transcribe(
     audio: AudioArguments,
     model: ModelFolder,
     language: Annotated[str | None, typer.Option(help="what is spoken, if you know it")] = None,
-    format: Annotated[
-        Literal["text", "json", "tsv", "srt", "vtt"], typer.Option(help="of the result")
-    ] = "text",
+    format: Annotated[Literal["text", "json", "tsv", "srt", "vtt"], typer.Option(help="of the result")] = "text",
     out: Annotated[Path | None, typer.Option(help="write one file for each recording here")] = None,
     device: Device = "auto",
 ) -> None:
@@ -249,9 +225,7 @@ def identify(
     _each(
         recordings,
         recogniser.identify,
-        lambda recording, found: terminal.write(
-            f"{recording.name}\t" * prefixed + write(recording.name, found)
-        ),
+        lambda recording, found: terminal.write(f"{recording.name}\t" * prefixed + write(recording.name, found)),
     )
 
 
@@ -259,9 +233,7 @@ def identify(
 def encode(
     audio: AudioArguments,
     model: ModelFolder,
-    out: Annotated[
-        Path, typer.Option(help="folder for one .safetensors file per recording", show_default=False)
-    ],
+    out: Annotated[Path, typer.Option(help="folder for one .safetensors file per recording", show_default=False)],
     layer: Annotated[int | None, typer.Option(help="0 = before the first block; the last by default")] = None,
     device: Device = "auto",
 ) -> None:
@@ -293,9 +265,7 @@ def evaluate(
     data: Annotated[list[Path], typer.Option(help="prepared corpus; may be repeated", show_default=False)],
     split: Annotated[Literal["train", "dev", "test"], typer.Option(help="which clips")] = "test",
     languages: Annotated[str, typer.Option(help="only clips in these, as in ro,pt-BR")] = "",
-    tell_language: Annotated[
-        bool, typer.Option("--tell-language", help="tell the model what is spoken")
-    ] = False,
+    tell_language: Annotated[bool, typer.Option("--tell-language", help="tell the model what is spoken")] = False,
     json: JsonFile = None,
     report: Annotated[
         Path | None,
