@@ -45,6 +45,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         temporary.chmod(0o755)
         for file in temporary.rglob("*"):
             if file.is_file():
+                file.chmod(0o644)  # safetensors writes for its owner alone
                 _synchronise(file)
         if path.exists():
             old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".tmp-{path.name}-old-"))

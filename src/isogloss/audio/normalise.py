@@ -27,6 +27,7 @@ class UtteranceNormaliser(nn.Module):
     """Mean and variance over the valid frames of each utterance; one frame alone becomes zeros."""
 
     def forward(self, features: Sequence) -> Sequence:
+        """(B, T, F) -> (B, T, F) float32."""
         clean = features.zero_padding()
         values = clean.values.float()
         count = features.lengths.clamp(min=1)[:, None, None]
@@ -87,6 +88,7 @@ class RunningNormaliser(_Statistics):
         self.horizon = horizon
 
     def forward(self, features: Sequence) -> Sequence:
+        """(B, T, F) -> (B, T, F) float32."""
         if self.training:
             self._update(features, self.horizon)
         return self._apply_statistics(features)
@@ -108,6 +110,7 @@ class CorpusNormaliser(_Statistics):
             self._update(features.to(self.mean.device), float("inf"))
 
     def forward(self, features: Sequence) -> Sequence:
+        """(B, T, F) -> (B, T, F) float32."""
         if not self._known:  # asked of the device once only
             self._known = bool(self.count > 0)
         if not self._known:
@@ -119,6 +122,7 @@ class NoNormaliser(nn.Module):
     """Features as they are, as float32, with zeros in the padding."""
 
     def forward(self, features: Sequence) -> Sequence:
+        """(B, T, F) -> (B, T, F) float32."""
         return features.map(Tensor.float).zero_padding()
 
 

@@ -1,8 +1,8 @@
 """Which utterances are trained on, in which order: a pure function of a seed and a position.
 
 Round r draws as many utterances as the corpus has, languages in proportion to a temperature,
-each language from its own endless sequence of permutations, so that within a language every
-utterance is heard once before any is heard again. The draws are sorted into batches of similar
+each language from its own endless sequence of permutations, so that between rounds no utterance of
+a language is heard two times more than another. The draws are sorted into batches of similar
 duration, and the batches shuffled. Since nothing but (round, index) is remembered, resuming is
 exact and costs one round, and every process of a group computes the same plan.
 """
@@ -50,6 +50,7 @@ class BatchPlan:
         self.durations = durations
         self.batch_seconds = batch_seconds
         self.seed = seed
+        self._last: tuple[int, list[Indices]] | None = None
         self.members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
         hours = np.array([durations[member].sum() for member in self.members])
         share = shares(hours, temperature) * (1.0 if weights is None else weights)
@@ -67,11 +68,17 @@ class BatchPlan:
         batches = list(self._fill(order))
         return [batches[position] for position in random.permutation(len(batches))]
 
+    def _remembered(self, number: int) -> list[Indices]:
+        """`round`, without computing it again for each step."""
+        if self._last is None or self._last[0] != number:
+            self._last = (number, self.round(number))
+        return self._last[1]
+
     def batches(self, position: Position) -> Iterator[tuple[Indices, Position]]:
         """Batches from a position on, without end, each with the position that follows it."""
         number, index = position.round, position.index
         while True:
-            batches = self.round(number)
+            batches = self._remembered(number)
             for following in range(index + 1, len(batches) + 1):
                 yield batches[following - 1], Position(number, following)
             number, index = number + 1, 0

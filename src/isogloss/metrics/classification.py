@@ -38,10 +38,12 @@ def classification(
     if not references:
         nothing = Interval(math.nan, math.nan)
         return Classification(math.nan, nothing, math.nan, (), np.zeros((0, 0), dtype=np.int64))
-    from sklearn.metrics import confusion_matrix, f1_score
+    from sklearn.metrics import f1_score
 
     labels = sorted({*references, *predictions})
-    confusion = confusion_matrix(references, predictions, labels=labels)
+    place = {label: index for index, label in enumerate(labels)}
+    confusion = np.zeros((len(labels), len(labels)), dtype=np.int64)
+    np.add.at(confusion, ([place[label] for label in references], [place[label] for label in predictions]), 1)
     correct = int(np.trace(confusion))
     macro_f1 = f1_score(
         references, predictions, labels=sorted(set(references)), average="macro", zero_division=0
@@ -51,7 +53,7 @@ def classification(
         interval=wilson_interval(correct, len(references), level=level),
         macro_f1=float(macro_f1),
         labels=tuple(labels),
-        confusion=confusion.astype(np.int64),
+        confusion=confusion,
     )
 
 

@@ -17,7 +17,7 @@ from isogloss.audio.reading import SAMPLE_RATE, Audio, as_waveform
 from isogloss.audio.vad import segment
 from isogloss.decoding.greedy import greedy
 from isogloss.decoding.words import Word, words
-from isogloss.errors import IsoglossError
+from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.model.folder import load_model
 from isogloss.model.model import Model
 from isogloss.sequence import Sequence
@@ -186,9 +186,14 @@ class Recogniser:
         """(V,) bool, the symbols of a language's transcripts and blank; None without a language."""
         if language is None:
             return None
-        self.model.language_index(language)
+        alphabets = self.model.config.alphabets
+        if language not in alphabets:
+            raise IsoglossError(
+                f'The model was not taught to write "{language}".{did_you_mean(language, alphabets)} '
+                f"It writes: {', '.join(alphabets) or 'nothing'}."
+            )
         allowed = torch.zeros(self.model.tokenizer.size if self.model.tokenizer else 0, dtype=torch.bool)
-        allowed[[0, *self.model.config.alphabets.get(language, ())]] = True
+        allowed[[0, *alphabets[language]]] = True
         return allowed.to(self.device)
 
     def _transcript(self, waveform: NDArray[np.float32], found: list[Segment], language: str | None) -> Transcript:

@@ -24,6 +24,12 @@ class Subsampling(nn.Module):
         self.first = nn.Conv2d(1, channels, 3, stride=2, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
         self.project = nn.Linear(channels * int(subsampled(bins)), width)
+        # torch's default shrinks the signal fivefold, below what the blocks add to it: CTC then needs
+        # several times as many steps to leave its all-blank phase.
+        for layer in (self.first, self.second):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+        nn.init.xavier_normal_(self.project.weight)
 
     def forward(self, features: Sequence) -> Sequence:
         """(B, T, F) -> (B, ceil(T/4), D). Padding is zeroed before each convolution."""

@@ -45,6 +45,11 @@ class BestRQConfig(Config):
     noise: float = Field(0.1, ge=0, description="standard deviation of the noise that replaces masked frames")
     seed: int = Field(0, description="draws the frozen projection and codebooks")
 
+    @property
+    def identifies(self) -> bool:
+        """Whether it trains the language head."""
+        return False
+
     def build(self, model: Model) -> "BestRQ":
         """The objective on a model's front end and encoder."""
         return BestRQ(self, model)

@@ -36,6 +36,11 @@ class RecognitionConfig(Config):
     language: float = Field(0.1, ge=0, description="v, weight of the language loss")
     augment: SpecAugmentConfig | None = Field(None, description="SpecAugment on the features")
 
+    @property
+    def identifies(self) -> bool:
+        """Whether it trains the language head."""
+        return self.language > 0
+
     def build(self, model: Model) -> "Recognition":
         """The objective on a model with a CTC head."""
         return Recognition(self, model)

@@ -29,13 +29,18 @@ def build_model(recipe: Recipe, train: list[MonoCut], paired: list[MonoCut]) -> 
     config = ModelConfig(
         frontend=recipe.model.frontend,
         encoder=recipe.model.encoder,
-        languages=languages if len(languages) > 1 else (),
+        languages=languages if len(languages) > 1 and _identifies(recipe) else (),
         alphabets=alphabets,
     )
     model = Model(config, tokenizer)
     if recipe.model.start_from is not None:
         _take_over(model, load_model(recipe.model.start_from), recipe.model)
     return model
+
+
+def _identifies(recipe: Recipe) -> bool:
+    """Whether any stage trains the language head; a model must not carry one that guesses at random."""
+    return any(objective.identifies for stage in recipe.stages for objective in stage.objectives)
 
 
 def _alphabets(tokenizer: Tokenizer, texts: list[tuple[str, str]]) -> dict[str, tuple[int, ...]]:

@@ -76,7 +76,7 @@ def prune(run: Path, keep: int, best: int | None) -> None:
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter]) -> dict[str, Tensor]:
     """The optimizer's state by parameter name: `NAME/exp_avg`, `NAME/step`, …"""
-    names = {parameter: name for name, parameter in parameters.items()}
+    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in parameters.items()}
     return {
         f"{names[parameter]}/{key}": value
         for parameter, entry in optimizer.state.items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections.abc import Sequence as ListOf
 from typing import TYPE_CHECKING
 
 import torch
@@ -51,7 +52,7 @@ def preflight(model: Model, stage: Stage, recipe: StageRecipe, source: Source, p
     )
 
 
-def check_readable(cuts: list[MonoCut]) -> None:
+def check_readable(cuts: ListOf[MonoCut]) -> None:
     """Open a few clips spread over the data; a corpus that moved is noticed at once."""
     chosen = cuts[:: max(1, len(cuts) // SAMPLED)]
     broken = []
@@ -64,7 +65,7 @@ def check_readable(cuts: list[MonoCut]) -> None:
         raise IsoglossError(f"{len(broken)} of {len(chosen)} clips tried cannot be read; the first: {broken[0]}")
 
 
-def check_feasible(model: Model, cuts: list[MonoCut]) -> None:
+def check_feasible(model: Model, cuts: ListOf[MonoCut]) -> None:
     """Refuse data in which more than 1 % of the transcripts have more symbols than the encoder has frames."""
     impossible = []
     for cut in cuts:

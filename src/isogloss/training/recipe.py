@@ -87,9 +87,9 @@ class Recipe(Config):
     compile: bool = Field(False, description="torch.compile the encoder")
     tensorboard: bool = Field(False, description="write TensorBoard curves beside log.jsonl")
     keep: int = Field(2, ge=1, description="checkpoints kept beside the best")
-    model: ModelRecipe = Field(default_factory=ModelRecipe)
-    data: DataRecipe
-    stages: tuple[StageRecipe, ...] = Field(min_length=1)
+    model: ModelRecipe = Field(default_factory=ModelRecipe, description="what is built")
+    data: DataRecipe = Field(description="what it learns from")
+    stages: tuple[StageRecipe, ...] = Field(min_length=1, description="what is done, one after another")
 
 
 def load_recipe(recipe: str | Path, assignments: list[str] | None = None) -> Recipe:

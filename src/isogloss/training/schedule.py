@@ -29,7 +29,7 @@ def build_optimizer(recipe: OptimizerRecipe, parameters: dict[str, nn.Parameter]
         {"params": [p for p in parameters.values() if p.dim() >= 2], "weight_decay": recipe.weight_decay},
         {"params": [p for p in parameters.values() if p.dim() < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=recipe.peak, betas=recipe.betas, foreach=True)
+    return torch.optim.AdamW(groups, lr=recipe.peak, betas=recipe.betas, fused=True)
 
 
 class Average:

@@ -26,9 +26,9 @@ class Stage(nn.Module):
 
     def __init__(self, recipe: StageRecipe, model: Model):
         super().__init__()
-        self.weights = {config.name: config.weight for config in recipe.objectives}
-        built = {config.name: config.build(model) for config in recipe.objectives}
-        self.objectives: dict[str, Objective] = built
+        self.weights: dict[str, float] = {config.name: config.weight for config in recipe.objectives}
+        built: dict[str, Objective] = {config.name: config.build(model) for config in recipe.objectives}
+        self.objectives = built
         self._registered = nn.ModuleDict(built)
 
     def counts(self, micro: Micro) -> dict[str, int]:
@@ -36,7 +36,7 @@ class Stage(nn.Module):
         return {name: objective.count(micro[objective.kind]) for name, objective in self.objectives.items()}
 
     def forward(self, micro: Micro, counts: dict[str, int]) -> Sums:
-        """Σ over objectives of weight · (sum over this micro-batch) / (count of the whole step)."""
+        """Audio (B, S) by kind -> scalar Σ over objectives of weight · (sum here) / (count of the whole step)."""
         total: Tensor | float = 0.0
         parts: dict[str, Tensor] = {}
         for name, objective in self.objectives.items():

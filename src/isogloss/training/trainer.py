@@ -14,6 +14,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from isogloss.data.plan import Position
 from isogloss.errors import IsoglossError
 from isogloss.files import write_text
 from isogloss.model.folder import save_model
@@ -28,7 +29,7 @@ from isogloss.training.journal import Journal
 from isogloss.training.preflight import preflight
 from isogloss.training.recipe import Recipe, StageRecipe
 from isogloss.training.schedule import Average, build_optimizer, learning_rate
-from isogloss.training.source import Position, Source, Work, fingerprint, read_data, transcribed
+from isogloss.training.source import Source, Work, fingerprint, read_data, transcribed
 from isogloss.training.stage import Stage, trainable
 
 RECIPE = "recipe.yaml"
