@@ -28,7 +28,6 @@ class Subsampling(nn.Module):
         # several times as many steps to leave its all-blank phase.
         for layer in (self.first, self.second):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
         nn.init.xavier_normal_(self.project.weight)
 
     def forward(self, features: Sequence) -> Sequence:
