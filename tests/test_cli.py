@@ -168,7 +168,7 @@ def mendable() -> list[tuple[list[str], str]]:
         (["transcribe", "--model", "NEW", "AUDIO"], "config.json"),
         (["transcribe", "--model", "AUDIO", "AUDIO"], "config.json"),
         (["transcribe", "--model", "MODEL", "NEW"], "does not exist"),
-        (["transcribe", "--model", "MODEL", "--language", "de", "AUDIO"], "It knows: ro, ru"),
+        (["transcribe", "--model", "MODEL", "--language", "de", "AUDIO"], "It writes: ro, ru"),
         (["transcribe", "--model", "MODEL", "--language", "klingonish", "AUDIO"], "klingonish"),
         (["transcribe", "--model", "MODEL", "--device", "gpu", "AUDIO"], '"gpu"'),
         (["transcribe", "--model", "MODEL", "MODEL"], "no audio"),

@@ -98,7 +98,7 @@ def test_a_language_restricts_the_symbols(recogniser: Recogniser) -> None:
         letters = {recogniser.model.tokenizer.decode([symbol]) for symbol in allowed}
         assert found.text and set(found.text) <= letters | {" "}
     assert free.language == recogniser.identify(audio).language
-    with pytest.raises(IsoglossError, match=r'"rum"\. Did you mean "ru"\? It knows: ro, ru\.'):
+    with pytest.raises(IsoglossError, match=r'"rum"\. Did you mean "ru"\? It writes: ro, ru\.'):
         recogniser.transcribe(audio, language="rum")
 
 
