@@ -1,4 +1,4 @@
-# make demo | test | test-all | lint | docs | clean
+# make demo | test | test-all | lint | install | docs | clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 VENV := .venv
@@ -8,7 +8,7 @@ TORCH_INDEX ?=
 PIP := $(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo test test-all lint docs clean
+.PHONY: demo test test-all lint install docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/isogloss demo
@@ -25,6 +25,8 @@ lint: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	$(BIN)/python docs/generate_recipes.py
+
+install: $(VENV)/.dev
 
 clean:
 	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
