@@ -23,6 +23,7 @@ from isogloss.evaluation.figures import Evaluation
 from isogloss.evaluation.report import write_report
 from isogloss.evaluation.tables import render
 from isogloss.training.recipe import Recipe, load_recipe
+from isogloss.training.trainer import RECIPE as RESOLVED
 from isogloss.training.trainer import Trainer, train
 
 RECIPE = "usm-tiny"
@@ -111,10 +112,10 @@ def _train(demo: Demo, corpus: Path) -> Path:
     if model.exists():
         demo.step(f"Trained already: {model}")
         return model
-    data = ["model.start_from=null", f"data.folders=[{corpus}]", f"data.languages=[{','.join(demo.languages)}]"]
+    data = [f"data.folders=[{corpus}]", f"data.languages=[{','.join(demo.languages)}]"]
     if (run / "checkpoints").exists():
         demo.step("Go on training where the last demo stopped")
-        return train(load_recipe(run / "recipe.yaml"), run, resume=True, console=demo.console)
+        return train(load_recipe(run / RESOLVED), run, resume=True, console=demo.console)
     recipe = load_recipe(RECIPE, data)
     demo.step(f"Train for about {demo.minutes:.0f} minutes: first on speech alone, then on transcribed speech")
     return train(_fitted(recipe, demo), run, console=demo.console)

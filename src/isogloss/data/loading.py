@@ -86,7 +86,7 @@ class Loader:
         self.asked = 0
         self.bad: Counter[str] = Counter()
         self.example = ""
-        self._remembered: dict[int, NDArray[np.float32] | AudioError] = {}
+        self._remembered: dict[int, NDArray[np.float32]] = {}
         self._room = REMEMBERED_BYTES
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="read")
 
@@ -119,7 +119,7 @@ class Loader:
         )
 
     def _play(self, index: int, speed: float) -> NDArray[np.float32] | AudioError:
-        clip = self._remembered.get(index)
+        clip: NDArray[np.float32] | AudioError | None = self._remembered.get(index)
         if clip is None:
             clip = _read(self.cuts[index])
             if not isinstance(clip, AudioError) and self._room >= clip.nbytes:
