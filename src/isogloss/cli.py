@@ -156,15 +156,23 @@ def train(
     out: Annotated[Path, typer.Option(help="folder of the run", show_default=False)],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="as in stages.0.steps=500")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on where the run was cut off")] = False,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, help="as many steps as fit into this time", show_default=False)
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, help="that share the cores; a small model wants several")] = 1,
 ) -> None:
     """Train a recipe into a folder. The model then lies in its sub-folder `model`."""
     from isogloss.training.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides)
-    from isogloss.training.trainer import train as work  # slow to import: a wrong recipe is told before it
+    from isogloss.training.launch import train_in_processes  # slow to import: a wrong recipe is told before it
+    from isogloss.training.trainer import train as work
 
     try:
-        model = work(loaded, out, resume=resume, console=terminal.remarks())
+        if processes > 1:
+            model = train_in_processes(loaded, out, processes, resume=resume, minutes=minutes)
+        else:
+            model = work(loaded, out, resume=resume, minutes=minutes, console=terminal.remarks())
     except KeyboardInterrupt:
         terminal.note("Give the same command with --resume to go on.")
         raise
@@ -304,7 +312,7 @@ def demo(
     data: Annotated[
         Path | None, typer.Option(help="your own speech instead of Debian's: anything prepare reads")
     ] = None,
-    minutes: Annotated[float, typer.Option(min=0.1, help="of training")] = 11.0,
+    minutes: Annotated[float, typer.Option(min=0.1, help="of training")] = 13.5,
     languages: Annotated[str, typer.Option(help="only these, as in ro,bg")] = "",
 ) -> None:
     """See it all at work. Fetches speech, pre-trains, fine-tunes, evaluates, transcribes."""

@@ -20,7 +20,7 @@ def _conformer(layers: int, width: int, heads: int, kernel: int = 5, channels: i
 PRESETS: dict[str, SpeechEncoderConfig] = {
     "test": SpeechEncoderConfig(blocks=ConformerConfig(layers=2, width=64, heads=4, kernel=5), channels=8),
     "tiny": SpeechEncoderConfig(
-        blocks=ConformerConfig(layers=6, width=144, heads=4, kernel=15, dropout=0.05), channels=32
+        blocks=ConformerConfig(layers=6, width=144, heads=4, kernel=15, dropout=0.0), channels=32
     ),
     "small": SpeechEncoderConfig(blocks=ConformerConfig(layers=12, width=256, heads=4, kernel=15), channels=64),
     "base": SpeechEncoderConfig(blocks=ConformerConfig(layers=12, width=512, heads=8, kernel=15), channels=128),

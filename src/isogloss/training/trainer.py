@@ -35,12 +35,24 @@ from isogloss.training.stage import Stage, trainable
 RECIPE = "recipe.yaml"
 
 
-def train(recipe: Recipe, run: Path, *, resume: bool = False, console: Console | None = None) -> Path:
+def train(
+    recipe: Recipe,
+    run: Path,
+    *,
+    resume: bool = False,
+    minutes: float | None = None,
+    console: Console | None = None,
+) -> Path:
     """Train a recipe into the folder `run`; returns the model folder `run/model`.
 
     With `resume`, goes on from the newest checkpoint exactly as if the run had not been cut off.
+    With `minutes`, a new run takes as many steps as fit into that time on this machine, each stage
+    its share; `run/recipe.yaml` then says how many they are.
     """
-    return Trainer(recipe, run, resume, console or Console(stderr=True)).run_all()
+    trainer = Trainer(recipe, run, resume, console or Console(stderr=True))
+    if minutes is not None and trainer.found is None:
+        trainer.fit(minutes)
+    return trainer.run_all()
 
 
 class Trainer:
@@ -91,10 +103,18 @@ class Trainer:
             dist.barrier()
         return self.folder / "model"
 
-    def seconds_per_step(self) -> list[float]:
-        """Measured cost of a step of each stage on this machine; the model stays as it is."""
+    def fit(self, minutes: float) -> None:
+        """Scale the steps of all stages so that together they take about `minutes`, as measured here."""
         journal = Journal(self.folder, resume_at=None, speak=False, tensorboard=False, console=self.console)
-        return [StageRun(self, journal, number, 0).measure() for number in range(len(self.recipe.stages))]
+        runs = [StageRun(self, journal, number, 0) for number in range(len(self.recipe.stages))]
+        seconds = torch.tensor([run.measure() for run in runs], dtype=torch.float64, device=self.device)
+        seconds = sum_over_group(seconds) / self.world  # all processes must take the same steps
+        planned = sum(s.steps * cost for s, cost in zip(self.recipe.stages, seconds.tolist(), strict=True))
+        share = minutes * 60 / planned
+        stages = tuple(
+            stage.model_copy(update={"steps": max(10, round(stage.steps * share))}) for stage in self.recipe.stages
+        )
+        self.recipe = self.recipe.model_copy(update={"stages": stages})
 
     def _previous(self, run: Path, recipe: Recipe, resume: bool) -> checkpoints.Checkpoint | None:
         """The checkpoint to go on from."""
@@ -171,15 +191,19 @@ class StageRun:
             self.source.close()
         self._take_best()
 
-    def measure(self, repeats: int = 3) -> float:
-        """Median seconds of forward and backward over the first steps, after one to warm up."""
+    def measure(self, repeats: int = 5) -> float:
+        """Median seconds of the first steps at learning rate 0, after one to warm up; use the run for nothing else."""
         times = []
+        for group in self.optimizer.param_groups:
+            group["lr"] = 0.0
         for step in range(1 + repeats):
             work = self.source.work(step)
             began = time.perf_counter()
             self._accumulate(work, self._global_counts(work))
+            nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.optimizer.clip)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
             times.append(time.perf_counter() - began)
-        self.stage.zero_grad(set_to_none=True)
         self.source.close()
         return statistics.median(times[1:])
 

@@ -1,0 +1,76 @@
+"""Several training processes on one machine's CPU, started from one command.
+
+A small model leaves most cores idle: its operations are too short to be worth splitting over threads.
+Processes that each take a part of the step use them all. A cluster starts them by torchrun instead.
+"""
+
+import os
+import socket
+from multiprocessing.queues import SimpleQueue
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch.multiprocessing import get_context
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
+
+from isogloss.errors import IsoglossError
+from isogloss.training.recipe import Recipe
+from isogloss.training.trainer import train
+
+
+def useful_processes(recipe: Recipe) -> int:
+    """How many processes the steps of a recipe can keep busy here; 1 where there is a GPU."""
+    if torch.cuda.is_available():
+        return 1
+    batches = min(max(stage.seconds.values()) / stage.batch_seconds for stage in recipe.stages)
+    return max(1, min(torch.get_num_threads(), int(batches)))
+
+
+def train_in_processes(
+    recipe: Recipe, run: Path, processes: int, *, resume: bool = False, minutes: float | None = None
+) -> Path:
+    """`train` by so many processes that share the cores; returns the model folder `run/model`."""
+    complaint: SimpleQueue[str] = get_context("spawn").SimpleQueue()
+    threads = max(1, torch.get_num_threads() // processes)
+    try:
+        spawn(_work, (processes, _free_port(), threads, complaint, recipe, run, resume, minutes), processes)
+    except (ProcessRaisedException, ProcessExitedException):
+        if complaint.empty():
+            raise
+        raise IsoglossError(complaint.get()) from None
+    return run / "model"
+
+
+def _work(
+    rank: int,
+    processes: int,
+    port: int,
+    threads: int,
+    complaint: "SimpleQueue[str]",
+    recipe: Recipe,
+    run: Path,
+    resume: bool,
+    minutes: float | None,
+) -> None:
+    """One process of the group, told where it stands as torchrun would tell it."""
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    torch.set_num_threads(threads)
+    try:
+        train(recipe, run, resume=resume, minutes=minutes, console=Console(stderr=True))
+    except IsoglossError as error:
+        complaint.put(str(error))
+        raise
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
