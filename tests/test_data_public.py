@@ -114,7 +114,6 @@ COMMON_VOICE = (
 )
 
 
-@pytest.mark.slow  # lhotse starts a process for each table
 def test_common_voice(tmp_path, save):
     for split in ("train", "test"):
         clip = save(tmp_path / "ro/clips" / f"common_voice_ro_{split}.mp3")

@@ -84,7 +84,7 @@ def spread(tokens: list[int]) -> Hypothesis:
 @pytest.mark.parametrize("text", TEXTS)
 def test_words_take_their_times_from_their_own_symbols(tokenizer: Tokenizer, text: str) -> None:
     tokens = tokenizer.encode(text)
-    found = words(spread(tokens), tokenizer, frame_seconds=0.04, offset=10.0)
+    found = words(spread(tokens), tokenizer, frame_seconds=0.04, start=10.0)
     assert [word.text for word in found] == text.split()
     # Each text is encoded piece by piece where pieces do not cross words: spell out the owner of each token.
     owners = owners_of(tokenizer, tokens)
@@ -94,6 +94,13 @@ def test_words_take_their_times_from_their_own_symbols(tokenizer: Tokenizer, tex
         assert word.end == pytest.approx(10.0 + 0.04 * (3 * own[-1] + 2))
     for earlier, later in itertools.pairwise(found):
         assert earlier.start < earlier.end <= later.start
+
+
+def test_no_word_ends_after_its_audio(tokenizer: Tokenizer) -> None:
+    tokens = tokenizer.encode("a b")
+    end = 3 * len(tokens) - 1.5  # inside the last frame of the last symbol
+    found = words(spread(tokens), tokenizer, frame_seconds=1.0, end=end)
+    assert found[0].end < found[1].start and found[1].end == end
 
 
 def owners_of(tokenizer: Tokenizer, tokens: list[int]) -> list[int | None]:

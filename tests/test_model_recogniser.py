@@ -81,11 +81,19 @@ def test_very_short_audio_has_a_frame(recogniser: Recogniser, samples: int) -> N
 
 
 def test_silence_is_answered(recogniser: Recogniser) -> None:
-    for seconds in (1, 40):
-        found = recogniser.transcribe(np.zeros(seconds * RATE, np.float32))
-        assert found.seconds == seconds
-        probabilities = recogniser.identify(np.zeros(seconds * RATE, np.float32)).probabilities
-        assert sum(probabilities.values()) == pytest.approx(1, abs=1e-5)
+    short, long = (np.zeros(seconds * RATE, np.float32) for seconds in (1, 40))
+    assert recogniser.transcribe(short).seconds == 1
+    assert sum(recogniser.identify(short).probabilities.values()) == pytest.approx(1, abs=1e-5)
+    # Long recordings are searched for speech first: where there is none, no language is made up.
+    for found in (recogniser.transcribe(long), recogniser.identify(long)):
+        assert found.language is None and found.probabilities == {}
+
+
+def test_transcribing_and_identifying_agree_on_the_language(recogniser: Recogniser) -> None:
+    clips = [sound(2), sound(3, seed=1)]
+    for transcript, identified in zip(recogniser.transcribe(clips), recogniser.identify(clips), strict=True):
+        assert (transcript.language, transcript.probabilities) == (identified.language, identified.probabilities)
+    assert recogniser.transcribe(clips[0], language="ro").probabilities == {}
 
 
 def test_a_language_restricts_the_symbols(recogniser: Recogniser) -> None:

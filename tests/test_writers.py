@@ -26,7 +26,7 @@ def made(
         step = (end - start) / max(1, len(words))
         spoken = tuple(Word(word, start + n * step, start + (n + 1) * step) for n, word in enumerate(words))
         parts.append(Segment(start, end, said, spoken, 0.9))
-    return Transcript(" ".join(part.text for part in parts), language, seconds, tuple(parts))
+    return Transcript(" ".join(part.text for part in parts), language, {}, seconds, tuple(parts))
 
 
 def milliseconds(clock: str, point: str) -> int:

@@ -252,7 +252,7 @@ def encode(
     recordings = find_recordings(audio)
     files = places(recordings, out, ".safetensors")
     recogniser = _load(model, device)
-    from safetensors.torch import save_file
+    from isogloss.model.folder import write_tensors
 
     about = {
         "frame_seconds": str(recogniser.model.frame_seconds),
@@ -261,7 +261,7 @@ def encode(
 
     def save(recording: Recording, states: Any) -> None:
         with atomic_file(files[recording]) as temporary:
-            save_file({"states": states.contiguous()}, temporary, about | {"audio": recording.name})
+            write_tensors(temporary, {"states": states.contiguous()}, about | {"audio": recording.name})
         print(files[recording])
 
     _each(recordings, lambda waveforms: recogniser.encode(waveforms, layer=layer), save)

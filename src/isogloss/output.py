@@ -73,6 +73,8 @@ def identification_text(name: str, found: Identification) -> str:
     """`ro  97 %  Romanian`."""
     from isogloss.text.languages import language_name
 
+    if found.language is None:
+        return "no speech found\n"
     return f"{found.language}  {found.probabilities[found.language]:.0%}  {language_name(found.language)}\n"
 
 

@@ -1,8 +1,8 @@
 """Public corpora that people download themselves; `isogloss prepare NAME=FOLDER` reads their layouts.
 
-Where lhotse has a recipe it is called. Three are read here: CoVoST 2 and VoxLingua107, which lhotse
-does not have, and VoxCeleb, whose lhotse recipe fetches a trial list from the network. The splits
-are the official ones.
+Where lhotse has a recipe it is called. Four are read here: CoVoST 2 and VoxLingua107, which lhotse
+does not have, VoxCeleb, whose lhotse recipe fetches a trial list from the network, and Common Voice,
+whose recipe stops at the first broken clip. The splits are the official ones.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from isogloss.data.foreign import from_lhotse
-from isogloss.data.manifests import Utterance
+from isogloss.data.manifests import SPLITS, Utterance
 from isogloss.data.recipes import Corpus, Reader
 from isogloss.data.rows import make_id
 from isogloss.errors import AudioError, IsoglossError
@@ -64,20 +64,21 @@ def read_fleurs(root: Path, scratch: Path, dropped: Counter[str]) -> Iterator[Ut
 
 def read_common_voice(root: Path, scratch: Path, dropped: Counter[str]) -> Iterator[Utterance]:
     """Common Voice from release 8 on: ro/{train,dev,test}.tsv beside ro/clips/*.mp3."""
-    tables = defaultdict(list)
-    for split in ("train", "dev", "test"):
-        for table in sorted(root.glob(f"*/{split}.tsv")):
-            tables[table.parent.name].append(split)
+    tables = [table for split in SPLITS for table in sorted(root.glob(f"*/{split}.tsv"))]
     _require(tables, root, "LANGUAGE/train.tsv")
-    for language, splits in sorted(tables.items()):
-        recipe = partial(_common_voice, root, language, splits)
-        yield from _by_language("commonvoice", _run("commonvoice", root, recipe))
-
-
-def _common_voice(root: Path, language: str, splits: list[str], output: Path) -> Any:
-    from lhotse.recipes import prepare_commonvoice
-
-    return prepare_commonvoice(root, output, [language], splits)
+    for table in tables:
+        folder = table.parent
+        for row in _table(table, ("client_id", "path", "sentence")):
+            clip = Path(row["path"])
+            yield Utterance(
+                id=make_id(f"{folder.name}/{clip.stem}"),
+                audio=folder / "clips" / clip,
+                language=normalise_language(folder.name),
+                source="commonvoice",
+                text=row["sentence"],
+                speaker=row["client_id"],
+                split=table.stem,
+            )
 
 
 def read_voxpopuli(root: Path, scratch: Path, dropped: Counter[str]) -> Iterator[Utterance]:

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from isogloss import __version__
+from isogloss.audio.reading import Audio
 from isogloss.data.loading import language_of, text_of, waveform
 from isogloss.data.manifests import fingerprint, read_cuts, source_of
 from isogloss.errors import AudioError, IsoglossError, did_you_mean
@@ -71,11 +72,10 @@ def evaluate(
     for group in _groups(cuts, recogniser if tell_language else None):
         clips = list(_read(group, broken))
         began = time.perf_counter()
-        texts = _transcribe(recogniser, clips, tell_language)
+        heard = _hear(recogniser, clips, tell_language)
         worked += time.perf_counter() - began
-        guesses = [(None, None)] * len(clips) if tell_language else _identify(recogniser, clips)
-        for (cut, _), text, (guess, probability) in zip(clips, texts, guesses, strict=True):
-            found[_key(cut)] = _prediction(cut, text, guess, probability)
+        for (cut, _), (text, probabilities) in zip(clips, heard, strict=True):
+            found[_key(cut)] = _prediction(cut, text, probabilities)
         if on_progress is not None:
             on_progress(len(found) + broken.total(), len(cuts))
     if not found:
@@ -169,23 +169,19 @@ def _waveform(cut: MonoCut) -> NDArray[np.float32] | str:
         return error.cause
 
 
-def _transcribe(recogniser: Recogniser, clips: list[Clip], told: bool) -> list[str | None]:
-    if recogniser.model.ctc is None or not clips:
-        return [None] * len(clips)
-    language = language_of(clips[0][0])
-    known = told and language in recogniser.languages
-    transcripts = recogniser.transcribe([clip for _, clip in clips], language=language if known else None)
-    return [transcript.text for transcript in transcripts]
+def _hear(recogniser: Recogniser, clips: list[Clip], told: bool) -> list[tuple[str | None, dict[str, float]]]:
+    """What is said in each clip and in which language, as far as the model has the heads for it."""
+    waveforms: list[Audio] = [waveform for _, waveform in clips]
+    if recogniser.model.ctc is None:
+        return [(None, {} if told else found.probabilities) for found in recogniser.identify(waveforms)]
+    language = language_of(clips[0][0]) if told and clips else None
+    known = language if language in recogniser.languages else None
+    transcripts = recogniser.transcribe(waveforms, language=known)
+    return [(transcript.text, {} if told else transcript.probabilities) for transcript in transcripts]
 
 
-def _identify(recogniser: Recogniser, clips: list[Clip]) -> list[tuple[str | None, float | None]]:
-    if recogniser.model.language is None or not clips:
-        return [(None, None)] * len(clips)
-    found = recogniser.identify([clip for _, clip in clips])
-    return [(guess.language, guess.probabilities[guess.language]) for guess in found]
-
-
-def _prediction(cut: MonoCut, text: str | None, guess: str | None, probability: float | None) -> Prediction:
+def _prediction(cut: MonoCut, text: str | None, probabilities: dict[str, float]) -> Prediction:
+    guess = next(iter(probabilities), None)
     return Prediction(
         id=cut.id,
         source=source_of(cut),
@@ -194,7 +190,7 @@ def _prediction(cut: MonoCut, text: str | None, guess: str | None, probability: 
         reference=text_of(cut),
         hypothesis=text,
         guess=guess,
-        probability=None if probability is None else round(probability, 4),
+        probability=None if guess is None else round(probabilities[guess], 4),
     )
 
 

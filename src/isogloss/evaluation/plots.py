@@ -94,12 +94,12 @@ def error_rates(systems: dict[str, Evaluation], name: str) -> Markup:
         rows = np.arange(len(tags))
         shares = [first.languages[tag].cer for tag in tags]
         ax.barh(rows, [_value(rate) for rate in shares], height=0.62, color=ACCENT, alpha=0.35, linewidth=0)
-        for number, (label, evaluation) in enumerate(systems.items()):
+        for number, evaluation in enumerate(systems.values()):
             offset = 0.56 * ((len(systems) - 1) / 2 - number) / len(systems)
             for row, tag in zip(rows, tags, strict=True):
                 rate = evaluation.languages[tag].cer if tag in evaluation.languages else None
                 if rate is not None:
-                    _draw_rate(ax, rate, row + offset, number, edge, label if row == rows[-1] else None)
+                    _draw_rate(ax, rate, row + offset, number, edge)
         ax.set_yticks(rows, [name_of(tag) for tag in tags], color=INK)
         ax.grid(axis="x")
         ax.grid(axis="y", visible=False)
@@ -109,7 +109,9 @@ def error_rates(systems: dict[str, Evaluation], name: str) -> Markup:
         ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         ax.set_xlabel("character error rate, with 95 % interval")
         if len(systems) > 1:
-            figure.legend(loc="outside upper left", ncols=2, handletextpad=0.4, columnspacing=1.2)
+            # Points of its own: a system whose every rate lies beyond the edge has none in the picture.
+            points = [ax.plot([], [], label=label, **_point(i))[0] for i, label in enumerate(systems)]
+            figure.legend(handles=points, loc="outside upper left", ncols=2, handletextpad=0.4, columnspacing=1.2)
 
     height = 0.75 + len(tags) * max(0.26, 0.13 * len(systems)) + 0.16 * ((len(systems) + 1) // 2)
     return draw(name, "Character error rate by language", paint, height=height)
@@ -190,24 +192,25 @@ def _apart(values: list[float], gap: float, high: float) -> list[float]:
     return places
 
 
-def _draw_rate(ax: Axes, rate: Rate, row: float, number: int, edge: float, label: str | None) -> None:
-    colour = INK if number == 0 else SERIES[number % len(SERIES)]
+def _draw_rate(ax: Axes, rate: Rate, row: float, number: int, edge: float) -> None:
+    style = _point(number)
     if rate.value > edge:
-        ax.annotate(f"{rate.value:.0%} →", (edge, row), ha="right", va="center", color=colour, fontsize=7)
+        ax.annotate(f"{rate.value:.0%} →", (edge, row), ha="right", va="center", color=style["color"], fontsize=7)
         return
-    ax.plot([rate.low, min(rate.high, edge)], [row, row], color=colour, linewidth=1)
-    ax.plot(
-        [rate.value],
-        [row],
-        label=label,
-        color=colour,
-        linestyle="",
-        marker=MARKERS[number % len(MARKERS)],
-        markersize=4,
-        markeredgecolor=PAPER,
-        markeredgewidth=0.6,
-        clip_on=False,
-    )
+    ax.plot([rate.low, min(rate.high, edge)], [row, row], color=style["color"], linewidth=1)
+    ax.plot([rate.value], [row], clip_on=False, **style)
+
+
+def _point(number: int) -> dict[str, Any]:
+    """How the rates of system `number` are drawn."""
+    return {
+        "color": INK if number == 0 else SERIES[number % len(SERIES)],
+        "linestyle": "",
+        "marker": MARKERS[number % len(MARKERS)],
+        "markersize": 4,
+        "markeredgecolor": PAPER,
+        "markeredgewidth": 0.6,
+    }
 
 
 def _value(rate: Rate | None) -> float:

@@ -28,7 +28,7 @@ def save_model(model: Model, folder: Path, card: str, recipe: dict[str, Any] | N
     """Write the folder, whole or not at all. `recipe` is the resolved recipe of the run."""
     with atomic_folder(folder) as temporary:
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        safetensors.torch.save_file(weights, temporary / WEIGHTS)
+        write_tensors(temporary / WEIGHTS, weights)
         if model.tokenizer is not None:
             model.tokenizer.save(temporary)
         (temporary / CARD).write_text(card, encoding="utf-8")
@@ -58,6 +58,14 @@ def load_model(folder: Path) -> Model:
             raise IsoglossError(f'{folder / WEIGHTS}: "{name}" has shape {tuple(found)}, not {tuple(shape)}.')
     model.load_state_dict(weights)
     return model.eval()
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str] | None = None) -> None:
+    """A safetensors file; what hinders it is an OSError, as with any other file."""
+    try:
+        safetensors.torch.save_file(tensors, path, about)
+    except safetensors.SafetensorError as error:
+        raise OSError(str(error)) from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -42,10 +42,15 @@ class Segment:
 
 @dataclass(frozen=True)
 class Transcript:
-    """What is said in one recording, and in which language."""
+    """What is said in one recording, and in which language.
+
+    probabilities: languages by falling probability; empty where the language was told, no speech
+    was found or the model does not identify languages.
+    """
 
     text: str
     language: str | None
+    probabilities: dict[str, float]
     seconds: float
     segments: tuple[Segment, ...]
 
@@ -56,9 +61,9 @@ class Transcript:
 
 @dataclass(frozen=True)
 class Identification:
-    """Languages by falling probability."""
+    """Languages by falling probability; None and empty where no speech was found."""
 
-    language: str
+    language: str | None
     probabilities: dict[str, float]
 
     def plain(self) -> dict[str, Any]:
@@ -72,6 +77,7 @@ class _Piece:
 
     owner: int
     start: float
+    end: float
     samples: NDArray[np.float32]
 
 
@@ -103,18 +109,16 @@ class Recogniser:
         allowed = self._allowed(language)
         recordings = [as_waveform(item) for item in audio]
         segments: list[list[Segment]] = [[] for _ in recordings]
-        votes = [torch.zeros(len(self.languages)) for _ in recordings]
+        votes = _Votes(len(recordings), self.languages)
         for pieces, states in self._encoded(_speech_pieces(recordings)):
             for piece, found in zip(pieces, self._segments(pieces, states, allowed), strict=True):
                 if found.text:
                     segments[piece.owner].append(found)
             if self.model.language is not None and language is None:
-                scores = self.model.language(states).log_softmax(dim=-1).cpu()
-                for piece, score in zip(pieces, scores, strict=True):
-                    votes[piece.owner] += score * (len(piece.samples) / SAMPLE_RATE)
+                votes.add(pieces, self.model.language(states))
         return [
-            self._transcript(waveform, found, language or self._best(vote))
-            for waveform, found, vote in zip(recordings, segments, votes, strict=True)
+            _transcript(waveform, found, language, probabilities)
+            for waveform, found, probabilities in zip(recordings, segments, votes.counted(), strict=True)
         ]
 
     @torch.inference_mode()
@@ -125,15 +129,10 @@ class Recogniser:
         if self.model.language is None:
             raise IsoglossError("This model does not identify languages; fine-tune it on more than one first.")
         recordings = [as_waveform(item) for item in audio]
-        scores = torch.zeros(len(recordings), len(self.languages))
-        heard = torch.zeros(len(recordings), 1)
+        votes = _Votes(len(recordings), self.languages)
         for pieces, states in self._encoded(_speech_pieces(recordings)):
-            for piece, logits in zip(pieces, self.model.language(states).cpu(), strict=True):
-                scores[piece.owner] += logits.log_softmax(dim=-1) * len(piece.samples)
-                heard[piece.owner] += len(piece.samples)
-        # Pieces of one recording vote by their length; silence between them has no vote.
-        scores /= heard.clamp(min=1)
-        return [self._identification(row) for row in scores.softmax(dim=-1)]
+            votes.add(pieces, self.model.language(states))
+        return [Identification(next(iter(found), None), found) for found in votes.counted()]
 
     @torch.inference_mode()
     def encode(self, audio: Audio | list[Audio], *, layer: int | None = None) -> Any:
@@ -170,11 +169,11 @@ class Recogniser:
             scores = scores.map(lambda values: values.masked_fill(~allowed, -torch.inf))
         found = []
         for piece, hypothesis in zip(pieces, greedy(scores), strict=True):
-            spoken = words(hypothesis, self.model.tokenizer, self.model.frame_seconds, piece.start)
+            spoken = words(hypothesis, self.model.tokenizer, self.model.frame_seconds, piece.start, piece.end)
             found.append(
                 Segment(
                     start=piece.start,
-                    end=piece.start + len(piece.samples) / SAMPLE_RATE,
+                    end=piece.end,
                     text=" ".join(word.text for word in spoken),
                     words=tuple(spoken),
                     confidence=hypothesis.confidence,
@@ -196,22 +195,44 @@ class Recogniser:
         allowed[[0, *alphabets[language]]] = True
         return allowed.to(self.device)
 
-    def _transcript(self, waveform: NDArray[np.float32], found: list[Segment], language: str | None) -> Transcript:
-        ordered = tuple(sorted(found, key=lambda part: part.start))
-        text = " ".join(part.text for part in ordered)
-        return Transcript(text, language, len(waveform) / SAMPLE_RATE, ordered)
-
-    def _best(self, vote: Tensor) -> str | None:
-        return self.languages[int(vote.argmax())] if self.model.language is not None else None
-
-    def _identification(self, probabilities: Tensor) -> Identification:
-        ranked = sorted(zip(self.languages, probabilities.tolist(), strict=True), key=lambda pair: -pair[1])
-        return Identification(ranked[0][0], dict(ranked))
-
 
 def load(folder: str | Path, device: torch.device | str = "cpu") -> Recogniser:
     """A model folder, ready to use; nothing is downloaded and nothing in it is executed."""
     return Recogniser(load_model(Path(folder)), device)
+
+
+class _Votes:
+    """Which language each recording is in: its pieces vote by their length; silence between them has no vote."""
+
+    def __init__(self, recordings: int, languages: tuple[str, ...]):
+        self.languages = languages
+        self.scores = torch.zeros(recordings, len(languages))
+        self.heard = torch.zeros(recordings)
+
+    def add(self, pieces: list[_Piece], logits: Tensor) -> None:
+        """logits: (pieces, languages)."""
+        for piece, score in zip(pieces, logits.log_softmax(dim=-1).cpu(), strict=True):
+            self.scores[piece.owner] += score * len(piece.samples)
+            self.heard[piece.owner] += len(piece.samples)
+
+    def counted(self) -> list[dict[str, float]]:
+        """Languages by falling probability, a dictionary a recording; empty where nothing voted."""
+        shares = (self.scores / self.heard.clamp(min=1)[:, None]).softmax(dim=-1).tolist()
+        ranked = [sorted(zip(self.languages, row, strict=True), key=lambda pair: -pair[1]) for row in shares]
+        return [dict(row) if heard else {} for row, heard in zip(ranked, self.heard.tolist(), strict=True)]
+
+
+def _transcript(
+    waveform: NDArray[np.float32], found: list[Segment], told: str | None, probabilities: dict[str, float]
+) -> Transcript:
+    ordered = tuple(sorted(found, key=lambda part: part.start))
+    return Transcript(
+        text=" ".join(part.text for part in ordered),
+        language=told or next(iter(probabilities), None),
+        probabilities=probabilities,
+        seconds=len(waveform) / SAMPLE_RATE,
+        segments=ordered,
+    )
 
 
 def _speech_pieces(recordings: list[NDArray[np.float32]]) -> list[_Piece]:
@@ -236,8 +257,9 @@ def _even_pieces(recordings: list[NDArray[np.float32]]) -> list[_Piece]:
 
 def _cut(owner: int, waveform: NDArray[np.float32], start: float, end: float) -> _Piece:
     samples = waveform[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)]
+    end = start + len(samples) / SAMPLE_RATE
     # A few samples are no frame; silence after them makes one.
-    return _Piece(owner, start, np.pad(samples, (0, max(0, SHORTEST - len(samples)))))
+    return _Piece(owner, start, end, np.pad(samples, (0, max(0, SHORTEST - len(samples)))))
 
 
 def _batches(pieces: list[_Piece]) -> Iterator[list[_Piece]]:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class Dropout(nn.Module):
-    """Inverted dropout with its probability rounded to 1/256.
+    """Inverted dropout with its probability rounded to 1/256, at most 255/256.
 
     `nn.Dropout` draws one random number an element; on a CPU that costs a small model as much as
     its matrix products. Here one 64-bit draw gives eight bytes, each compared with p·256.
@@ -13,7 +13,7 @@ class Dropout(nn.Module):
 
     def __init__(self, probability: float):
         super().__init__()
-        self.threshold = round(probability * 256)
+        self.threshold = min(255, round(probability * 256))
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape -> the same shape."""

@@ -1,6 +1,7 @@
 """From 10 ms frames to 40 ms frames: the only place that does length arithmetic between them."""
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from isogloss.sequence import Sequence
 
@@ -33,9 +34,11 @@ class Subsampling(nn.Module):
     def forward(self, features: Sequence) -> Sequence:
         """(B, T, F) -> (B, ceil(T/4), D). Padding is zeroed before each convolution."""
         x = features.zero_padding().values[:, None]
-        x = nn.functional.relu(self.first(x))
+        if not x.shape[2]:  # clips too short for a frame: the convolutions want one, be it of padding
+            x = functional.pad(x, (0, 0, 0, 1))
+        x = functional.relu(self.first(x))
         middle = (features.lengths + 1) // 2
         x = Sequence(x.transpose(1, 2), middle).zero_padding().values.transpose(1, 2)
-        x = nn.functional.relu(self.second(x))
+        x = functional.relu(self.second(x))
         x = self.project(x.transpose(1, 2).flatten(2))
         return Sequence(x, (middle + 1) // 2)

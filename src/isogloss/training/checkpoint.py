@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from isogloss.errors import IsoglossError
 from isogloss.files import atomic_folder, read_json, sha256, write_json
-from isogloss.model.folder import read_tensors
+from isogloss.model.folder import read_tensors, write_tensors
 
 STATE = "state.json"
 
@@ -42,7 +41,7 @@ def save_checkpoint(run: Path, step: int, tensors: dict[str, dict[str, Tensor]],
     with atomic_folder(_folder(run, step)) as temporary:
         for name, values in tensors.items():
             if values:
-                safetensors.torch.save_file(_storable(values), temporary / f"{name}.safetensors")
+                write_tensors(temporary / f"{name}.safetensors", _storable(values))
         digests = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
         write_json(temporary / STATE, state | {"step": step, "files": digests})
 
