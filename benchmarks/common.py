@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -224,6 +225,16 @@ def table(title: str, rows: list[dict[str, Any]]) -> None:
 
 def _cell(value: object) -> str:
     return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def peak_gib(device: torch.device) -> float:
+    """The most memory so far, of the process (CPU) or of its tensors (GPU)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would tell the peak of the parent process, which exec does not reset
+        return int(status.read_text(encoding="utf-8").partition("VmHWM:")[2].split()[0]) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 def finish(path: Path | None, figures: dict[str, Any]) -> None:

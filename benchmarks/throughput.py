@@ -13,7 +13,6 @@ a large matrix product in the same precision.
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from common import (
     interleaved,
     measure_limits,
     parser,
+    peak_gib,
     table,
 )
 from torch import nn
@@ -136,16 +136,6 @@ def batch(clips: int, samples: int) -> Batch:
     texts: list[str | None] = [bytes(row).decode() for row in letters.tolist()]
     languages = [LANGUAGES[i % len(LANGUAGES)] for i in range(clips)]
     return Batch([str(i) for i in range(clips)], audio, texts, languages)
-
-
-def peak_gib(device: torch.device) -> float:
-    """The most memory so far, of the process (CPU) or of its tensors (GPU)."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would tell the peak of the parent process, which exec does not reset
-        return int(status.read_text(encoding="utf-8").partition("VmHWM:")[2].split()[0]) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ from isogloss.errors import IsoglossError
 
 if TYPE_CHECKING:
     from isogloss.model.recogniser import load
+    from isogloss.nn.transducer import transducer_loss
 
 __version__ = version("isogloss")
-__all__ = ["IsoglossError", "__version__", "load"]
+__all__ = ["IsoglossError", "__version__", "load", "transducer_loss"]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,4 +24,8 @@ def __getattr__(name: str) -> Any:
         from isogloss.model.recogniser import load
 
         return load
+    if name == "transducer_loss":
+        from isogloss.nn.transducer import transducer_loss
+
+        return transducer_loss
     raise AttributeError(f"module 'isogloss' has no attribute {name!r}")
