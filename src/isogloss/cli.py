@@ -184,6 +184,7 @@ def transcribe(
     audio: AudioArguments,
     model: ModelFolder,
     language: Annotated[str | None, typer.Option(help="what is spoken, if you know it")] = None,
+    decoder: Annotated[Literal["ctc", "transducer"] | None, typer.Option(help="the head that writes")] = None,
     format: Annotated[Literal["text", "json", "tsv", "srt", "vtt"], typer.Option(help="of the result")] = "text",
     out: Annotated[Path | None, typer.Option(help="write one file for each recording here")] = None,
     device: Device = "auto",
@@ -211,7 +212,7 @@ def transcribe(
 
     if not files:
         terminal.write(heading)
-    _each(recordings, lambda waveforms: recogniser.transcribe(waveforms, language=tag), show)
+    _each(recordings, lambda waveforms: recogniser.transcribe(waveforms, language=tag, decoder=decoder), show)
 
 
 @app.command()

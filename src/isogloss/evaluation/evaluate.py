@@ -61,7 +61,7 @@ def evaluate(
     transcribes nor identifies, and where there is no clip left to evaluate.
     """
     recogniser = load(model_folder, device)
-    if recogniser.model.ctc is None and recogniser.model.language is None:
+    if not recogniser.model.decoders and recogniser.model.language is None:
         raise IsoglossError(
             f"{model_folder} was pre-trained on speech alone and predicts nothing yet; fine-tune it first."
         )
@@ -172,7 +172,7 @@ def _waveform(cut: MonoCut) -> NDArray[np.float32] | str:
 def _hear(recogniser: Recogniser, clips: list[Clip], told: bool) -> list[tuple[str | None, dict[str, float]]]:
     """What is said in each clip and in which language, as far as the model has the heads for it."""
     waveforms: list[Audio] = [waveform for _, waveform in clips]
-    if recogniser.model.ctc is None:
+    if not recogniser.model.decoders:
         return [(None, {} if told else found.probabilities) for found in recogniser.identify(waveforms)]
     language = language_of(clips[0][0]) if told and clips else None
     known = language if language in recogniser.languages else None

@@ -1,22 +1,32 @@
 """`Model`: front end, encoder, heads and tokenizer together; what is trained, saved and used.
 
     audio (B, S) ─ frontend ─ (B, T, F) ─ encoder ─ (B, T/4, D) ─┬─ ctc ──────> (B, T/4, V)
+                                                                 ├─ transducer ─> symbol by symbol
                                                                  └─ language ─> (B, languages)
 """
 
+from typing import Literal
+
+import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from isogloss.config import Config
+from isogloss.decoding.greedy import Hypothesis, greedy
+from isogloss.decoding.transducer import greedy_transducer
 from isogloss.encoders.presets import preset
 from isogloss.encoders.speech import SpeechEncoder, SpeechEncoderConfig
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.heads.classifier import Classifier
 from isogloss.heads.ctc import CTCHead
+from isogloss.heads.transducer import TransducerConfig, TransducerHead
 from isogloss.model.frontend import Frontend, FrontendConfig
 from isogloss.nn.subsampling import FACTOR
+from isogloss.sequence import Sequence
 from isogloss.text.normalise import normalise
 from isogloss.text.tokenizers import Tokenizer
+
+Decoder = Literal["ctc", "transducer"]
 
 
 class ModelConfig(Config):
@@ -24,6 +34,7 @@ class ModelConfig(Config):
 
     frontend: FrontendConfig = Field(default_factory=FrontendConfig, description="features and normalisation")
     encoder: SpeechEncoderConfig = Field(default_factory=lambda: preset("tiny"), description="the speech encoder")
+    transducer: TransducerConfig | None = Field(None, description="a transducer beside the CTC head")
     languages: tuple[str, ...] = Field((), description="BCP 47 tags the model tells apart, in class order")
     alphabets: dict[str, tuple[int, ...]] = Field({}, description="symbols in each language's transcripts")
 
@@ -39,12 +50,45 @@ class Model(nn.Module):
         self.encoder = SpeechEncoder(config.encoder, self.frontend.bins)
         width = self.encoder.width
         self.ctc = CTCHead(width, tokenizer.size) if tokenizer else None
+        beside = config.transducer if tokenizer else None
+        self.transducer = TransducerHead(beside, width, tokenizer.size) if beside and tokenizer else None
         self.language = Classifier(width, len(config.languages)) if config.languages else None
 
     @property
     def frame_seconds(self) -> float:
         """Seconds from one encoder frame to the next."""
         return FACTOR * self.frontend.frame_ms / 1000
+
+    @property
+    def decoders(self) -> tuple[Decoder, ...]:
+        """What `decode` can read the states with, the most accurate first; none before fine-tuning."""
+        heads: dict[Decoder, nn.Module | None] = {"transducer": self.transducer, "ctc": self.ctc}
+        return tuple(name for name, head in heads.items() if head is not None)
+
+    def decode(
+        self, states: Sequence, decoder: Decoder | None = None, allowed: Tensor | None = None
+    ) -> list[Hypothesis]:
+        """Encoder states (B, T, D) -> B hypotheses.
+
+        decoder: one of `decoders`, by default the first. allowed: (V,) bool, the symbols that may be
+        written, blank among them.
+        """
+        decoder = self._known(decoder)
+        if decoder == "transducer" and self.transducer is not None:
+            return greedy_transducer(self.transducer, states, allowed)
+        assert self.ctc is not None
+        scores = self.ctc(states)
+        if allowed is not None:
+            scores = scores.map(lambda values: values.masked_fill(~allowed, -torch.inf))
+        return greedy(scores)
+
+    def _known(self, decoder: Decoder | None) -> Decoder:
+        if not self.decoders:
+            raise IsoglossError("This model has no recogniser: it was pre-trained on speech alone; fine-tune it first.")
+        if decoder is not None and decoder not in self.decoders:
+            near = did_you_mean(decoder, self.decoders)
+            raise IsoglossError(f'This model has no decoder "{decoder}".{near} It has: {", ".join(self.decoders)}.')
+        return decoder or self.decoders[0]
 
     def tokens(self, text: str, language: str | None = None) -> list[int]:
         """A transcript as the symbols the heads predict, after normalisation."""

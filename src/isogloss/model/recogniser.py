@@ -15,11 +15,11 @@ from torch import Tensor
 
 from isogloss.audio.reading import SAMPLE_RATE, Audio, as_waveform
 from isogloss.audio.vad import segment
-from isogloss.decoding.greedy import greedy
+from isogloss.decoding.greedy import Hypothesis
 from isogloss.decoding.words import Word, words
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.model.folder import load_model
-from isogloss.model.model import Model
+from isogloss.model.model import Decoder, Model
 from isogloss.sequence import Sequence
 
 LONGEST = 30.0
@@ -98,20 +98,24 @@ class Recogniser:
         return self.model.config.languages
 
     @torch.inference_mode()
-    def transcribe(self, audio: Audio | list[Audio], *, language: str | None = None) -> Any:
+    def transcribe(
+        self, audio: Audio | list[Audio], *, language: str | None = None, decoder: Decoder | None = None
+    ) -> Any:
         """What is said: a `Transcript`, or a list of them.
 
         language: a BCP 47 tag the model knows; only symbols of that language's transcripts are
-        then written, and the language is not guessed.
+        then written, and the language is not guessed. decoder: which head writes, one of
+        `model.decoders`; by default the first.
         """
         if not isinstance(audio, list):
-            return self.transcribe([audio], language=language)[0]
+            return self.transcribe([audio], language=language, decoder=decoder)[0]
         allowed = self._allowed(language)
         recordings = [as_waveform(item) for item in audio]
         segments: list[list[Segment]] = [[] for _ in recordings]
         votes = _Votes(len(recordings), self.languages)
         for pieces, states in self._encoded(_speech_pieces(recordings)):
-            for piece, found in zip(pieces, self._segments(pieces, states, allowed), strict=True):
+            hypotheses = self.model.decode(states, decoder, allowed)
+            for piece, found in zip(pieces, self._segments(pieces, hypotheses), strict=True):
                 if found.text:
                     segments[piece.owner].append(found)
             if self.model.language is not None and language is None:
@@ -161,14 +165,10 @@ class Recogniser:
             encoded = self.model.encoder(features, layers=() if layer is None else (layer,))
             yield pieces, encoded.final if layer is None else encoded.layers[layer]
 
-    def _segments(self, pieces: ListOf[_Piece], states: Sequence, allowed: Tensor | None) -> list[Segment]:
-        if self.model.ctc is None or self.model.tokenizer is None:
-            raise IsoglossError("This model has no recogniser: it was pre-trained on speech alone; fine-tune it first.")
-        scores = self.model.ctc(states)
-        if allowed is not None:
-            scores = scores.map(lambda values: values.masked_fill(~allowed, -torch.inf))
+    def _segments(self, pieces: ListOf[_Piece], hypotheses: list[Hypothesis]) -> list[Segment]:
+        assert self.model.tokenizer is not None
         found = []
-        for piece, hypothesis in zip(pieces, greedy(scores), strict=True):
+        for piece, hypothesis in zip(pieces, hypotheses, strict=True):
             spoken = words(hypothesis, self.model.tokenizer, self.model.frame_seconds, piece.start, piece.end)
             found.append(
                 Segment(

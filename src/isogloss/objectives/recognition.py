@@ -1,13 +1,15 @@
-"""Supervised recognition: CTC, CTC at a middle layer, and language identification, in one pass.
+"""Supervised recognition: CTC, CTC at a middle layer, transducer, and language identification, in one pass.
 
     audio (B, S) ─ front end ─ SpecAugment ─ encoder ─┬─ last layer ── CTC head ──────> L_ctc
                                                       ├─ middle layer ─ same head ────> L_mid
+                                                      ├─ last layer ── transducer ────> L_rnnt
                                                       └─ last layer ── pooled classes ─> L_lid
 
-    L = (1 - w) L_ctc + w L_mid + v L_lid     (intermediate CTC: Lee & Watanabe 2021, arXiv 2102.03216)
+    L = (1 - w) L_ctc + w L_mid + r L_rnnt + v L_lid
+                                              (intermediate CTC: Lee & Watanabe 2021, arXiv 2102.03216)
 
-CTC losses are nats a symbol, averaged over utterances, so that a long utterance weighs like a
-short one; the language loss is nats an utterance.
+The transducer is there if the model has one. These losses are nats a symbol, averaged over utterances,
+so that a long utterance weighs like a short one; the language loss is nats an utterance.
 """
 
 from typing import Literal
@@ -33,6 +35,7 @@ class RecognitionConfig(Config):
     name: Literal["recognition"] = "recognition"
     weight: float = Field(1.0, gt=0, description="weight of this loss in the stage")
     intermediate: float = Field(0.3, ge=0, lt=1, description="w, weight of the CTC loss at the middle layer")
+    transducer: float = Field(1.0, gt=0, description="r, weight of the transducer's loss, where the model has one")
     language: float = Field(0.1, ge=0, description="v, weight of the language loss")
     augment: SpecAugmentConfig | None = Field(None, description="SpecAugment on the features")
 
@@ -59,6 +62,7 @@ class Recognition(Objective):
         self.frontend = model.frontend
         self.encoder = model.encoder
         self.ctc = model.ctc
+        self.transducer = model.transducer
         self.language = model.language if config.language else None
         self.augment = SpecAugment(config.augment) if config.augment else None
         self.middle = (model.encoder.layers + 1) // 2
@@ -84,6 +88,10 @@ class Recognition(Objective):
             middle = per_symbol(ctc_loss(self.ctc(encoded.layers[self.middle]), tokens), tokens)
             total = (1 - self.config.intermediate) * last + self.config.intermediate * middle
             parts["ctc_middle"] = middle
+        if self.transducer is not None:
+            aligned = per_symbol(self.transducer(encoded.final, tokens), tokens)
+            total = total + self.config.transducer * aligned
+            parts["transducer"] = aligned
         if self.language is not None:
             logits = self.language(encoded.final)
             classes = self.classes(batch)

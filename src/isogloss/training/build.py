@@ -29,6 +29,7 @@ def build_model(recipe: Recipe, train: list[MonoCut], paired: list[MonoCut]) -> 
     config = ModelConfig(
         frontend=recipe.model.frontend,
         encoder=recipe.model.encoder,
+        transducer=recipe.model.transducer,
         languages=languages if len(languages) > 1 and _identifies(recipe) else (),
         alphabets=alphabets,
     )

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from isogloss.data.loading import Batch, Loader, language_of
-from isogloss.decoding.greedy import greedy
 from isogloss.metrics.error_rates import error_rates
 from isogloss.model.model import Model
 from isogloss.objectives.base import Kind
@@ -58,13 +57,13 @@ class Development:
 
     def _error_rates(self) -> dict[str, float]:
         """Character error rate by language, and their mean as `cer`."""
-        if self.model.ctc is None or self.model.tokenizer is None:
+        if self.model.tokenizer is None:
             return {}
         pairs: dict[str, list[tuple[str, str]]] = {}
         for batch in self._load("paired"):
             with autocast(self.device, self.precision):
                 states = self.model.encoder(self.model.frontend(batch.audio.to(self.device))).final
-                found = greedy(self.model.ctc(states))
+                found = self.model.decode(states)
             for text, language, hypothesis in zip(batch.texts, batch.languages, found, strict=True):
                 reference = normalise(text or "", language)
                 pairs.setdefault(language, []).append((reference, self.model.tokenizer.decode(hypothesis.tokens)))

@@ -1,0 +1,52 @@
+"""The transducer (RNN-T; Graves 2012, arXiv 1211.3711): hidden states and symbols so far -> the next symbol.
+
+    states (B, T, D) ──────── audio ─┐
+                                     + ─ tanh ─ output ──> logits (B, T, U+1, V), symbol 0 is blank
+    tokens (B, U) ─ predictor ─ text ┘
+"""
+
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from isogloss.config import Config
+from isogloss.nn.predictors import LSTMConfig, PredictorConfig
+from isogloss.nn.transducer import fused_transducer_loss
+from isogloss.sequence import Sequence
+
+
+class TransducerConfig(Config):
+    """Predictor and joiner."""
+
+    predictor: PredictorConfig = Field(default_factory=LSTMConfig, description="reads the symbols so far")
+    joiner: int = Field(320, ge=1, description="width J of the joiner; Maestro has 640")
+
+
+class TransducerHead(nn.Module):
+    """Predictor and joiner over encoder states."""
+
+    def __init__(self, config: TransducerConfig, width: int, vocabulary: int):
+        super().__init__()
+        self.predictor = config.predictor.build(vocabulary)
+        self.audio = nn.Linear(width, config.joiner)
+        self.text = nn.Linear(self.predictor.width, config.joiner, bias=False)
+        self.output = nn.Linear(config.joiner, vocabulary)
+
+    def forward(self, states: Sequence, tokens: Sequence) -> Tensor:
+        """-log P(tokens) of each utterance, in nats: (B, T, D) and (B, U) -> (B,)."""
+        audio = self.audio(states.zero_padding().values)
+        text = self.text(self.predictor(tokens))
+        weight, bias = self.output.weight, self.output.bias
+        lengths = states.lengths, tokens.lengths
+        return fused_transducer_loss(audio, text, weight, bias, tokens.values, *lengths, reduction="none")
+
+    def join(self, audio: Tensor, text: Tensor) -> Tensor:
+        """Projected states (…, J), broadcast against each other -> float32 log-probabilities (…, V)."""
+        return self.output(torch.tanh(audio + text)).float().log_softmax(dim=-1)
+
+    def read(self, symbols: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """One more symbol each, (B,) -> projected predictor states (B, J) and what is remembered."""
+        output, state = self.predictor.step(symbols, state)
+        return self.text(output), state
