@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import random
 import re
 import resource
 import statistics
@@ -48,12 +49,18 @@ class Timing:
     slowest: float
 
 
+REST = 0.2
+"""Seconds before each call: threads of the call before may still be spinning."""
+
+
 def interleaved(rows: dict[str, Work], repetitions: int, device: str = "cpu") -> dict[str, Timing]:
-    """Time every row once a round, so that a change of the machine's load falls on all of them alike."""
+    """Time every row once a round, in random order, so that neighbours and the machine's load fall on all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in rows}
+    shuffled = random.Random(0)
     for turn in range(-1, repetitions):  # the first round warms up
-        for name, work in rows.items():
-            taken = _seconds(work, device)
+        for name in shuffled.sample(list(rows), len(rows)):
+            time.sleep(REST)
+            taken = _seconds(rows[name], device)
             if turn >= 0:
                 seconds[name].append(taken)
     return {name: Timing(statistics.median(s), min(s), max(s)) for name, s in seconds.items()}

@@ -3,8 +3,14 @@
 import numpy as np
 import torch
 
+from isogloss.encoders.conformer import ConformerConfig
 from isogloss.encoders.presets import preset
+from isogloss.encoders.speech import SpeechEncoderConfig
+from isogloss.heads.transducer import TransducerConfig
+from isogloss.model.frontend import FrontendConfig
 from isogloss.model.model import Model, ModelConfig
+from isogloss.nn.masks import ChunkContext
+from isogloss.nn.predictors import LSTMConfig
 from isogloss.sequence import Sequence
 from isogloss.text.tokenizers import CharactersConfig, build_tokenizer
 
@@ -25,6 +31,25 @@ def build(languages: tuple[str, ...] = ("ro", "ru"), seed: int = 0, recognises: 
             model.ctc.output.weight.mul_(4)
             # Around the mean state no symbol is favoured, so that all of them occur.
             model.ctc.output.bias.copy_(-model.ctc.output.weight @ states.mean(dim=(0, 1)))
+    return model
+
+
+def streaming(seed: int = 3) -> Model:
+    """A small model that can stream, with CTC and a transducer, and says something of whatever it hears."""
+    torch.manual_seed(seed)
+    blocks = ConformerConfig(layers=3, width=16, heads=2, kernel=4, causal=True)
+    config = ModelConfig(
+        frontend=FrontendConfig(normalisation="running"),
+        encoder=SpeechEncoderConfig(blocks=blocks, channels=4, context=ChunkContext(size=5, left_chunks=2)),
+        transducer=TransducerConfig(predictor=LSTMConfig(width=8), joiner=12),
+    )
+    model = Model(config, build_tokenizer(CharactersConfig(), ["abc "])).eval()
+    assert model.ctc is not None and model.transducer is not None
+    with torch.no_grad():
+        states = model.encoder(model.frontend(Sequence.from_list([torch.from_numpy(sound(5))]))).final.values
+        for layer in (model.ctc.output, model.transducer.output):
+            layer.weight.mul_(6)
+        model.ctc.output.bias.copy_(-model.ctc.output.weight @ states.mean(dim=(0, 1)))
     return model
 
 

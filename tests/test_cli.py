@@ -25,7 +25,7 @@ import isogloss
 from isogloss import cli, doctor
 from isogloss.data.recipes import all_corpora
 from isogloss.model.folder import save_model
-from small_models import build, sound
+from small_models import build, sound, streaming
 
 VERBS = [
     command.name or command.callback.__name__ for command in cli.app.registered_commands if command.callback
@@ -481,3 +481,42 @@ def test_a_full_disk_is_told() -> None:
         process = start("version", stdout=full)
         _, err = process.communicate(timeout=60)
     assert process.returncode != 0 and "The disk is full" in err and "Traceback" not in err
+
+
+@pytest.fixture(scope="module")
+def streaming_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder that can stream and says something of everything."""
+    folder = tmp_path_factory.mktemp("streaming") / "model"
+    save_model(streaming(), folder, "# A card\n")
+    return folder
+
+
+def pipe(data: bytes, *arguments: str) -> tuple[int, str, str]:
+    command = [sys.executable, "-m", "isogloss", "transcribe", "--stream", *arguments]
+    process = subprocess.run(command, input=data, capture_output=True, check=False)
+    return process.returncode, process.stdout.decode(), process.stderr.decode()
+
+
+def test_transcribe_stream_reads_raw_samples_from_a_pipe(streaming_model: Path) -> None:
+    data = (sound(3) * 32767).astype("<i2").tobytes()
+    code, out, err = pipe(data, "-m", str(streaming_model), "-", "--format", "json")
+    assert code == 0, err
+    words = [json.loads(line) for line in out.splitlines()]
+    assert words and all(0 <= word["start"] < word["end"] <= 3 for word in words)
+    swapped = (sound(3) * 32767).astype(">i2").tobytes()
+    code, plain, _ = pipe(swapped, "-m", str(streaming_model), "-", "--encoding", "s16be")
+    assert code == 0 and plain.split() == [word["text"] for word in words]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["a.wav"], "one source"),
+        (["-", "--format", "srt"], "text, json, tsv"),
+        (["-", "--encoding", "s16"], "Did you mean"),
+        (["-", "--rate", "1"], "1 Hz"),
+    ],
+)
+def test_transcribe_stream_says_what_it_cannot(arguments: list[str], said: str, streaming_model: Path) -> None:
+    code, _, err = pipe(b"", "-m", str(streaming_model), *arguments)
+    assert code == 1 and said in err and "Traceback" not in err

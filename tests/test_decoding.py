@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isogloss.decoding.greedy import Hypothesis, greedy
+from isogloss.decoding.greedy import greedy
+from isogloss.decoding.hypothesis import Hypothesis
 from isogloss.decoding.words import words
 from isogloss.sequence import Sequence
 from isogloss.text.tokenizers import (

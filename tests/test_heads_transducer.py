@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from contracts import Contract, Subject
-from isogloss.decoding.transducer import MOST, greedy_transducer
+from isogloss.decoding.greedy import MOST, GreedyTransducer, decoded
 from isogloss.heads.transducer import TransducerConfig, TransducerHead
 from isogloss.nn.predictors import BEGIN, LSTMConfig, StatelessConfig
 from isogloss.nn.transducer import transducer_loss
@@ -55,7 +55,8 @@ def test_a_predictor_reads_step_by_step_what_it_reads_at_once(config) -> None:
     tokens = Sequence(torch.randint(1, VOCABULARY, (3, 9)), torch.tensor([9, 4, 0]))
     whole = predictor(tokens)
     assert whole.shape == (3, 10, 8)
-    state = tuple(part.double() if part.is_floating_point() else part for part in predictor.start(3, torch.device("cpu")))
+    state = predictor.start(3, torch.device("cpu"))
+    state = tuple(part.double() if part.is_floating_point() else part for part in state)
     symbols = torch.full((3,), BEGIN)
     for u in range(10):
         output, state = predictor.step(symbols, state)
@@ -106,7 +107,7 @@ def test_batched_greedy_decoding_is_the_plain_loop(number: int, lean: float) -> 
     lengths = torch.tensor([40, 1, 17, 0, 33])
     states = Sequence(3 * torch.randn(5, 40, WIDTH), lengths).zero_padding()
     states.values[1:][~states.valid[1:]] = float("nan")
-    found = greedy_transducer(module, states)
+    found = decoded(GreedyTransducer(module, len(states)), states)
     for item, hypothesis in zip(states.unpad(), found, strict=True):
         expected = plain(module, item)
         assert hypothesis.tokens == [symbol for symbol, _ in expected]
@@ -126,6 +127,6 @@ def test_only_allowed_symbols_are_written() -> None:
         parameter.mul_(3)
     allowed = torch.tensor([True, False, True, False, False, True, False])
     states = Sequence.from_list([3 * torch.randn(30, WIDTH)])
-    found = greedy_transducer(module, states, allowed)[0].tokens
+    found = decoded(GreedyTransducer(module, 1, allowed), states)[0].tokens
     assert found == [symbol for symbol, _ in plain(module, states.values[0], allowed)]
     assert found and set(found) <= {2, 5}

@@ -75,18 +75,22 @@ def test_relative_attention_without_a_mask_is_transformer_xl() -> None:
     assert_close(attention(x, None)[0], slow, atol=1e-5, rtol=0)
 
 
-@given(frames=st.integers(1, 40))
-@settings(max_examples=20, deadline=None)
-def test_relative_shift_is_a_gather(frames: int) -> None:
-    scores = torch.randn(2, 3, frames, 2 * frames - 1)
-    position = torch.arange(frames)
-    column = frames - 1 - (position[:, None] - position[None, :])
+@pytest.mark.parametrize("past", [0, 1, 6])
+@pytest.mark.parametrize("frames", [1, 2, 5, 50])
+def test_relative_shift_is_a_gather(frames: int, past: int) -> None:
+    keys = past + frames
+    scores = torch.randn(2, 3, frames, keys + frames - 1)
+    position = torch.arange(keys)
+    column = keys - 1 - (position[past:, None] - position[None, :])
     assert torch.equal(relative_shift(scores), scores.gather(3, column.expand(2, 3, -1, -1)))
 
 
-def test_relative_table_rows_are_offsets() -> None:
-    table = relative_table(FRAMES, WIDTH, torch.device("cpu"))
-    for row, offset in enumerate(range(FRAMES - 1, -FRAMES, -1)):
+@pytest.mark.parametrize("past", [0, 6])
+def test_relative_table_rows_are_offsets(past: int) -> None:
+    keys = past + FRAMES
+    table = relative_table(FRAMES, keys, WIDTH, torch.device("cpu"))
+    assert len(table) == keys + FRAMES - 1
+    for row, offset in enumerate(range(keys - 1, -FRAMES, -1)):
         assert_close(table[row].double(), sinusoid(offset), atol=1e-6, rtol=0)
 
 

@@ -25,7 +25,7 @@ ORDER = [
     *("training", "adaptation", "evaluation", "cli"),
 ]
 GROUND = {"errors", "sequence", "files", "config"}
-COMMAND_LINE = {"cli", "__main__", "demo", "doctor", "output", "recordings", "terminal"}
+COMMAND_LINE = {"cli", "__main__", "demo", "doctor", "live", "output", "recordings", "terminal"}
 SIDE_BY_SIDE = {("text", "audio")}
 LONGEST = 400
 

@@ -187,9 +187,20 @@ def transcribe(
     decoder: Annotated[Literal["ctc", "transducer"] | None, typer.Option(help="the head that writes")] = None,
     format: Annotated[Literal["text", "json", "tsv", "srt", "vtt"], typer.Option(help="of the result")] = "text",
     out: Annotated[Path | None, typer.Option(help="write one file for each recording here")] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="word by word while it is said: - reads raw samples, or microphone")
+    ] = False,
+    encoding: Annotated[str, typer.Option(help="of raw samples: s16le, s16be, f32le, u8 …")] = "s16le",
+    rate: Annotated[int, typer.Option(help="raw samples a second")] = 16000,
+    channels: Annotated[int, typer.Option(help="of raw samples")] = 1,
     device: Device = "auto",
 ) -> None:
     """Write down what is said."""
+    if stream:
+        from isogloss.live import transcribe_live
+
+        transcribe_live(audio, lambda: _load(model, device), language, decoder, format, (encoding, rate, channels))
+        return
     from isogloss import output
     from isogloss.recordings import find_recordings, places
     from isogloss.text.languages import normalise_language

@@ -11,10 +11,11 @@ import math
 import re
 import textwrap
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from isogloss.decoding.words import Word
     from isogloss.model.recogniser import Identification, Segment, Transcript
 
 LINE_CHARACTERS = 42
@@ -96,6 +97,12 @@ WRITERS: dict[str, Callable[[str, Transcript], str]] = {
     "vtt": vtt,
 }
 SUFFIXES = {"text": ".txt", "json": ".json", "tsv": ".tsv", "srt": ".srt", "vtt": ".vtt"}
+WORD_WRITERS: dict[str, Callable[[Word], str]] = {
+    "text": lambda word: f"{plain(word.text)} ",
+    "json": lambda word: _json_line(asdict(word)),
+    "tsv": lambda word: _row((f"{word.start:.3f}", f"{word.end:.3f}", word.text)),
+}
+"""One word of a stream."""
 TSV_HEADING = "audio\tstart\tend\tlanguage\ttext\n"
 IDENTIFICATION_WRITERS: dict[str, Callable[[str, Identification], str]] = {
     "text": identification_text,

@@ -1,44 +1,126 @@
-"""Best-path CTC decoding with times."""
+"""Greedy decoding: the best step at every step, of CTC and of the transducer, at once or as states arrive."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import Protocol
 
+import torch
 from torch import Tensor
 
+from isogloss.decoding.hypothesis import Draft, Hypothesis
 from isogloss.heads.ctc import BLANK
+from isogloss.heads.transducer import TransducerHead
+from isogloss.nn.predictors import BEGIN
 from isogloss.sequence import Sequence
 
+MOST = 10
+"""Symbols one frame may write: more is a loop."""
+AHEAD = 8
+"""Frames looked at together for a transducer's next symbol; most write none."""
 
-@dataclass(frozen=True)
-class Hypothesis:
-    """A decoded token sequence.
 
-    tokens: symbol ids. frames: (first, last + 1) encoder frames of each symbol's run.
-    confidence: mean probability of the best symbol over the frames where it is not blank.
-    """
+class Greedy(Protocol):
+    """Reads the encoder states of a batch, all at once or piece by piece, with the same result."""
 
-    tokens: list[int]
-    frames: list[tuple[int, int]]
-    confidence: float
+    drafts: list[Draft]
+
+    def feed(self, states: Sequence) -> None:
+        """The next states, (B, T, D)."""
 
 
 def greedy(log_probabilities: Sequence) -> list[Hypothesis]:
-    """The most probable symbol of each frame, runs merged, blanks dropped. (B, T, V) -> B hypotheses."""
-    best, symbols = log_probabilities.values.max(dim=-1)
-    best, symbols = best.exp().cpu(), symbols.cpu()
-    lengths = log_probabilities.lengths.tolist()
-    return [_collapse(symbols[i, :n], best[i, :n]) for i, n in enumerate(lengths)]
+    """CTC all at once: (B, T, V) -> B hypotheses."""
+    return decoded(GreedyCTC(lambda scores: scores, len(log_probabilities)), log_probabilities)
 
 
-def _collapse(symbols: Tensor, probability: Tensor) -> Hypothesis:
-    tokens: list[int] = []
-    frames: list[tuple[int, int]] = []
-    previous = BLANK
-    for frame, symbol in enumerate(symbols.tolist()):
-        if symbol == previous and symbol != BLANK:
-            frames[-1] = (frames[-1][0], frame + 1)
-        elif symbol != BLANK:
-            tokens.append(symbol)
-            frames.append((frame, frame + 1))
-        previous = symbol
-    spoken = probability[symbols != BLANK]
-    return Hypothesis(tokens, frames, float(spoken.mean()) if len(spoken) else 0.0)
+def decoded(decoder: Greedy, states: Sequence) -> list[Hypothesis]:
+    """All at once: (B, T, D) -> B hypotheses."""
+    decoder.feed(states)
+    return [draft.hypothesis() for draft in decoder.drafts]
+
+
+class GreedyCTC:
+    """The most probable symbol of each frame, runs merged, blanks dropped.
+
+    head: states -> log-probabilities. allowed: (V,) bool, the symbols that may be written, blank among them.
+    """
+
+    def __init__(self, head: Callable[[Sequence], Sequence], batch: int, allowed: Tensor | None = None):
+        self.head = head
+        self.allowed = allowed
+        self.drafts = [Draft() for _ in range(batch)]
+        self._previous = [BLANK] * batch
+        self._frames = 0
+
+    def feed(self, states: Sequence) -> None:
+        scores = self.head(states).values
+        if self.allowed is not None:
+            scores = scores.masked_fill(~self.allowed, -torch.inf)
+        best, symbols = scores.max(dim=-1)
+        found = zip(symbols.tolist(), best.exp().tolist(), states.lengths.tolist(), strict=True)
+        for row, (said, probabilities, length) in enumerate(found):
+            self._collapse(row, said[:length], probabilities[:length])
+        self._frames += states.values.shape[1]
+
+    def _collapse(self, row: int, symbols: list[int], probabilities: list[float]) -> None:
+        draft, previous = self.drafts[row], self._previous[row]
+        for frame, (symbol, probability) in enumerate(zip(symbols, probabilities, strict=True), self._frames):
+            if symbol != BLANK and symbol == previous:
+                draft.hold(frame, probability)
+            elif symbol != BLANK:
+                draft.write(symbol, frame, probability)
+            previous = symbol
+        self._previous[row] = previous
+
+
+class GreedyTransducer:
+    """The best arc of each node.
+
+    Loops over symbols and not over frames (label-looping; Xu et al. 2024, arXiv 2406.06220): the state
+    of the predictor changes with a symbol only, so that each utterance is searched some frames ahead
+    for its next one. allowed: (V,) bool, the symbols that may be written, blank among them.
+    """
+
+    def __init__(self, head: TransducerHead, batch: int, allowed: Tensor | None = None):
+        self.head = head
+        self.allowed = allowed
+        self.drafts = [Draft() for _ in range(batch)]
+        device = head.output.weight.device
+        begin = torch.full((batch,), BEGIN, device=device)
+        self._text, self._state = head.read(begin, head.predictor.start(batch, device))
+        self._frames = 0
+
+    def feed(self, states: Sequence) -> None:
+        audio = self.head.audio(states.zero_padding().values)
+        lengths = states.lengths
+        time = torch.zeros_like(lengths)
+        here = torch.zeros_like(lengths)  # symbols written at this frame
+        while len(rows := (time < lengths).nonzero()[:, 0]):
+            symbols, scores, writes = self._ahead(audio, rows, time[rows], lengths[rows])
+            writes[:, 0] &= here[rows] < MOST
+            found, first = writes.any(dim=1), writes.int().argmax(dim=1)
+            # Nothing found: look on behind the frames that were looked at. Found: stay at that frame.
+            time[rows] += torch.where(found, first, AHEAD)
+            here[rows] = torch.where(found & (first == 0), here[rows], 0) + found
+            rows, first = rows[found], first[found, None]
+            self._write(rows, time[rows], symbols[found].gather(1, first)[:, 0], scores[found].gather(1, first)[:, 0])
+        self._frames += states.values.shape[1]
+
+    def _ahead(self, audio: Tensor, rows: Tensor, time: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The best symbols of the next frames of these utterances, their scores, and where they are to be written."""
+        frames = time[:, None] + torch.arange(AHEAD, device=time.device)
+        inside = frames < lengths[:, None]
+        scores = self.head.join(audio[rows[:, None], frames.clamp(max=audio.shape[1] - 1)], self._text[rows, None])
+        if self.allowed is not None:
+            scores = scores.masked_fill(~self.allowed, -torch.inf)
+        best, symbols = scores.max(dim=-1)
+        return symbols, best, (symbols != BLANK) & inside
+
+    def _write(self, rows: Tensor, frames: Tensor, symbols: Tensor, scores: Tensor) -> None:
+        if not len(rows):
+            return
+        found = zip(rows.tolist(), symbols.tolist(), frames.tolist(), scores.exp().tolist(), strict=True)
+        for row, symbol, frame, probability in found:
+            self.drafts[row].write(symbol, self._frames + frame, probability)
+        text, state = self.head.read(symbols, tuple(part[rows] for part in self._state))
+        self._text = self._text.index_copy(0, rows, text)
+        self._state = tuple(old.index_copy(0, rows, new) for old, new in zip(self._state, state, strict=True))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from math import inf
 
-from isogloss.decoding.greedy import Hypothesis
+from isogloss.decoding.hypothesis import Hypothesis
 from isogloss.text.tokenizers import Tokenizer
 
 
@@ -25,9 +25,23 @@ def words(
     """The words of a hypothesis, each from the first frame of its first symbol to the last of its last.
 
     start, end: of the decoded audio in the recording, in seconds; the last frame may hold some padding,
-    so no word ends after it. Works for any tokenizer: a token ends where the text decoded up to it ends.
+    so no word ends after it.
     """
-    tokens = hypothesis.tokens
+    return [
+        Word(
+            text,
+            start + hypothesis.frames[first][0] * frame_seconds,
+            min(end, start + hypothesis.frames[last][1] * frame_seconds),
+        )
+        for text, first, last in spelled(hypothesis.tokens, tokenizer)
+    ]
+
+
+def spelled(tokens: list[int], tokenizer: Tokenizer) -> list[tuple[str, int, int]]:
+    """The words that tokens spell, and the places of each one's first and last token.
+
+    Works for any tokenizer: a token ends where the text decoded up to it ends.
+    """
     ends = [len(tokenizer.decode(tokens[: position + 1])) for position in range(len(tokens))]
     # Part of a character may decode to more signs of replacement than the whole has characters.
     ends = list(accumulate(reversed(ends), min))[::-1]
@@ -36,6 +50,5 @@ def words(
         first = bisect_right(ends, match.start())
         # The text may reach its end with the first byte of its last character: take them all.
         last = bisect_right(ends, ends[bisect_left(ends, match.end())]) - 1
-        begins, ends_at = hypothesis.frames[first][0], hypothesis.frames[last][1]
-        found.append(Word(match.group(), start + begins * frame_seconds, min(end, start + ends_at * frame_seconds)))
+        found.append((match.group(), first, last))
     return found

@@ -16,6 +16,7 @@ from isogloss.nn.attention import Position, SelfAttention
 from isogloss.nn.convolution import ConvolutionModule, ConvolutionNorm
 from isogloss.nn.dropout import Dropout
 from isogloss.nn.feedforward import FeedForward
+from isogloss.nn.past import Past
 
 
 class ConformerConfig(Config):
@@ -28,6 +29,7 @@ class ConformerConfig(Config):
     kernel: int = Field(15, ge=1, description="frames K under the depthwise convolution")
     position: Position = Field("rotary", description="relative = the paper's; rotary is faster")
     norm: ConvolutionNorm = Field("layer", description="norm inside the convolution module")
+    causal: bool = Field(False, description="the convolution sees no later frame, as streaming needs")
     dropout: float = Field(0.1, ge=0, lt=1, description="after every branch")
 
     def block(self) -> "ConformerBlock":
@@ -44,14 +46,17 @@ class ConformerBlock(nn.Module):
         self.feed_in = FeedForward(width, dropout)
         self.norm_attention = nn.LayerNorm(width)
         self.attention = SelfAttention(width, config.heads, config.position)
-        self.convolution = ConvolutionModule(width, config.kernel, config.norm, dropout)
+        self.convolution = ConvolutionModule(width, config.kernel, config.norm, dropout, config.causal)
         self.feed_out = FeedForward(width, dropout)
         self.norm = nn.LayerNorm(width)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, valid: Tensor, mask: Tensor | None) -> Tensor:
-        """x: (B, T, D), valid: (B, T) bool, mask: (B, 1, T, T) bool or None -> (B, T, D)."""
+    def forward(self, x: Tensor, valid: Tensor, mask: Tensor | None, past: Past | None = None) -> Tensor:
+        """x: (B, T, D), valid: (B, T) bool, mask: (B, 1, T, P+T) bool or None -> (B, T, D).
+
+        past: what the block remembers of P frames before, if audio is encoded as it arrives.
+        """
         x = x + 0.5 * self.feed_in(x)
-        x = x + self.dropout(self.attention(self.norm_attention(x), mask))
-        x = x + self.convolution(x, valid)
+        x = x + self.dropout(self.attention(self.norm_attention(x), mask, past))
+        x = x + self.convolution(x, valid, past)
         return self.norm(x + 0.5 * self.feed_out(x))

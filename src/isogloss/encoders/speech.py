@@ -9,8 +9,10 @@ from torch import nn
 from isogloss.config import Config
 from isogloss.encoders.conformer import ConformerConfig
 from isogloss.encoders.stack import BlocksConfig, Encoded, Stack
+from isogloss.errors import IsoglossError
 from isogloss.nn.dropout import Dropout
-from isogloss.nn.masks import Context, FullContext
+from isogloss.nn.masks import ChunkContext, Context, FullContext, LocalContext
+from isogloss.nn.past import EncoderPast, Past
 from isogloss.nn.subsampling import Subsampling
 from isogloss.sequence import Sequence
 
@@ -29,6 +31,7 @@ class SpeechEncoder(nn.Module):
 
     def __init__(self, config: SpeechEncoderConfig, bins: int):
         super().__init__()
+        self.blocks = config.blocks
         self.width = config.blocks.width
         self.layers = config.blocks.layers
         self.context: Context = config.context
@@ -36,7 +39,34 @@ class SpeechEncoder(nn.Module):
         self.dropout = Dropout(config.blocks.dropout)
         self.stack = Stack(config.blocks, config.recompute)
 
-    def forward(self, features: Sequence, layers: tuple[int, ...] = ()) -> Encoded:
-        """(B, T, F) -> (B, ceil(T/4), D), with the hidden states of `layers` (0 … number of blocks)."""
-        states = self.subsampling(features).map(self.dropout)
-        return self.stack(states, self.context, layers)
+    def forward(self, features: Sequence, layers: tuple[int, ...] = (), past: EncoderPast | None = None) -> Encoded:
+        """(B, T, F) -> (B, ceil(T/4), D), with the hidden states of `layers` (0 … number of blocks).
+
+        past: from `begin`, where features arrive in pieces; each piece but the last is of 4 · `chunk`
+        frames or a multiple of it, and the states are those of the whole.
+        """
+        states = self.subsampling(features, past.subsampling if past else None).map(self.dropout)
+        return self.stack(states, self.context, layers, past.blocks if past else None)
+
+    @property
+    def chunk(self) -> int:
+        """Encoder frames that must be there before the first of them is known."""
+        return self.context.size if isinstance(self.context, ChunkContext) else 1
+
+    def begin(self) -> EncoderPast:
+        """What is remembered before the first frame; raises IsoglossError for an encoder that looks ahead."""
+        context = self.context
+        if isinstance(context, ChunkContext):
+            keep = context.left_chunks * context.size
+        elif isinstance(context, LocalContext) and context.right == 0:
+            keep = context.left
+        else:
+            raise IsoglossError(
+                f'This encoder cannot stream: its attention context is "{context.kind}", which looks ahead without '
+                "bound; train with encoder.context={kind: chunk, size: 16, left_chunks: 8}."
+            )
+        if isinstance(self.blocks, ConformerConfig) and not self.blocks.causal:
+            raise IsoglossError(
+                "This encoder cannot stream: its convolutions look ahead; train with encoder.blocks.causal=true."
+            )
+        return EncoderPast([Past(keep) for _ in range(self.layers)])

@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from isogloss.encoders.conformer import ConformerConfig
 from isogloss.encoders.transformer import TransformerConfig
 from isogloss.nn.masks import Context, attention_mask
+from isogloss.nn.past import Past
 from isogloss.sequence import Sequence
 
 BlocksConfig = Annotated[ConformerConfig | TransformerConfig, Field(discriminator="kind")]
@@ -37,23 +38,25 @@ class Stack(nn.Module):
         self.norm = nn.Identity() if isinstance(config, ConformerConfig) else nn.LayerNorm(config.width)
         self.recompute = recompute
 
-    def forward(self, states: Sequence, context: Context, layers: tuple[int, ...] = ()) -> Encoded:
+    def forward(
+        self, states: Sequence, context: Context, layers: tuple[int, ...] = (), past: list[Past] | None = None
+    ) -> Encoded:
         """(B, T, D) -> (B, T, D); `layers` names the hidden states to return as well.
 
-        With `recompute`, activations inside blocks are computed again in the backward pass
-        instead of being kept: memory for time.
+        past: of each block, where the states go on from earlier ones. With `recompute`, activations
+        inside blocks are computed again in the backward pass instead of being kept: memory for time.
         """
         valid = states.valid
-        mask = attention_mask(valid, context)
+        mask = attention_mask(valid, context, past[0].frames if past else 0)
         x = states.zero_padding().values
         kept: dict[int, Sequence] = {0: states.with_values(x)} if 0 in layers else {}
         for number, block in enumerate(self.blocks, start=1):
-            x = self._run(block, x, valid, mask)
+            x = self._run(block, x, valid, mask, past[number - 1] if past else None)
             if number in layers:
                 kept[number] = states.with_values(x)
         return Encoded(states.with_values(self.norm(x)), kept)
 
-    def _run(self, block: nn.Module, x: Tensor, valid: Tensor, mask: Tensor | None) -> Tensor:
-        if self.recompute and self.training:
+    def _run(self, block: nn.Module, x: Tensor, valid: Tensor, mask: Tensor | None, past: Past | None) -> Tensor:
+        if self.recompute and self.training and past is None:
             return checkpoint(block, x, valid, mask, use_reentrant=False)
-        return block(x, valid, mask)
+        return block(x, valid, mask, past)

@@ -12,6 +12,7 @@ from isogloss.config import Config
 from isogloss.nn.attention import Position, SelfAttention
 from isogloss.nn.dropout import Dropout
 from isogloss.nn.feedforward import FeedForward
+from isogloss.nn.past import Past
 
 
 class TransformerConfig(Config):
@@ -39,7 +40,10 @@ class TransformerBlock(nn.Module):
         self.feed = FeedForward(config.width, config.dropout, nn.GELU)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, x: Tensor, valid: Tensor, mask: Tensor | None) -> Tensor:
-        """x: (B, T, D), mask: (B, 1, T, T) bool or None -> (B, T, D). `valid` is not needed."""
-        x = x + self.dropout(self.attention(self.norm_attention(x), mask))
+    def forward(self, x: Tensor, valid: Tensor, mask: Tensor | None, past: Past | None = None) -> Tensor:
+        """x: (B, T, D), mask: (B, 1, T, P+T) bool or None -> (B, T, D). `valid` is not needed.
+
+        past: what the block remembers of P frames before, if audio is encoded as it arrives.
+        """
+        x = x + self.dropout(self.attention(self.norm_attention(x), mask, past))
         return x + self.feed(x)

@@ -7,13 +7,12 @@
 
 from typing import Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from isogloss.config import Config
-from isogloss.decoding.greedy import Hypothesis, greedy
-from isogloss.decoding.transducer import greedy_transducer
+from isogloss.decoding.greedy import Greedy, GreedyCTC, GreedyTransducer, decoded
+from isogloss.decoding.hypothesis import Hypothesis
 from isogloss.encoders.presets import preset
 from isogloss.encoders.speech import SpeechEncoder, SpeechEncoderConfig
 from isogloss.errors import IsoglossError, did_you_mean
@@ -73,22 +72,19 @@ class Model(nn.Module):
         decoder: one of `decoders`, by default the first. allowed: (V,) bool, the symbols that may be
         written, blank among them.
         """
-        decoder = self._known(decoder)
-        if decoder == "transducer" and self.transducer is not None:
-            return greedy_transducer(self.transducer, states, allowed)
-        assert self.ctc is not None
-        scores = self.ctc(states)
-        if allowed is not None:
-            scores = scores.map(lambda values: values.masked_fill(~allowed, -torch.inf))
-        return greedy(scores)
+        return decoded(self.reader(len(states), decoder, allowed), states)
 
-    def _known(self, decoder: Decoder | None) -> Decoder:
+    def reader(self, batch: int, decoder: Decoder | None = None, allowed: Tensor | None = None) -> Greedy:
+        """What reads the states of a batch, all at once or as they arrive; arguments as for `decode`."""
         if not self.decoders:
             raise IsoglossError("This model has no recogniser: it was pre-trained on speech alone; fine-tune it first.")
         if decoder is not None and decoder not in self.decoders:
             near = did_you_mean(decoder, self.decoders)
             raise IsoglossError(f'This model has no decoder "{decoder}".{near} It has: {", ".join(self.decoders)}.')
-        return decoder or self.decoders[0]
+        if (decoder or self.decoders[0]) == "transducer" and self.transducer is not None:
+            return GreedyTransducer(self.transducer, batch, allowed)
+        assert self.ctc is not None
+        return GreedyCTC(self.ctc, batch, allowed)
 
     def tokens(self, text: str, language: str | None = None) -> list[int]:
         """A transcript as the symbols the heads predict, after normalisation."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as ListOf
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,11 +15,12 @@ from torch import Tensor
 
 from isogloss.audio.reading import SAMPLE_RATE, Audio, as_waveform
 from isogloss.audio.vad import segment
-from isogloss.decoding.greedy import Hypothesis
+from isogloss.decoding.hypothesis import Hypothesis
 from isogloss.decoding.words import Word, words
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.model.folder import load_model
 from isogloss.model.model import Decoder, Model
+from isogloss.model.streaming import WordStream
 from isogloss.sequence import Sequence
 
 LONGEST = 30.0
@@ -124,6 +125,24 @@ class Recogniser:
             _transcript(waveform, found, language, probabilities)
             for waveform, found, probabilities in zip(recordings, segments, votes.counted(), strict=True)
         ]
+
+    def listen(
+        self,
+        pieces: Iterable[NDArray[np.float32]],
+        *,
+        language: str | None = None,
+        decoder: Decoder | None = None,
+    ) -> Iterator[Word]:
+        """Each word of one recording as soon as the next has begun, while the recording arrives.
+
+        pieces: samples at 16 kHz, (S,) each. The words are those of `transcribe` on the whole, as far
+        as that does not cut it at pauses; see `WordStream`. Raises IsoglossError for a model that
+        needs what has not arrived yet.
+        """
+        stream = WordStream(self.model, decoder, self._allowed(language))
+        for samples in pieces:
+            yield from stream.feed(torch.from_numpy(samples).to(self.device))
+        yield from stream.finish()
 
     @torch.inference_mode()
     def identify(self, audio: Audio | list[Audio]) -> Any:

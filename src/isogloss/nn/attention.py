@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from isogloss.nn.past import Past
 from isogloss.nn.position import relative_shift, relative_table, rotary_table, rotate
 
 Position = Literal["rotary", "relative", "none"]
@@ -33,24 +34,30 @@ class SelfAttention(nn.Module):
             self.content_bias = nn.Parameter(torch.zeros(heads, 1, width // heads))
             self.position_bias = nn.Parameter(torch.zeros(heads, 1, width // heads))
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """x: (B, T, D); mask: (B, 1, T, T) bool, True = may attend, or None. Returns (B, T, D)."""
+    def forward(self, x: Tensor, mask: Tensor | None, past: Past | None = None) -> Tensor:
+        """x: (B, T, D); mask: (B, 1, T, P+T) bool, True = may attend, or None. Returns (B, T, D).
+
+        past: the P frames before x, which x may attend to as well; P = 0 without it.
+        """
         batch, frames, width = x.shape
         qkv = self.qkv(x).view(batch, frames, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, T, D/H)
+        if past is not None:
+            key, value = past.attend(key, value)
         if self.position == "rotary":
-            table = rotary_table(frames, width // self.heads, x.device)
-            query, key = rotate(query, table), rotate(key, table)
+            # Only differences of positions matter: they are counted from the oldest frame remembered.
+            table = rotary_table(key.shape[2], width // self.heads, x.device)
+            query, key = rotate(query, (table[0][-frames:], table[1][-frames:])), rotate(key, table)
         elif self.position == "relative":
-            mask = self._relative_bias(query, mask)
+            mask = self._relative_bias(query, key.shape[2], mask)
             query = query + self.content_bias.to(query.dtype)
         mixed = scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return self.out(mixed.transpose(1, 2).reshape(batch, frames, width))
 
-    def _relative_bias(self, query: Tensor, mask: Tensor | None) -> Tensor:
-        """The position term of the score as a float mask (B, H, T, T), -inf where `mask` forbids."""
+    def _relative_bias(self, query: Tensor, keys_seen: int, mask: Tensor | None) -> Tensor:
+        """The position term of the score as a float mask (B, H, T, P+T), -inf where `mask` forbids."""
         _, _, frames, head_width = query.shape
-        table = relative_table(frames, self.heads * head_width, query.device)
+        table = relative_table(frames, keys_seen, self.heads * head_width, query.device)
         keys = self.relative(table.to(self.relative.weight.dtype))
         keys = keys.view(-1, self.heads, head_width).permute(1, 2, 0)
         scores = (query + self.position_bias.to(query.dtype)) @ keys.to(query.dtype)

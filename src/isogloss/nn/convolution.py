@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from isogloss.nn.dropout import Dropout
+from isogloss.nn.past import Past
 
 ConvolutionNorm = Literal["layer", "group"]
 
@@ -14,11 +15,13 @@ ConvolutionNorm = Literal["layer", "group"]
 class ConvolutionModule(nn.Module):
     """LN → pointwise D→2D → GLU → depthwise (kernel K) → norm → Swish → pointwise (arXiv 2005.08100 §2.2).
 
+    A causal one sees the K-1 frames before each and none after.
+
     The norm is over channels of one frame ("layer") or over groups of channels of one frame
     ("group"), never BatchNorm or statistics over time: those mix padding, speech and text.
     """
 
-    def __init__(self, width: int, kernel: int, norm: ConvolutionNorm, dropout: float):
+    def __init__(self, width: int, kernel: int, norm: ConvolutionNorm, dropout: float, causal: bool = False):
         super().__init__()
         self.norm_in = nn.LayerNorm(width)
         self.expand = nn.Linear(width, 2 * width)
@@ -26,13 +29,19 @@ class ConvolutionModule(nn.Module):
         self.norm = nn.LayerNorm(width) if norm == "layer" else FrameGroupNorm(width)
         self.project = nn.Linear(width, width)
         self.dropout = Dropout(dropout)
-        self.padding = ((kernel - 1) // 2, kernel // 2)
+        self.before, self.after = (kernel - 1, 0) if causal else ((kernel - 1) // 2, kernel // 2)
 
-    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        """x: (B, T, D), valid: (B, T) bool -> (B, T, D)."""
+    def forward(self, x: Tensor, valid: Tensor, past: Past | None = None) -> Tensor:
+        """x: (B, T, D), valid: (B, T) bool -> (B, T, D). past: what came before, if the convolution is causal."""
         x = functional.glu(self.expand(self.norm_in(x)), dim=-1)
         x = x.masked_fill(~valid[..., None], 0.0)
-        x = self.depthwise(functional.pad(x.transpose(1, 2), self.padding)).transpose(1, 2)
+        if past is None or past.gated is None:
+            x = functional.pad(x, (0, 0, self.before, self.after))
+        else:
+            x = torch.cat([past.gated, x], dim=1)
+        if past is not None:
+            past.gated = x[:, x.shape[1] - self.before :]
+        x = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
         return self.dropout(self.project(functional.silu(self.norm(x))))
 
 

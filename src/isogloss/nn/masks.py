@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional
 
 from isogloss.config import Config
 
@@ -40,29 +41,30 @@ class ChunkContext(Config):
 Context = Annotated[FullContext | LocalContext | ChunkContext, Field(discriminator="kind")]
 
 
-def attention_mask(valid: Tensor, context: Context) -> Tensor | None:
+def attention_mask(valid: Tensor, context: Context, past: int = 0) -> Tensor | None:
     """Who may look at whom, for `scaled_dot_product_attention`.
 
-    valid: (B, T) bool. Returns (B, 1, T, T) bool (queries × keys), True = may attend; or None when
-    nothing is to be masked. Every position may attend to itself, so that no row of the softmax is
-    empty: rows of padding stay finite and are zeroed by whoever mixes time next.
+    valid: (B, T) bool. past: frames remembered from before, all valid; with chunks whole ones. Returns
+    (B, 1, T, past + T) bool (queries × keys), True = may attend; or None when nothing is to be masked.
+    Every position may attend to itself, so that no row of the softmax is empty: rows of padding stay
+    finite and are zeroed by whoever mixes time next.
     """
-    allowed = _policy(valid.shape[1], context, valid.device)
+    allowed = _policy(valid.shape[1], past, context, valid.device)
     if bool(valid.all()):
         return None if allowed is None else allowed[None, None]
-    keys = valid[:, None, None, :]
-    mask = keys if allowed is None else keys & allowed
-    return mask | torch.eye(valid.shape[1], dtype=torch.bool, device=valid.device)
+    itself = torch.eye(valid.shape[1], dtype=torch.bool, device=valid.device)
+    keys, itself = functional.pad(valid, (past, 0), value=True), functional.pad(itself, (past, 0))
+    mask = keys[:, None, None, :]
+    return (mask if allowed is None else mask & allowed) | itself
 
 
-def _policy(frames: int, context: Context, device: torch.device) -> Tensor | None:
-    """(T, T) bool of the policy alone, None for full context."""
-    position = torch.arange(frames, device=device)
+def _policy(frames: int, past: int, context: Context, device: torch.device) -> Tensor | None:
+    """(T, past + T) bool of the policy alone, None for full context."""
+    key = torch.arange(past + frames, device=device)
+    query = key[past:, None]
     if isinstance(context, LocalContext):
-        offset = position[None, :] - position[:, None]
-        return (offset >= -context.left) & (offset <= context.right)
+        return (key - query >= -context.left) & (key - query <= context.right)
     if isinstance(context, ChunkContext):
-        chunk = position // context.size
-        behind = chunk[:, None] - chunk[None, :]
+        behind = query // context.size - key // context.size
         return (behind >= 0) & (behind <= context.left_chunks)
     return None

@@ -21,20 +21,20 @@ def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     return x * cosine + torch.cat([-second, first], dim=-1) * sine
 
 
-def relative_table(frames: int, width: int, device: torch.device) -> Tensor:
-    """Sinusoids R of Transformer-XL for the offsets i - j = T-1 … -(T-1): (2T-1, width)."""
-    offset = torch.arange(frames - 1, -frames, -1.0, device=device)
+def relative_table(frames: int, keys: int, width: int, device: torch.device) -> Tensor:
+    """Sinusoids R of Transformer-XL for the offsets i - j of the last T of N keys: N-1 … -(T-1), (N+T-1, width)."""
+    offset = torch.arange(keys - 1, -frames, -1.0, device=device)
     frequency = torch.exp(torch.arange(0, width, 2, device=device) * (-math.log(10000.0) / width))
     angle = offset[:, None] * frequency
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
 
 
 def relative_shift(scores: Tensor) -> Tensor:
-    """Row i, column offset -> row i, column key. (B, H, T, 2T-1) -> (B, H, T, T).
+    """Row i, column offset -> row i, column key. (B, H, T, N+T-1) -> (B, H, T, N).
 
-    Column c of row i holds offset T-1-c; key j needs offset i - j, hence column T-1-i+j: the
-    rows slide by one each, which padding one column and refolding does without a gather.
+    Row r is query i = N-T+r, and its column c holds offset N-1-c; key j needs offset i - j, hence column
+    T-1-r+j: the rows slide by one each, which padding one column and refolding does without a gather.
     """
     batch, heads, frames, width = scores.shape
     padded = torch.nn.functional.pad(scores, (1, 0)).view(batch, heads, width + 1, frames)
-    return padded[:, :, 1:].reshape(batch, heads, frames, width)[..., :frames]
+    return padded[:, :, 1:].reshape(batch, heads, frames, width)[..., : width - frames + 1]

@@ -1,0 +1,108 @@
+"""Audio as it arrives: encoder states, symbols and words, equal to those of the whole recording.
+
+    samples ─ buffer ─ a chunk's worth ─ front end ─ encoder with its past ─ decoder with its past ─> words
+"""
+
+import torch
+from torch import Tensor
+
+from isogloss.audio.normalise import UtteranceNormaliser
+from isogloss.audio.reading import SAMPLE_RATE
+from isogloss.decoding.words import Word, spelled, words
+from isogloss.errors import IsoglossError
+from isogloss.model.model import Decoder, Model
+from isogloss.nn.subsampling import FACTOR
+from isogloss.sequence import Sequence
+
+TOGETHER = 200
+"""Encoder frames encoded at once where more has arrived: 8 s."""
+
+
+class SpeechStream:
+    """Encoder states of recordings that arrive side by side, as many samples of each at a time.
+
+    The states are those the encoder gives to the whole recordings, to rounding, also for gradients.
+    Raises IsoglossError for a model that needs what has not arrived yet.
+    """
+
+    def __init__(self, model: Model, batch: int = 1):
+        if isinstance(model.frontend.normaliser, UtteranceNormaliser):
+            raise IsoglossError(
+                "This model cannot stream: it normalises features by the whole utterance; "
+                "train with model.frontend.normalisation=running."
+            )
+        self.model = model
+        self.past = model.encoder.begin()
+        config = model.frontend.config.features
+        self.step = FACTOR * model.encoder.chunk * config.shift
+        self.need = self.step - config.shift + config.window
+        self.most = max(1, TOGETHER // model.encoder.chunk)
+        self.samples = torch.zeros(batch, 0, device=next(model.parameters()).device)
+
+    @property
+    def latency(self) -> float:
+        """Seconds from a sound to the states that have heard it, at most, without the time of computing."""
+        return self.need / SAMPLE_RATE
+
+    def feed(self, samples: Tensor) -> Tensor:
+        """(B, S) at 16 kHz -> the states that are known by now, (B, t, D); t may be 0."""
+        waiting = torch.cat([self.samples, samples], dim=1)
+        states = [samples.new_zeros(len(samples), 0, self.model.encoder.width)]
+        while (ready := (waiting.shape[1] - self.need) // self.step + 1) > 0:
+            count = min(ready, self.most)
+            states.append(self._encoded(waiting[:, : self.need + (count - 1) * self.step]))
+            waiting = waiting[:, count * self.step :]
+        self.samples = waiting
+        return torch.cat(states, dim=1)
+
+    def finish(self) -> Tensor:
+        """The states of what is left, (B, t, D)."""
+        return self._encoded(self.samples)
+
+    def _encoded(self, samples: Tensor) -> Tensor:
+        lengths = torch.full((len(samples),), samples.shape[1], device=samples.device)
+        features = self.model.frontend(Sequence(samples, lengths))
+        encoded = self.model.encoder(features, past=self.past).final
+        return encoded.values[:, : int(encoded.lengths[0])]
+
+
+class WordStream:
+    """The words of one recording as it arrives, by greedy decoding; the same words as of the whole.
+
+    decoder, allowed: as for `Model.decode`.
+    """
+
+    def __init__(self, model: Model, decoder: Decoder | None = None, allowed: Tensor | None = None):
+        self.model = model
+        self.stream = SpeechStream(model)
+        self.reader = model.reader(1, decoder, allowed)
+        self.draft = self.reader.drafts[0]
+        self.seconds = 0.0
+
+    @torch.inference_mode()
+    def feed(self, samples: Tensor) -> list[Word]:
+        """(S,) at 16 kHz -> the words that are complete by now and were not before."""
+        self.seconds += len(samples) / SAMPLE_RATE
+        return self._read(self.stream.feed(samples[None]), last=False)
+
+    @torch.inference_mode()
+    def finish(self) -> list[Word]:
+        """The words left when the audio ends."""
+        return self._read(self.stream.finish(), last=True)
+
+    @property
+    def unfinished(self) -> str:
+        """What is written of the word being said."""
+        assert self.model.tokenizer is not None
+        return self.model.tokenizer.decode(self.draft.tokens).strip()
+
+    def _read(self, states: Tensor, last: bool) -> list[Word]:
+        tokenizer = self.model.tokenizer
+        assert tokenizer is not None
+        self.reader.feed(Sequence(states, torch.full((1,), states.shape[1], device=states.device)))
+        spoken = words(self.draft.hypothesis(), tokenizer, self.model.frame_seconds, end=self.seconds)
+        places = [first for _, first, _ in spelled(self.draft.tokens, tokenizer)]
+        # A word is complete when the next one has begun: symbols may still be added to it.
+        complete = len(spoken) if last else max(0, len(spoken) - 1)
+        self.draft.drop(places[complete] if complete < len(places) else len(self.draft.tokens) * last)
+        return spoken[:complete]
