@@ -184,7 +184,9 @@ def transcribe(
     audio: AudioArguments,
     model: ModelFolder,
     language: Annotated[str | None, typer.Option(help="what is spoken, if you know it")] = None,
-    decoder: Annotated[Literal["ctc", "transducer"] | None, typer.Option(help="the head that writes")] = None,
+    decoder: Annotated[
+        Literal["transducer", "ctc", "attention"] | None, typer.Option(help="the head that writes")
+    ] = None,
     format: Annotated[Literal["text", "json", "tsv", "srt", "vtt"], typer.Option(help="of the result")] = "text",
     out: Annotated[Path | None, typer.Option(help="write one file for each recording here")] = None,
     stream: Annotated[

@@ -1,4 +1,5 @@
-"""Greedy decoding: the best step at every step, of CTC and of the transducer, at once or as states arrive."""
+"""Greedy decoding: the best step at every step, of CTC and of the transducer, at once or as states arrive; and of
+the attention decoder, which must have heard everything."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -7,8 +8,10 @@ import torch
 from torch import Tensor
 
 from isogloss.decoding.hypothesis import Draft, Hypothesis
+from isogloss.heads.attention import END, AttentionDecoder
 from isogloss.heads.ctc import BLANK
 from isogloss.heads.transducer import TransducerHead
+from isogloss.nn.ctc import ctc_best_path
 from isogloss.nn.predictors import BEGIN
 from isogloss.sequence import Sequence
 
@@ -70,6 +73,57 @@ class GreedyCTC:
                 draft.write(symbol, frame, probability)
             previous = symbol
         self._previous[row] = previous
+
+
+class GreedyAttention:
+    """The likeliest symbol after those written, until the end; when it has heard everything, in `feed`.
+
+    Writes no more symbols than there are frames. The frames of the symbols are those of CTC's best path
+    through them; where CTC has none, they are spread evenly. allowed: (V,) bool, as above.
+    """
+
+    def __init__(
+        self,
+        head: AttentionDecoder,
+        ctc: Callable[[Sequence], Sequence],
+        batch: int,
+        allowed: Tensor | None = None,
+    ):
+        self.head = head
+        self.ctc = ctc
+        self.allowed = allowed
+        self.drafts = [Draft() for _ in range(batch)]
+
+    def feed(self, states: Sequence) -> None:
+        symbols, probabilities = self._written(states)
+        lengths = (symbols == END).int().argmax(dim=1)
+        spans, _ = ctc_best_path(self.ctc(states), Sequence(symbols, lengths))
+        frames = states.lengths.tolist()
+        for row, (draft, length) in enumerate(zip(self.drafts, lengths.tolist(), strict=True)):
+            found = spans[row, :length].tolist()
+            if length and found[0][0] < 0:
+                found = [(frames[row] * n // length, frames[row] * (n + 1) // length) for n in range(length)]
+            draft.tokens = symbols[row, :length].tolist()
+            draft.frames = [(start, end) for start, end in found]
+            draft.probability, draft.writing_frames = float(probabilities[row, :length].sum()), length
+
+    def _written(self, states: Sequence) -> tuple[Tensor, Tensor]:
+        """Symbols up to an `END` at the latest after the last frame, (B, U+1), and their probabilities."""
+        writing = self.head.begin(states)
+        symbols = torch.full_like(states.lengths, END)
+        ended = torch.zeros_like(states.lengths, dtype=torch.bool)
+        written: list[Tensor] = []
+        scores: list[Tensor] = []
+        while not ended.all():
+            found = self.head.step(symbols, writing)
+            if self.allowed is not None:
+                found = found.masked_fill(~self.allowed, -torch.inf)
+            best, symbols = found.max(dim=-1)
+            ended = ended | (symbols == END) | (len(written) >= states.lengths)
+            symbols = torch.where(ended, END, symbols)
+            written.append(symbols)
+            scores.append(best.exp())
+        return torch.stack(written, dim=1), torch.stack(scores, dim=1)
 
 
 class GreedyTransducer:

@@ -2,6 +2,7 @@
 
     audio (B, S) ─ frontend ─ (B, T, F) ─ encoder ─ (B, T/4, D) ─┬─ ctc ──────> (B, T/4, V)
                                                                  ├─ transducer ─> symbol by symbol
+                                                                 ├─ attention ──> symbol by symbol
                                                                  └─ language ─> (B, languages)
 """
 
@@ -11,11 +12,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from isogloss.config import Config
-from isogloss.decoding.greedy import Greedy, GreedyCTC, GreedyTransducer, decoded
+from isogloss.decoding.greedy import Greedy, GreedyAttention, GreedyCTC, GreedyTransducer, decoded
 from isogloss.decoding.hypothesis import Hypothesis
 from isogloss.encoders.presets import preset
 from isogloss.encoders.speech import SpeechEncoder, SpeechEncoderConfig
 from isogloss.errors import IsoglossError, did_you_mean
+from isogloss.heads.attention import AttentionConfig, AttentionDecoder
 from isogloss.heads.classifier import Classifier
 from isogloss.heads.ctc import CTCHead
 from isogloss.heads.transducer import TransducerConfig, TransducerHead
@@ -25,7 +27,7 @@ from isogloss.sequence import Sequence
 from isogloss.text.normalise import normalise
 from isogloss.text.tokenizers import Tokenizer
 
-Decoder = Literal["ctc", "transducer"]
+Decoder = Literal["transducer", "ctc", "attention"]
 
 
 class ModelConfig(Config):
@@ -34,6 +36,7 @@ class ModelConfig(Config):
     frontend: FrontendConfig = Field(default_factory=FrontendConfig, description="features and normalisation")
     encoder: SpeechEncoderConfig = Field(default_factory=lambda: preset("tiny"), description="the speech encoder")
     transducer: TransducerConfig | None = Field(None, description="a transducer beside the CTC head")
+    attention: AttentionConfig | None = Field(None, description="an attention decoder beside the CTC head")
     languages: tuple[str, ...] = Field((), description="BCP 47 tags the model tells apart, in class order")
     alphabets: dict[str, tuple[int, ...]] = Field({}, description="symbols in each language's transcripts")
 
@@ -49,8 +52,12 @@ class Model(nn.Module):
         self.encoder = SpeechEncoder(config.encoder, self.frontend.bins)
         width = self.encoder.width
         self.ctc = CTCHead(width, tokenizer.size) if tokenizer else None
-        beside = config.transducer if tokenizer else None
-        self.transducer = TransducerHead(beside, width, tokenizer.size) if beside and tokenizer else None
+        self.transducer = (
+            TransducerHead(config.transducer, width, tokenizer.size) if config.transducer and tokenizer else None
+        )
+        self.attention = (
+            AttentionDecoder(config.attention, width, tokenizer.size) if config.attention and tokenizer else None
+        )
         self.language = Classifier(width, len(config.languages)) if config.languages else None
 
     @property
@@ -60,8 +67,12 @@ class Model(nn.Module):
 
     @property
     def decoders(self) -> tuple[Decoder, ...]:
-        """What `decode` can read the states with, the most accurate first; none before fine-tuning."""
-        heads: dict[Decoder, nn.Module | None] = {"transducer": self.transducer, "ctc": self.ctc}
+        """What `decode` can read the states with, the default first; none before fine-tuning."""
+        heads: dict[Decoder, nn.Module | None] = {
+            "transducer": self.transducer,
+            "ctc": self.ctc,
+            "attention": self.attention,
+        }
         return tuple(name for name, head in heads.items() if head is not None)
 
     def decode(
@@ -81,9 +92,12 @@ class Model(nn.Module):
         if decoder is not None and decoder not in self.decoders:
             near = did_you_mean(decoder, self.decoders)
             raise IsoglossError(f'This model has no decoder "{decoder}".{near} It has: {", ".join(self.decoders)}.')
-        if (decoder or self.decoders[0]) == "transducer" and self.transducer is not None:
-            return GreedyTransducer(self.transducer, batch, allowed)
+        decoder = decoder or self.decoders[0]
         assert self.ctc is not None
+        if decoder == "transducer" and self.transducer is not None:
+            return GreedyTransducer(self.transducer, batch, allowed)
+        if decoder == "attention" and self.attention is not None:
+            return GreedyAttention(self.attention, self.ctc, batch, allowed)
         return GreedyCTC(self.ctc, batch, allowed)
 
     def tokens(self, text: str, language: str | None = None) -> list[int]:

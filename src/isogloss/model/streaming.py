@@ -69,10 +69,12 @@ class SpeechStream:
 class WordStream:
     """The words of one recording as it arrives, by greedy decoding; the same words as of the whole.
 
-    decoder, allowed: as for `Model.decode`.
+    decoder, allowed: as for `Model.decode`. Raises IsoglossError for a model or decoder that cannot.
     """
 
     def __init__(self, model: Model, decoder: Decoder | None = None, allowed: Tensor | None = None):
+        if decoder == "attention":
+            raise IsoglossError("The attention decoder must hear everything before it writes; stream with another.")
         self.model = model
         self.stream = SpeechStream(model)
         self.reader = model.reader(1, decoder, allowed)

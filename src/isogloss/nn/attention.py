@@ -1,6 +1,7 @@
-"""Multi-head self-attention with rotary, relative or no positions."""
+"""Multi-head attention: to oneself with rotary, relative or no positions, and to the states of another network."""
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -9,6 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from isogloss.nn.past import Past
 from isogloss.nn.position import relative_shift, relative_table, rotary_table, rotate
+from isogloss.sequence import Sequence
 
 Position = Literal["rotary", "relative", "none"]
 
@@ -63,3 +65,41 @@ class SelfAttention(nn.Module):
         scores = (query + self.position_bias.to(query.dtype)) @ keys.to(query.dtype)
         bias = relative_shift(scores) / math.sqrt(head_width)
         return bias if mask is None else bias.masked_fill(~mask, -torch.inf)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Keys and values of the states attended to, (B, H, T, D/H) each, and which are valid, (B, 1, 1, T) bool."""
+
+    keys: Tensor
+    values: Tensor
+    mask: Tensor
+
+
+class CrossAttention(nn.Module):
+    """Attention of (B, U, D) to the states of another network, without positions."""
+
+    def __init__(self, width: int, memory_width: int, heads: int):
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} does not divide into {heads} heads")
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(memory_width, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def memory(self, states: Sequence) -> Memory:
+        """What is attended to, (B, T, memory_width), computed once for all symbols."""
+        values = states.zero_padding().values
+        both = self.key_value(values).view(*values.shape[:2], 2, self.heads, -1)
+        keys, values = both.permute(2, 0, 3, 1, 4)
+        # Where there is no frame the first one of padding is seen: no row of the softmax is empty.
+        valid = states.valid
+        valid[:, 0] |= states.lengths == 0
+        return Memory(keys, values, valid[:, None, None])
+
+    def forward(self, x: Tensor, memory: Memory) -> Tensor:
+        """(B, U, D) -> (B, U, D)."""
+        query = self.query(x).view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+        mixed = scaled_dot_product_attention(query, memory.keys, memory.values, attn_mask=memory.mask)
+        return self.out(mixed.transpose(1, 2).flatten(2))

@@ -1,15 +1,17 @@
-"""Supervised recognition: CTC, CTC at a middle layer, transducer, and language identification, in one pass.
+"""Supervised recognition: CTC, CTC at a middle layer, transducer, attention decoder, languages, in one pass.
 
     audio (B, S) ─ front end ─ SpecAugment ─ encoder ─┬─ last layer ── CTC head ──────> L_ctc
                                                       ├─ middle layer ─ same head ────> L_mid
                                                       ├─ last layer ── transducer ────> L_rnnt
+                                                      ├─ last layer ── attention ─────> L_att
                                                       └─ last layer ── pooled classes ─> L_lid
 
-    L = (1 - w) L_ctc + w L_mid + r L_rnnt + v L_lid
+    L = (1 - w) L_ctc + w L_mid + r L_rnnt + a L_att + v L_lid
                                               (intermediate CTC: Lee & Watanabe 2021, arXiv 2102.03216)
 
-The transducer is there if the model has one. These losses are nats a symbol, averaged over utterances,
-so that a long utterance weighs like a short one; the language loss is nats an utterance.
+Transducer and attention decoder are there if the model has them. These losses are nats a symbol,
+averaged over utterances, so that a long utterance weighs like a short one; the language loss is nats
+an utterance.
 """
 
 from typing import Literal
@@ -36,6 +38,7 @@ class RecognitionConfig(Config):
     weight: float = Field(1.0, gt=0, description="weight of this loss in the stage")
     intermediate: float = Field(0.3, ge=0, lt=1, description="w, weight of the CTC loss at the middle layer")
     transducer: float = Field(1.0, gt=0, description="r, weight of the transducer's loss, where the model has one")
+    attention: float = Field(1.0, gt=0, description="a, weight of the attention decoder's loss, where there is one")
     language: float = Field(0.1, ge=0, description="v, weight of the language loss")
     augment: SpecAugmentConfig | None = Field(None, description="SpecAugment on the features")
 
@@ -63,6 +66,7 @@ class Recognition(Objective):
         self.encoder = model.encoder
         self.ctc = model.ctc
         self.transducer = model.transducer
+        self.attention = model.attention
         self.language = model.language if config.language else None
         self.augment = SpecAugment(config.augment) if config.augment else None
         self.middle = (model.encoder.layers + 1) // 2
@@ -92,6 +96,10 @@ class Recognition(Objective):
             aligned = per_symbol(self.transducer(encoded.final, tokens), tokens)
             total = total + self.config.transducer * aligned
             parts["transducer"] = aligned
+        if self.attention is not None:
+            spelled = per_symbol(self.attention(encoded.final, tokens), tokens)
+            total = total + self.config.attention * spelled
+            parts["attention"] = spelled
         if self.language is not None:
             logits = self.language(encoded.final)
             classes = self.classes(batch)

@@ -30,6 +30,7 @@ def build_model(recipe: Recipe, train: list[MonoCut], paired: list[MonoCut]) -> 
         frontend=recipe.model.frontend,
         encoder=recipe.model.encoder,
         transducer=recipe.model.transducer,
+        attention=recipe.model.attention,
         languages=languages if len(languages) > 1 and _identifies(recipe) else (),
         alphabets=alphabets,
     )

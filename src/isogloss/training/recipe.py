@@ -13,6 +13,7 @@ from isogloss.config import Config, load_yaml, override
 from isogloss.encoders.presets import preset
 from isogloss.encoders.speech import SpeechEncoderConfig
 from isogloss.errors import IsoglossError, did_you_mean
+from isogloss.heads.attention import AttentionConfig
 from isogloss.heads.transducer import TransducerConfig
 from isogloss.model.frontend import FrontendConfig
 from isogloss.objectives import ObjectiveConfig
@@ -35,6 +36,7 @@ class ModelRecipe(Config):
     frontend: FrontendConfig = Field(default_factory=FrontendConfig, description="features and normalisation")
     tokenizer: TokenizerConfig | None = Field(None, description="symbols of the recogniser; none to pre-train only")
     transducer: TransducerConfig | None = Field(None, description="a transducer beside the CTC head: {} for defaults")
+    attention: AttentionConfig | None = Field(None, description="an attention decoder beside the CTC head: {} likewise")
     start_from: Path | None = Field(None, description="model folder whose front end and encoder are taken over")
 
 
