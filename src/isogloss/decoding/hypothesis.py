@@ -9,11 +9,13 @@ class Hypothesis:
 
     tokens: symbol ids. frames: (first, last + 1) encoder frames of each symbol.
     confidence: mean probability of what was written, over the frames that write; 0 where none does.
+    score: what a beam search ranked it by, in nats; 0 from greedy decoding.
     """
 
     tokens: list[int]
     frames: list[tuple[int, int]]
     confidence: float
+    score: float = 0.0
 
 
 @dataclass
