@@ -99,7 +99,7 @@ def test_help_needs_nothing_heavy() -> None:
 
 
 def test_every_verb_is_there_and_says_what_it_does(run: Run) -> None:
-    order = "corpora prepare inspect train transcribe identify encode evaluate demo doctor version"
+    order = "corpora prepare inspect train lm evaluate demo transcribe identify encode doctor version"
     assert order.split() == VERBS
     shown = run("--help")[1]
     for verb in VERBS:
@@ -520,3 +520,18 @@ def test_transcribe_stream_reads_raw_samples_from_a_pipe(streaming_model: Path) 
 def test_transcribe_stream_says_what_it_cannot(arguments: list[str], said: str, streaming_model: Path) -> None:
     code, _, err = pipe(b"", "-m", str(streaming_model), *arguments)
     assert code == 1 and said in err and "Traceback" not in err
+
+
+def test_lm_and_a_search_with_it(run: Run, model: Path, audio: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("ab cd\nba dc\n" * 3 + "abba\nacdc\n", encoding="utf-8")
+    code, out, err = run("lm", text, "--model", model, "--language", "ro", "--out", tmp_path / "lm", "--order", 3)
+    assert code == 0 and out.strip() == str(tmp_path / "lm") and "sentences: 4" in err
+    code, out, err = run("transcribe", audio, "--model", model, "--lm", tmp_path / "lm", "--hotwords", "abba")
+    assert code == 0 and out.strip(), err
+    code, _, err = run("transcribe", audio, "--model", model, "--lm", tmp_path)
+    assert code == 1 and "isogloss lm" in err
+    code, _, err = run("transcribe", "-", "--model", model, "--stream", "--lm", tmp_path / "lm")
+    assert code == 2 and "frame by frame" in err
+    code, _, err = run("lm", "--model", model, "--out", tmp_path / "none")
+    assert code == 1 and "no text" in err

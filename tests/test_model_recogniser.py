@@ -227,3 +227,25 @@ def test_bad_audio_is_one_sentence(recogniser: Recogniser, tmp_path: Path, metho
         with pytest.raises(IsoglossError) as error:
             getattr(recogniser, method)([sound(1), audio])
         assert "\n" not in str(error.value)
+
+
+def test_a_beam_searches_and_greedy_is_its_narrow_end(recogniser: Recogniser) -> None:
+    clips = [sound(2), sound(3, seed=1)]
+    found = recogniser.transcribe(clips, beam=recogniser.beam(4))
+    assert [transcript.seconds for transcript in found] == [2, 3]
+    for transcript in found:
+        for word in (word for part in transcript.segments for word in part.words):
+            assert 0 <= word.start < word.end <= transcript.seconds
+    favoured = recogniser.transcribe(clips, beam=recogniser.beam(4, hotwords=["eee"], hotword_bonus=50))
+    assert any("eee" in transcript.text for transcript in favoured)
+
+
+def test_a_beam_that_cannot_be_is_told(recogniser: Recogniser, tmp_path: Path) -> None:
+    with pytest.raises(IsoglossError, match="beam of 0"):
+        recogniser.beam(0)
+    with pytest.raises(IsoglossError, match="no letters"):
+        recogniser.beam(hotwords=[" "])
+    with pytest.raises(IsoglossError, match="loaded from a folder"):
+        recogniser.beam(language_model=tmp_path)
+    with pytest.raises(IsoglossError, match="over CTC only"):
+        recogniser.transcribe(sound(1), beam=recogniser.beam(2), decoder="transducer")

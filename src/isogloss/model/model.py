@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from isogloss.config import Config
+from isogloss.decoding.beam import Beam, beam_search
 from isogloss.decoding.greedy import Greedy, GreedyAttention, GreedyCTC, GreedyTransducer, decoded
 from isogloss.decoding.hypothesis import Hypothesis
 from isogloss.encoders.presets import preset
@@ -76,13 +77,21 @@ class Model(nn.Module):
         return tuple(name for name, head in heads.items() if head is not None)
 
     def decode(
-        self, states: Sequence, decoder: Decoder | None = None, allowed: Tensor | None = None
+        self,
+        states: Sequence,
+        decoder: Decoder | None = None,
+        allowed: Tensor | None = None,
+        beam: Beam | None = None,
     ) -> list[Hypothesis]:
         """Encoder states (B, T, D) -> B hypotheses.
 
         decoder: one of `decoders`, by default the first. allowed: (V,) bool, the symbols that may be
-        written, blank among them.
+        written, blank among them. beam: search over CTC instead of deciding frame by frame.
         """
+        if beam is not None:
+            if decoder not in (None, "ctc") or self.ctc is None:
+                raise IsoglossError("A beam searches over CTC only; take the decoder ctc, or no beam.")
+            return [found[0] for found in beam_search(self.ctc(states), beam, allowed)]
         return decoded(self.reader(len(states), decoder, allowed), states)
 
     def reader(self, batch: int, decoder: Decoder | None = None, allowed: Tensor | None = None) -> Greedy:

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from isogloss.audio.reading import SAMPLE_RATE, Audio, as_waveform
 from isogloss.audio.vad import segment
+from isogloss.decoding.beam import Beam
+from isogloss.decoding.hotwords import Hotwords
 from isogloss.decoding.hypothesis import Hypothesis
 from isogloss.decoding.words import Word, words
 from isogloss.errors import IsoglossError, did_you_mean
@@ -22,6 +24,8 @@ from isogloss.model.folder import load_model
 from isogloss.model.model import Decoder, Model
 from isogloss.model.streaming import WordStream
 from isogloss.sequence import Sequence
+from isogloss.text.ngram import load_ngram
+from isogloss.text.tokenizers import digest
 
 LONGEST = 30.0
 """Seconds of audio encoded at once; longer audio is cut at pauses."""
@@ -89,9 +93,10 @@ class Recogniser:
     or a tensor (mono at 16 kHz), or a pair (array, sample rate), and returns one result or a list.
     """
 
-    def __init__(self, model: Model, device: torch.device | str = "cpu"):
+    def __init__(self, model: Model, device: torch.device | str = "cpu", folder: Path | None = None):
         self.model = model.eval().to(device)
         self.device = torch.device(device)
+        self.folder = folder
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -100,22 +105,27 @@ class Recogniser:
 
     @torch.inference_mode()
     def transcribe(
-        self, audio: Audio | list[Audio], *, language: str | None = None, decoder: Decoder | None = None
+        self,
+        audio: Audio | list[Audio],
+        *,
+        language: str | None = None,
+        decoder: Decoder | None = None,
+        beam: Beam | None = None,
     ) -> Any:
         """What is said: a `Transcript`, or a list of them.
 
         language: a BCP 47 tag the model knows; only symbols of that language's transcripts are
         then written, and the language is not guessed. decoder: which head writes, one of
-        `model.decoders`; by default the first.
+        `model.decoders`; by default the first. beam: a search, made by `beam`.
         """
         if not isinstance(audio, list):
-            return self.transcribe([audio], language=language, decoder=decoder)[0]
+            return self.transcribe([audio], language=language, decoder=decoder, beam=beam)[0]
         allowed = self._allowed(language)
         recordings = [as_waveform(item) for item in audio]
         segments: list[list[Segment]] = [[] for _ in recordings]
         votes = _Votes(len(recordings), self.languages)
         for pieces, states in self._encoded(_speech_pieces(recordings)):
-            hypotheses = self.model.decode(states, decoder, allowed)
+            hypotheses = self.model.decode(states, decoder, allowed, beam)
             for piece, found in zip(pieces, self._segments(pieces, hypotheses), strict=True):
                 if found.text:
                     segments[piece.owner].append(found)
@@ -125,6 +135,36 @@ class Recogniser:
             _transcript(waveform, found, language, probabilities)
             for waveform, found, probabilities in zip(recordings, segments, votes.counted(), strict=True)
         ]
+
+    def beam(
+        self,
+        width: int = 8,
+        *,
+        language_model: Path | None = None,
+        weight: float = 0.5,
+        bonus: float = 0.5,
+        hotwords: ListOf[str] = (),
+        hotword_bonus: float = 1.5,
+    ) -> Beam:
+        """A search for `transcribe`: slower than deciding frame by frame, and it may know the language.
+
+        width: texts that go on from frame to frame. language_model: a folder made by `isogloss lm` for
+        this model, of this weight; bonus: nats a symbol, against its wish for short texts. hotwords: words
+        likelier to be said than the model thinks, by so many nats a symbol.
+        """
+        if width < 1:
+            raise IsoglossError(f"A beam of {width} holds nothing; give 1 or more.")
+        given = None
+        if language_model is not None:
+            if self.folder is None:
+                raise IsoglossError("A language model needs a recogniser that was loaded from a folder.")
+            given = load_ngram(language_model, digest(self.folder))
+        words = [self.model.tokens(word) for word in hotwords]
+        for word, tokens in zip(hotwords, words, strict=True):
+            if not tokens:
+                raise IsoglossError(f'The hotword "{word}" has no letters.')
+        favoured = Hotwords(words, hotword_bonus) if words else None
+        return Beam(width, language_model=given, weight=weight, bonus=bonus if given else 0.0, hotwords=favoured)
 
     def listen(
         self,
@@ -217,7 +257,7 @@ class Recogniser:
 
 def load(folder: str | Path, device: torch.device | str = "cpu") -> Recogniser:
     """A model folder, ready to use; nothing is downloaded and nothing in it is executed."""
-    return Recogniser(load_model(Path(folder)), device)
+    return Recogniser(load_model(Path(folder)), device, Path(folder))
 
 
 class _Votes:

@@ -92,7 +92,7 @@ def best_path(blank: Tensor, label: Tensor, lengths: Lengths) -> tuple[Tensor, T
 
 
 class _LogLikelihood(torch.autograd.Function):
-    """log P whose gradient by each arc is the arc's posterior."""
+    """(B, T, U+1) twice -> log P (B,), whose gradient by each arc is the arc's posterior."""
 
     @staticmethod
     def forward(ctx: Any, blank: Tensor, label: Tensor, frames: Tensor, symbols: Tensor) -> Tensor:

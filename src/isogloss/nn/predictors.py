@@ -50,7 +50,7 @@ class LSTMConfig(Config):
 
 
 class LSTMPredictor(Predictor):
-    """Embedding and LSTM."""
+    """Embedding and LSTM: (B, U) -> (B, U+1, P)."""
 
     def __init__(self, config: LSTMConfig, vocabulary: int):
         super().__init__()
@@ -83,7 +83,7 @@ class StatelessConfig(Config):
 
 
 class StatelessPredictor(Predictor):
-    """Embedding, and a depthwise convolution over the last `context` symbols."""
+    """Embedding, and a depthwise convolution over the last `context` symbols: (B, U) -> (B, U+1, P)."""
 
     def __init__(self, config: StatelessConfig, vocabulary: int):
         super().__init__()

@@ -76,6 +76,8 @@ def fused_transducer_loss(
 
 
 class _Loss(torch.autograd.Function):
+    """Logits (B, T, U+1, V) -> losses (B,)."""
+
     @staticmethod
     def forward(ctx: Any, logits: Tensor, tokens: Tensor, frames: Tensor, symbols: Tensor, blank: int) -> Tensor:
         following = _following(tokens, symbols)
@@ -111,6 +113,8 @@ class _Loss(torch.autograd.Function):
 
 
 class _FusedLoss(torch.autograd.Function):
+    """States (B, T, J) and (B, U+1, J), weight (V, J) and bias (V,) -> losses (B,)."""
+
     @staticmethod
     def forward(
         ctx: Any,

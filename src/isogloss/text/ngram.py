@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isogloss.errors import IsoglossError
-from isogloss.files import atomic_folder, read_json, sha256, write_json
+from isogloss.files import atomic_folder, read_json, write_json
 
 BOUNDARY = 0
 LEAST = 0.05
@@ -158,8 +158,8 @@ def _discounts(counts: Integers) -> Floats:
     return np.array([0.0, *np.clip(found, LEAST, [0.999, 1.999, 2.999])])
 
 
-def save_ngram(model: NGram, folder: Path, tokenizer: Path, notes: dict[str, object]) -> None:
-    """Write the folder, whole or not at all. tokenizer: the file whose symbols it is over. notes: for people."""
+def save_ngram(model: NGram, folder: Path, symbols: str, notes: dict[str, object]) -> None:
+    """Write the folder, whole or not at all. symbols: digest of the tokenizer. notes: for people."""
     import safetensors.numpy
 
     arrays = {
@@ -170,10 +170,10 @@ def save_ngram(model: NGram, folder: Path, tokenizer: Path, notes: dict[str, obj
     with atomic_folder(folder) as temporary:
         safetensors.numpy.save_file(arrays, temporary / COUNTS)
         config = {"format": FORMAT, "order": model.order, "vocabulary": model.vocabulary}
-        write_json(temporary / CONFIG, config | {"tokenizer": sha256(tokenizer), "notes": notes})
+        write_json(temporary / CONFIG, config | {"symbols": symbols, "notes": notes})
 
 
-def load_ngram(folder: Path, tokenizer: Path) -> NGram:
+def load_ngram(folder: Path, symbols: str) -> NGram:
     """Read a folder; raises IsoglossError if it is none, or is over the symbols of another tokenizer."""
     import safetensors
     import safetensors.numpy
@@ -183,7 +183,7 @@ def load_ngram(folder: Path, tokenizer: Path) -> NGram:
     config = read_json(folder / CONFIG)
     if config.get("format") != FORMAT or "order" not in config:
         raise IsoglossError(f"{folder / CONFIG} is not that of a language model this isogloss reads.")
-    if config["tokenizer"] != sha256(tokenizer):
+    if config["symbols"] != symbols:
         raise IsoglossError(f"{folder} was made for a model with other symbols; make one for this model: isogloss lm.")
     try:
         arrays = safetensors.numpy.load_file(folder / COUNTS)

@@ -6,6 +6,7 @@ A tokenizer takes text as it is; whoever wants normalised targets normalises fir
     folder/tokenizer.model   sentencepiece only: its own model format
 """
 
+import hashlib
 import io
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -16,7 +17,7 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from isogloss.errors import IsoglossError, did_you_mean
-from isogloss.files import atomic_file, read_json, write_json
+from isogloss.files import atomic_file, read_json, sha256, write_json
 
 BLANK = 0
 UNKNOWN = "\ufffd"
@@ -246,6 +247,12 @@ def load_tokenizer(folder: Path) -> Tokenizer:
             f'{path} holds a tokenizer of unknown kind "{kind}".{did_you_mean(str(kind), loaders)}'
         )
     return loaders[kind]()
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 over the tokenizer's files in a folder: equal digests mean equal symbols."""
+    files = sorted(folder.glob("tokenizer.*"))
+    return hashlib.sha256("".join(f"{file.name} {sha256(file)}\n" for file in files).encode()).hexdigest()
 
 
 def _load_characters(path: Path, value: dict[str, Any]) -> CharacterTokenizer:

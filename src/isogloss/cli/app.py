@@ -1,0 +1,36 @@
+"""The application all verbs join, and the options they share."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+FAILED, BUG, STOPPED = 1, 70, 130
+
+app = typer.Typer(
+    name="isogloss",
+    help="One representation of speech and text in many languages: prepare, train, transcribe, measure.",
+    epilog="Every verb explains itself with --help; --debug anywhere shows the traceback of an error.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # rich's Markdown alone would take half the time that help may take
+    pretty_exceptions_enable=False,
+)
+
+ModelFolder = Annotated[Path, typer.Option("--model", "-m", help="model folder", show_default=False)]
+AudioArguments = Annotated[list[str], typer.Argument(metavar="AUDIO", help="files, folders, or - for standard input")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto is a GPU if there is one")]
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write the figures there, as JSON")]
+
+
+def listed(words: str) -> list[str] | None:
+    """`ro, bg` -> ["ro", "bg"]; None for nothing."""
+    return [word.strip() for word in words.split(",") if word.strip()] or None
+
+
+def loaded(folder: Path, device: str) -> Any:
+    """The recogniser in a model folder."""
+    from isogloss.model.recogniser import load
+    from isogloss.training.hardware import choose_device
+
+    return load(folder, choose_device(device))

@@ -1,0 +1,91 @@
+"""Verbs that prepare speech and look at it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from isogloss import terminal
+from isogloss.cli.app import JsonFile, app, listed
+
+
+@app.command()
+def corpora() -> None:
+    """List the corpora known by name."""
+    from rich import box
+    from rich.table import Table
+
+    from isogloss.data.recipes import all_corpora
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
+    for heading in ("name", "how", "minutes", "languages", "text", "licence"):
+        table.add_column(heading, no_wrap=heading in ("name", "how"))
+    for corpus in all_corpora().values():
+        minutes = "" if corpus.minutes is None else f"{corpus.minutes:.0f}"
+        languages = f"{len(corpus.languages)}: {' '.join(corpus.languages)}" if corpus.languages else "many"
+        how = "fetched" if corpus.kind == "debian" else f"{corpus.name}=FOLDER"
+        table.add_row(corpus.name, how, minutes, languages, corpus.text, corpus.licence)
+    terminal.results().print(table)
+
+
+@app.command()
+def prepare(
+    source: Annotated[str, typer.Argument(help="a corpus by name, NAME=FOLDER, or a path: see docs/data.md")],
+    out: Annotated[Path, typer.Option(help="folder to write", show_default=False)],
+    language: Annotated[str | None, typer.Option(help="of clips that do not say theirs")] = None,
+    languages: Annotated[str, typer.Option(help="keep only these, as in ro,pt-BR")] = "",
+    split_by: Annotated[Literal["text", "speaker", "source"], typer.Option(help="what splits never share")] = "text",
+    dev: Annotated[float, typer.Option(min=0, max=1, help="share of the dev split")] = 0.1,
+    test: Annotated[float, typer.Option(min=0, max=1, help="share of the test split")] = 0.1,
+    seed: Annotated[int, typer.Option(help="decides the splits")] = 0,
+    max_seconds: Annotated[float, typer.Option(help="longer clips are segmented, or dropped if transcribed")] = 30.0,
+    max_bad: Annotated[float, typer.Option(min=0, max=1, help="share of broken clips above which it stops")] = 0.01,
+    text: Annotated[list[Path] | None, typer.Option(help="file of unspoken text to add; may be repeated")] = None,
+    cache: Annotated[Path | None, typer.Option(help="where fetched packages are kept")] = None,
+    allow_leak: Annotated[bool, typer.Option("--allow-leak", help="keep given splits that share texts")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the folder")] = False,
+) -> None:
+    """Make a corpus ready to train on. From a known corpus, or from your own speech."""
+    from isogloss.data.prepare import prepare as work
+
+    with terminal.counting("Preparing") as told:
+        card = work(
+            source,
+            out,
+            language=language,
+            languages=listed(languages),
+            split_by=split_by,
+            dev=dev,
+            test=test,
+            seed=seed,
+            max_seconds=max_seconds,
+            max_bad=max_bad,
+            text=text or (),
+            cache=cache,
+            allow_leak=allow_leak,
+            overwrite=overwrite,
+            on_progress=told if sys.stderr.isatty() else None,
+        )
+    print(f"{out}: {card['clips']} clips, {card['hours'] * 60:.1f} min, languages: {' '.join(card['languages'])}")
+    left_out = sum(card["dropped"].values()) + sum(card["broken"].values())
+    terminal.note(f"Clips left out: {left_out}. Look at it with: isogloss inspect {out}")
+
+
+@app.command()
+def inspect(
+    folder: Annotated[Path, typer.Argument(help="a prepared corpus")],
+    deep: Annotated[bool, typer.Option("--deep", help="read the audio too: silence, damage, equal files")] = False,
+    json: JsonFile = None,
+) -> None:
+    """Show what a corpus holds. And what in it deserves a look before training."""
+    from isogloss.data.inspection import inspect as work
+    from isogloss.data.inspection import render
+    from isogloss.files import write_json
+
+    found = work(folder, deep=deep)
+    terminal.results().print(render(found))
+    if json:
+        write_json(json, found.plain())

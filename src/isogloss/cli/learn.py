@@ -1,0 +1,111 @@
+"""Verbs that make a model and measure it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from isogloss import terminal
+from isogloss.cli.app import Device, JsonFile, ModelFolder, app, listed
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="a YAML file, or the name of a shipped one: see docs/recipes.md")],
+    out: Annotated[Path, typer.Option(help="folder of the run", show_default=False)],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="as in stages.0.steps=500")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on where the run was cut off")] = False,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, help="as many steps as fit into this time", show_default=False)
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, help="that share the cores; a small model wants several")] = 1,
+) -> None:
+    """Train a recipe into a folder. The model then lies in its sub-folder `model`."""
+    from isogloss.training.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides)
+    from isogloss.training.launch import train_in_processes  # slow to import: a wrong recipe is told before it
+    from isogloss.training.trainer import train as work
+
+    try:
+        if processes > 1:
+            model = train_in_processes(loaded, out, processes, resume=resume, minutes=minutes)
+        else:
+            model = work(loaded, out, resume=resume, minutes=minutes, console=terminal.remarks())
+    except KeyboardInterrupt:
+        terminal.note("Give the same command with --resume to go on.")
+        raise
+    print(model)
+
+
+@app.command()
+def lm(
+    model: ModelFolder,
+    out: Annotated[Path, typer.Option(help="folder to write", show_default=False)],
+    texts: Annotated[list[Path] | None, typer.Argument(metavar="TEXT", help=".txt or .jsonl, also .gz")] = None,
+    data: Annotated[list[Path] | None, typer.Option(help="prepared corpus whose train texts to add")] = None,
+    language: Annotated[str | None, typer.Option(help="of plain text")] = None,
+    order: Annotated[int, typer.Option(min=1, help="longest stretch of symbols it knows")] = 6,
+) -> None:
+    """Train a language model on text. Over the symbols of a model, for transcribe --lm."""
+    from isogloss.training.language_model import train_language_model
+
+    notes = train_language_model(model, out, texts=texts or [], data=data or [], language=language, order=order)
+    terminal.note(" · ".join(f"{name}: {value}" for name, value in notes.items()))
+    print(out)
+
+
+@app.command()
+def evaluate(
+    model: ModelFolder,
+    data: Annotated[list[Path], typer.Option(help="prepared corpus; may be repeated", show_default=False)],
+    split: Annotated[Literal["train", "dev", "test"], typer.Option(help="which clips")] = "test",
+    languages: Annotated[str, typer.Option(help="only clips in these, as in ro,pt-BR")] = "",
+    tell_language: Annotated[bool, typer.Option("--tell-language", help="tell the model what is spoken")] = False,
+    json: JsonFile = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="write a page with figures, clips and the curves of the run there"),
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Measure a model on held-out speech. Error rates and language identification, with intervals."""
+    from isogloss.evaluation.evaluate import evaluate as work
+    from isogloss.evaluation.tables import render
+    from isogloss.files import write_json
+    from isogloss.training.hardware import choose_device
+
+    with terminal.counting("Evaluating") as told:
+        found = work(
+            model,
+            data,
+            split=split,
+            languages=listed(languages),
+            tell_language=tell_language,
+            device=choose_device(device),
+            on_progress=lambda done, total: told("clips", done, total),
+        )
+    terminal.results().print(render(found))
+    if json:
+        write_json(json, found.plain())
+    if report:
+        from isogloss.evaluation.report import write_report
+
+        write_report(model.absolute().parent, found, report)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="folder for data, run, model and report")] = Path("demo"),
+    data: Annotated[
+        Path | None, typer.Option(help="your own speech instead of Debian's: anything prepare reads")
+    ] = None,
+    minutes: Annotated[float, typer.Option(min=0.1, help="of training")] = 13.5,
+    languages: Annotated[str, typer.Option(help="only these, as in ro,bg")] = "",
+) -> None:
+    """See it all at work. Fetches speech, pre-trains, fine-tunes, evaluates, transcribes."""
+    from isogloss.demo import run_demo
+
+    run_demo(out, data=data, languages=tuple(listed(languages) or ()), minutes=minutes)

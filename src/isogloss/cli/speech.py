@@ -1,0 +1,154 @@
+"""Verbs that use a model on recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from isogloss import terminal
+from isogloss.cli.app import FAILED, AudioArguments, Device, ModelFolder, app, listed, loaded
+
+if TYPE_CHECKING:
+    from isogloss.recordings import Recording
+
+
+@app.command()
+def transcribe(
+    audio: AudioArguments,
+    model: ModelFolder,
+    language: Annotated[str | None, typer.Option(help="what is spoken, if you know it")] = None,
+    decoder: Annotated[
+        Literal["transducer", "ctc", "attention"] | None, typer.Option(help="the head that writes")
+    ] = None,
+    beam: Annotated[int, typer.Option(min=1, help="texts to keep while searching; 1 decides frame by frame")] = 1,
+    lm: Annotated[Path | None, typer.Option(help="language model made by isogloss lm; searches with a beam")] = None,
+    lm_weight: Annotated[float, typer.Option(min=0, help="of the language model")] = 0.5,
+    hotwords: Annotated[str, typer.Option(help="words likely to be said, as in Ana,Cluj; searches with a beam")] = "",
+    format: Annotated[Literal["text", "json", "tsv", "srt", "vtt"], typer.Option(help="of the result")] = "text",
+    out: Annotated[Path | None, typer.Option(help="write one file for each recording here")] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="word by word while it is said: - reads raw samples, or microphone")
+    ] = False,
+    encoding: Annotated[str, typer.Option(help="of raw samples: s16le, s16be, f32le, u8 …")] = "s16le",
+    rate: Annotated[int, typer.Option(help="raw samples a second")] = 16000,
+    channels: Annotated[int, typer.Option(help="of raw samples")] = 1,
+    device: Device = "auto",
+) -> None:
+    """Write down what is said."""
+    searches = beam > 1 or lm is not None or bool(hotwords)
+    if stream:
+        if searches:
+            raise typer.BadParameter("--stream decides frame by frame; leave out --beam, --lm and --hotwords")
+        from isogloss.live import transcribe_live
+
+        transcribe_live(audio, lambda: loaded(model, device), language, decoder, format, (encoding, rate, channels))
+        return
+    from isogloss import output
+    from isogloss.recordings import find_recordings, places
+    from isogloss.text.languages import normalise_language
+
+    recordings = find_recordings(audio)
+    if out is None and format in ("srt", "vtt") and len(recordings) > 1:
+        raise typer.BadParameter(f"{format} of several recordings needs a folder; add --out FOLDER")
+    files = places(recordings, out, output.SUFFIXES[format]) if out else {}
+    tag = normalise_language(language) if language else None
+    recogniser = loaded(model, device)
+    write = output.WRITERS[format]
+    heading = output.TSV_HEADING if format == "tsv" else ""
+    prefixed = format == "text" and len(recordings) > 1
+
+    def show(recording: Recording, transcript: Any) -> None:
+        if recording in files:
+            _save(files[recording], heading + write(recording.name, transcript))
+        else:
+            terminal.write(f"{recording.name}\t" * prefixed + write(recording.name, transcript))
+
+    search = None
+    if searches:
+        words = listed(hotwords) or ()
+        search = recogniser.beam(beam if beam > 1 else 8, language_model=lm, weight=lm_weight, hotwords=words)
+    if not files:
+        terminal.write(heading)
+    told = {"language": tag, "decoder": decoder, "beam": search}
+    _each(recordings, lambda waveforms: recogniser.transcribe(waveforms, **told), show)
+
+
+@app.command()
+def identify(
+    audio: AudioArguments,
+    model: ModelFolder,
+    format: Annotated[Literal["text", "json", "tsv"], typer.Option(help="of the result")] = "text",
+    device: Device = "auto",
+) -> None:
+    """Tell which language is spoken."""
+    from isogloss import output
+    from isogloss.recordings import find_recordings
+
+    recordings = find_recordings(audio)
+    write = output.IDENTIFICATION_WRITERS[format]
+    prefixed = format == "text" and len(recordings) > 1
+    recogniser = loaded(model, device)
+    terminal.write(output.IDENTIFICATION_HEADING if format == "tsv" else "")
+    _each(
+        recordings,
+        recogniser.identify,
+        lambda recording, found: terminal.write(f"{recording.name}\t" * prefixed + write(recording.name, found)),
+    )
+
+
+@app.command()
+def encode(
+    audio: AudioArguments,
+    model: ModelFolder,
+    out: Annotated[Path, typer.Option(help="folder for one .safetensors file per recording", show_default=False)],
+    layer: Annotated[int | None, typer.Option(help="0 = before the first block; the last by default")] = None,
+    device: Device = "auto",
+) -> None:
+    """Write the hidden states of speech. A tensor `states` of shape (frames, width) for each recording."""
+    from isogloss.files import atomic_file
+    from isogloss.recordings import find_recordings, places
+
+    recordings = find_recordings(audio)
+    files = places(recordings, out, ".safetensors")
+    recogniser = loaded(model, device)
+    from isogloss.model.folder import write_tensors
+
+    about = {
+        "frame_seconds": str(recogniser.model.frame_seconds),
+        "layer": "last" if layer is None else str(layer),
+    }
+
+    def save(recording: Recording, states: Any) -> None:
+        with atomic_file(files[recording]) as temporary:
+            write_tensors(temporary, {"states": states.contiguous()}, about | {"audio": recording.name})
+        print(files[recording])
+
+    _each(recordings, lambda waveforms: recogniser.encode(waveforms, layer=layer), save)
+
+
+def _each(
+    recordings: Sequence[Recording],
+    work: Callable[[list[Any]], list[Any]],
+    show: Callable[[Recording, Any], None],
+) -> None:
+    """Work on all recordings; the broken ones are told and make the exit code 1."""
+    from isogloss.recordings import process
+
+    done = 0
+    for recording, result in process(recordings, work, lambda error: terminal.complain(str(error))):
+        show(recording, result)
+        done += 1
+    if done < len(recordings):
+        if len(recordings) > 1:
+            terminal.complain(f"{len(recordings) - done} of {len(recordings)} recordings could not be read.")
+        raise typer.Exit(FAILED)
+
+
+def _save(path: Path, text: str) -> None:
+    from isogloss.files import write_text
+
+    write_text(path, text)
+    print(path)

@@ -1,0 +1,71 @@
+"""`isogloss lm`: sentences -> an n-gram language model over a model's own symbols."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from isogloss.data.loading import language_of, text_of
+from isogloss.data.manifests import TEXT, read_cuts
+from isogloss.errors import IsoglossError
+from isogloss.model.folder import load_model
+from isogloss.text.corpus import read_text_lines
+from isogloss.text.ngram import save_ngram, train_ngram
+from isogloss.text.tokenizers import digest
+
+HELD_OUT = 20
+"""Each so-many-th sentence is held out to measure how well the others predict it."""
+
+
+def train_language_model(
+    model_folder: Path,
+    out: Path,
+    *,
+    texts: list[Path],
+    data: list[Path],
+    language: str | None = None,
+    order: int = 6,
+) -> dict[str, Any]:
+    """Train and write a language model; returns what is known of it.
+
+    texts: .txt or .jsonl files. data: prepared corpora, of which the transcripts of the train split and
+    the unspoken text count; held-out sentences never do. language: of plain text.
+    perplexity: a symbol's, on sentences held out while it was measured; the model written has seen all.
+    """
+    model = load_model(model_folder)
+    if model.tokenizer is None:
+        raise IsoglossError(f"{model_folder} has no symbols: it was pre-trained on speech alone; fine-tune it first.")
+    sentences, unknown = [], 0
+    for text, tag in sorted(set(_sentences(texts, data, language))):
+        try:
+            tokens = model.tokens(text, tag)
+        except IsoglossError:
+            unknown += 1
+            continue
+        if tokens:
+            sentences.append(tokens)
+    size = model.tokenizer.size
+    held, rest = sentences[::HELD_OUT], [s for place, s in enumerate(sentences) if place % HELD_OUT]
+    notes: dict[str, Any] = {
+        "sentences": len(sentences),
+        "symbols": sum(map(len, sentences)),
+        "sentences with unknown symbols, left out": unknown,
+        "order": order,
+        "perplexity": round(train_ngram(rest, size, order).perplexity(held), 3) if rest else None,
+    }
+    save_ngram(train_ngram(sentences, size, order), out, digest(model_folder), notes)
+    return notes
+
+
+def _sentences(texts: list[Path], data: list[Path], language: str | None) -> Iterator[tuple[str, str]]:
+    """(text, language) of everything given."""
+    for folder in data:
+        for cut in read_cuts(folder, "train"):
+            text = text_of(cut)
+            if text:
+                yield text, language_of(cut)
+    unspoken = [folder / TEXT for folder in data if (folder / TEXT).exists()]
+    for path in [*texts, *unspoken]:
+        for line in read_text_lines(path, language):
+            yield line.text, line.language
