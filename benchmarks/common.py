@@ -12,6 +12,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -242,6 +243,18 @@ def peak_gib(device: torch.device) -> float:
     if status.exists():  # getrusage would tell the peak of the parent process, which exec does not reset
         return int(status.read_text(encoding="utf-8").partition("VmHWM:")[2].split()[0]) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def in_process(script: str, what: list[str], options: argparse.Namespace) -> dict[str, Any]:
+    """The figures that `script --one WHAT…` finds in a process of its own, told the other options."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "figures.json"
+        told = {key: value for key, value in vars(options).items() if not isinstance(value, list) and key != "one"}
+        told["json"] = file
+        arguments = [part for key, value in told.items() for part in (f"--{key.replace('_', '-')}", str(value))]
+        command = [sys.executable, script, *arguments, "--one", *what]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return json.loads(file.read_text(encoding="utf-8"))
 
 
 def finish(path: Path | None, figures: dict[str, Any]) -> None:

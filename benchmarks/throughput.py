@@ -12,12 +12,7 @@ a large matrix product in the same precision.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import tempfile
 from argparse import Namespace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +21,7 @@ from common import (
     environment,
     finish,
     floating_point_operations,
+    in_process,
     interleaved,
     measure_limits,
     parser,
@@ -67,7 +63,7 @@ def main() -> None:
     rows = []
     for name in options.presets:
         for objective in OBJECTIVES:
-            found = in_process(name, objective, options)
+            found = in_process(__file__, [name, objective], options)
             dtype = getattr(torch, found.pop("dtype"))
             least = limits.seconds(found.pop("operations"), dtype=dtype)
             rows.append(found | {"of the limit": round(found["s a step"] / least, 2)})
@@ -77,17 +73,6 @@ def main() -> None:
     table(f"{title}; matrix products: {rates}", rows)
     rates_found = {"gflops_fp32": limits.fp32 / 1e9, "gflops_bf16": limits.bf16 / 1e9}
     finish(options.json, environment(options.device) | rates_found | {"rows": rows})
-
-
-def in_process(name: str, objective: str, options: Namespace) -> dict[str, Any]:
-    """The figures of one preset and objective, measured in a process of their own."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "figures.json"
-        settings = ("repetitions", "threads", "clips", "seconds", "precision", "device")
-        arguments = [part for key in settings for part in (f"--{key}", str(getattr(options, key)))]
-        command = [sys.executable, __file__, "--one", name, objective, "--json", str(file), *arguments]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        return json.loads(file.read_text(encoding="utf-8"))
 
 
 def one(name: str, objective: str, options: Namespace) -> dict[str, Any]:

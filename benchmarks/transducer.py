@@ -4,25 +4,20 @@
 
 `of ours` is the time over that of `isogloss.transducer_loss`. A log-softmax with its gradient is the
 least that a loss of normalised logits can cost that way; isogloss writes the gradient only. `fused`
-makes the logits itself, so that its time contains the joiner's matrix products, three of them; beside
-it the same joiner by torch and isogloss's loss on its logits. Losses of isogloss and torchaudio must agree;
+makes the logits itself, twice, so that its time contains four matrix products of the joiner; beside it the same
+joiner by torch and isogloss's loss on its logits. Losses of isogloss and torchaudio must agree;
 gradients are compared in float32, in which torchaudio sums its lattice. Memory is the peak of a process
 above what it held before the first step, over the size of the logits.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import tempfile
 from argparse import Namespace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from common import Peers, Work, environment, finish, interleaved, parser, peak_gib, table, timing_rows
+from common import Peers, Work, environment, finish, in_process, interleaved, parser, peak_gib, table, timing_rows
 from torch import Tensor
 
 from isogloss.nn.transducer import fused_transducer_loss, transducer_loss
@@ -61,7 +56,7 @@ def main() -> None:
     found = timing_rows(interleaved(rows, options.repetitions, options.device), base)
     shape = f"B {options.batch}, T {options.frames}, U {options.symbols}, V {options.vocabulary}"
     table(f"transducer loss, forward and backward, {shape}", found)
-    peaks = [in_process(name, options) for name in MEMORY]
+    peaks = [in_process(__file__, [name], options) for name in MEMORY]
     table(f"peak memory at V {options.large_vocabulary}", peaks)
     figures = {"rows": found, "memory": peaks, "difference": difference, "missing": peers.missing}
     finish(options.json, environment(options.device) | figures)
@@ -124,39 +119,19 @@ def agreement(rows: dict[str, Work], logits: Tensor) -> dict[str, float]:
     return found
 
 
-def fused_memory(options: Namespace) -> Work:
-    vocabulary = options.large_vocabulary
-    return partial(step, fused_transducer_loss, *joiner_states(options, vocabulary), *tokens(options, vocabulary))
-
-
-def unfused_memory(options: Namespace) -> Work:
-    vocabulary = options.large_vocabulary
-    return partial(step, unfused, *joiner_states(options, vocabulary), *tokens(options, vocabulary))
-
-
-MEMORY = {FUSED: fused_memory, UNFUSED: unfused_memory}
+MEMORY = {FUSED: fused_transducer_loss, UNFUSED: unfused}
 
 
 def memory(name: str, options: Namespace) -> dict[str, Any]:
     """Peak of this process over one step, as a share of the logits' size."""
     device = torch.device(options.device)
-    work = MEMORY[name](options)
+    vocabulary = options.large_vocabulary
+    arguments = *joiner_states(options, vocabulary), *tokens(options, vocabulary)
     before = peak_gib(device)
-    work()
+    step(MEMORY[name], *arguments)
     above = peak_gib(device) - before
-    size = 4 * options.batch * options.frames * (options.symbols + 1) * options.large_vocabulary / 2**30
+    size = 4 * options.batch * options.frames * (options.symbols + 1) * vocabulary / 2**30
     return {"what": name, "peak GiB": round(above, 3), "of the logits": round(above / size, 3)}
-
-
-def in_process(name: str, options: Namespace) -> dict[str, Any]:
-    """The memory of one form, in a process of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "figures.json"
-        chosen = {key: value for key, value in vars(options).items() if key not in ("json", "one")}
-        arguments = [part for key, value in chosen.items() for part in (f"--{key.replace('_', '-')}", str(value))]
-        command = [sys.executable, __file__, "--one", name, "--json", str(file), *arguments]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        return json.loads(file.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

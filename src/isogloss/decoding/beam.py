@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from isogloss.decoding.greedy import limited
 from isogloss.decoding.hotwords import Hotwords
 from isogloss.decoding.hypothesis import Hypothesis
 from isogloss.heads.ctc import BLANK
@@ -72,18 +73,18 @@ Beams = dict[int, tuple[_Prefix, float, float]]
 """By identity: a prefix, and log p of the paths that end in blank and in its last symbol."""
 
 
-def beam_search(log_probabilities: Sequence, beam: Beam, allowed: Tensor | None = None) -> list[list[Hypothesis]]:
+def beam_search(
+    log_probabilities: Sequence, beam: Beam, allowed: Tensor | None = None, most: int | None = None
+) -> list[list[Hypothesis]]:
     """(B, T, V) -> for each utterance up to `width` hypotheses, the best first.
 
-    allowed: (V,) bool, the symbols that may be written, blank among them. Frames of symbols are those
-    of the best path through the hypothesis.
+    allowed: (V,) bool, the symbols that may be written, blank among them. most: return no more than
+    so many. Frames of symbols are those of the best path through the hypothesis.
     """
-    values = log_probabilities.values
-    if allowed is not None:
-        values = values.masked_fill(~allowed, -torch.inf)
+    values = limited(log_probabilities.values, allowed)
     rows = values.double().cpu().numpy()
-    found = [_search(row[:n], beam) for row, n in zip(rows, log_probabilities.lengths.tolist(), strict=True)]
-    return [_aligned(values[i], n, found[i]) for i, n in enumerate(log_probabilities.lengths.tolist())]
+    lengths = log_probabilities.lengths.tolist()
+    return [_aligned(values[i], n, _search(rows[i, :n], beam)[:most]) for i, n in enumerate(lengths)]
 
 
 def _search(frames: Scores, beam: Beam) -> list[tuple[list[int], float]]:

@@ -30,6 +30,11 @@ class Greedy(Protocol):
         """The next states, (B, T, D)."""
 
 
+def limited(scores: Tensor, allowed: Tensor | None) -> Tensor:
+    """Scores (…, V) with -inf for the symbols that may not be written; allowed: (V,) bool, None for all."""
+    return scores if allowed is None else scores.masked_fill(~allowed, -torch.inf)
+
+
 def greedy(log_probabilities: Sequence) -> list[Hypothesis]:
     """CTC all at once: (B, T, V) -> B hypotheses."""
     return decoded(GreedyCTC(lambda scores: scores, len(log_probabilities)), log_probabilities)
@@ -55,9 +60,7 @@ class GreedyCTC:
         self._frames = 0
 
     def feed(self, states: Sequence) -> None:
-        scores = self.head(states).values
-        if self.allowed is not None:
-            scores = scores.masked_fill(~self.allowed, -torch.inf)
+        scores = limited(self.head(states).values, self.allowed)
         best, symbols = scores.max(dim=-1)
         found = zip(symbols.tolist(), best.exp().tolist(), states.lengths.tolist(), strict=True)
         for row, (said, probabilities, length) in enumerate(found):
@@ -115,9 +118,7 @@ class GreedyAttention:
         written: list[Tensor] = []
         scores: list[Tensor] = []
         while not ended.all():
-            found = self.head.step(symbols, writing)
-            if self.allowed is not None:
-                found = found.masked_fill(~self.allowed, -torch.inf)
+            found = limited(self.head.step(symbols, writing), self.allowed)
             best, symbols = found.max(dim=-1)
             ended = ended | (symbols == END) | (len(written) >= states.lengths)
             symbols = torch.where(ended, END, symbols)
@@ -164,9 +165,7 @@ class GreedyTransducer:
         frames = time[:, None] + torch.arange(AHEAD, device=time.device)
         inside = frames < lengths[:, None]
         scores = self.head.join(audio[rows[:, None], frames.clamp(max=audio.shape[1] - 1)], self._text[rows, None])
-        if self.allowed is not None:
-            scores = scores.masked_fill(~self.allowed, -torch.inf)
-        best, symbols = scores.max(dim=-1)
+        best, symbols = limited(scores, self.allowed).max(dim=-1)
         return symbols, best, (symbols != BLANK) & inside
 
     def _write(self, rows: Tensor, frames: Tensor, symbols: Tensor, scores: Tensor) -> None:

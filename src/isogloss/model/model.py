@@ -91,7 +91,7 @@ class Model(nn.Module):
         if beam is not None:
             if decoder not in (None, "ctc") or self.ctc is None:
                 raise IsoglossError("A beam searches over CTC only; take the decoder ctc, or no beam.")
-            return [found[0] for found in beam_search(self.ctc(states), beam, allowed)]
+            return [found[0] for found in beam_search(self.ctc(states), beam, allowed, most=1)]
         return decoded(self.reader(len(states), decoder, allowed), states)
 
     def reader(self, batch: int, decoder: Decoder | None = None, allowed: Tensor | None = None) -> Greedy:
