@@ -19,6 +19,7 @@ from isogloss.data.manifests import (
     Utterance,
     audio_of,
     fingerprint,
+    language_of,
     read_card,
     read_cuts,
     split_of,
@@ -229,6 +230,27 @@ def test_languages_are_filtered_and_a_missing_one_is_told(speech, tmp_path):
         prepare(source, tmp_path / "other", languages=["uk"])
     with pytest.raises(IsoglossError, match='Unknown language "Rusian"'):
         prepare(source, tmp_path / "other", languages=["Rusian"])
+
+
+def test_splits_do_not_depend_on_the_languages_kept(speech, tmp_path):
+    """Parallel texts tie languages together, so that a draw among the kept ones alone would be another."""
+    rows = [(*row[:2], "ro") for row in many()] + [(*row[:2], "bg") for row in many()[::3]]
+    rows += [(*row[:2], "ru") for row in many()[::2]]
+    source = str(table(speech, distinct(rows), COLUMNS))
+    prepare(source, tmp_path / "all")
+    prepare(source, tmp_path / "two", languages=["bg", "ru"])
+    whole = {cut.id: split_of(cut) for cut in read_cuts(tmp_path / "all")}
+    part = {cut.id: split_of(cut) for cut in read_cuts(tmp_path / "two")}
+    assert part == {cut.id: whole[cut.id] for cut in read_cuts(tmp_path / "all") if language_of(cut) != "ro"}
+    assert set(part.values()) == {"train", "dev", "test"}
+
+
+def test_what_is_wrong_with_languages_that_are_not_kept_is_not_counted(speech, tmp_path):
+    (speech / "broken.wav").write_bytes(b"no audio")
+    soundfile.write(speech / "short.wav", np.zeros(160), 16000)
+    rows = [("a.wav", "unu", "ro"), ("broken.wav", "doi", "ru"), ("short.wav", "trei", "ru")]
+    card = prepare(str(table(speech, rows)), tmp_path / "out", languages=["ro"])
+    assert card["clips"] == 1 and not card["dropped"] and not card["broken"]
 
 
 def test_unspoken_text_is_added_without_what_is_held_out(speech, tmp_path):

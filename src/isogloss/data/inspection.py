@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from isogloss.config import Config
-from isogloss.data.manifests import SPLITS, audio_of, read_card, read_cuts, source_of, split_of
+from isogloss.data.manifests import SPLITS, audio_of, language_of, read_card, read_cuts, source_of, split_of
 from isogloss.data.splits import find_leaks
 from isogloss.errors import AudioError
 from isogloss.text.normalise import normalise
@@ -126,7 +126,7 @@ def _languages(
 ) -> list[LanguageRow]:
     members: dict[str, list[int]] = defaultdict(list)
     for index, cut in enumerate(cuts):
-        members[_language(cut)].append(index)
+        members[language_of(cut)].append(index)
     rows = []
     for language, indices in members.items():
         own = [cuts[index] for index in indices]
@@ -176,18 +176,18 @@ def _unusual(cuts: list["MonoCut"], rates: list[float | None]) -> list[Clip]:
     by_language: dict[str, list[float]] = defaultdict(list)
     for cut, rate in zip(cuts, rates, strict=True):
         if rate is not None:
-            by_language[_language(cut)].append(rate)
+            by_language[language_of(cut)].append(rate)
     low, high = RATE_BAND
     usual = {language: median(values) for language, values in by_language.items()}
     return [
         _clip(cut, rate)
         for cut, rate in zip(cuts, rates, strict=True)
-        if rate is not None and not low <= rate / usual[_language(cut)] <= high
+        if rate is not None and not low <= rate / usual[language_of(cut)] <= high
     ]
 
 
 def _repeated(cuts: list["MonoCut"], texts: list[str | None]) -> int:
-    said = [(_language(cut), text) for cut, text in zip(cuts, texts, strict=True) if text]
+    said = [(language_of(cut), text) for cut, text in zip(cuts, texts, strict=True) if text]
     return sum(count for count in Counter(said).values() if count > 1)
 
 
@@ -214,11 +214,7 @@ def _amount(cuts: Sequence["MonoCut"]) -> Amount:
 
 
 def _clip(cut: "MonoCut", value: float) -> Clip:
-    return Clip(id=cut.id, language=_language(cut), value=round(value, 4))
-
-
-def _language(cut: "MonoCut") -> str:
-    return str(cut.supervisions[0].language)
+    return Clip(id=cut.id, language=language_of(cut), value=round(value, 4))
 
 
 def _speaker(cut: "MonoCut") -> str | None:
@@ -228,7 +224,7 @@ def _speaker(cut: "MonoCut") -> str | None:
 
 def _plain_text(cut: "MonoCut") -> str | None:
     text = cut.supervisions[0].text
-    return normalise(text, _language(cut)) if text is not None else None
+    return normalise(text, language_of(cut)) if text is not None else None
 
 
 def render(inspection: Inspection) -> "RenderableType":

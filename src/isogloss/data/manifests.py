@@ -161,6 +161,11 @@ def split_of(cut: "MonoCut") -> str | None:
     return (cut.custom or {}).get("split")
 
 
+def language_of(cut: "MonoCut") -> str:
+    """The language that is spoken in the clip, as a BCP 47 tag."""
+    return str(cut.supervisions[0].language)
+
+
 def source_of(cut: "MonoCut") -> str:
     """The name of the corpus a cut is from."""
     return str((cut.custom or {}).get("source", ""))
@@ -257,7 +262,7 @@ def count_cuts(cuts: Iterable["MonoCut"]) -> dict[str, dict[str, dict[str, float
     """{language: {split: {"clips": n, "hours": h}}}, in alphabetic order of the languages."""
     seconds: dict[tuple[str, str], list[float]] = {}
     for cut in cuts:
-        seconds.setdefault((cut.supervisions[0].language, split_of(cut) or "train"), []).append(cut.duration)
+        seconds.setdefault((language_of(cut), split_of(cut) or "train"), []).append(cut.duration)
     counts: dict[str, dict[str, dict[str, float]]] = {}
     for language, split in sorted(seconds, key=lambda key: (key[0], SPLITS.index(key[1]))):
         clips = seconds[language, split]

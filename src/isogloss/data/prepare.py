@@ -22,6 +22,7 @@ from isogloss.data.manifests import (
     count_cuts,
     examples,
     fingerprint,
+    language_of,
     source_of,
     split_of,
     to_cut,
@@ -68,7 +69,8 @@ def prepare(
     """Write the corpus folder `out` (see `manifests`) and return its card.
 
     source: the name of a corpus that can be fetched, NAME=FOLDER for one the user has, or a path
-    (see `importers`). language: of clips that do not say theirs; languages: keep only these.
+    (see `importers`). language: of clips that do not say theirs; languages: keep only these, which
+    changes nothing about what is drawn for dev and test.
     split_by, dev, test, seed: see `splits.assign_splits`; splits that the corpus has are kept.
     max_seconds: longer clips are dropped if transcribed, else segmented by voice activity.
     max_bad: the share of broken clips above which it stops. text: files of unspoken text to add,
@@ -88,9 +90,7 @@ def prepare(
         cuts = sorted(intake.cuts(given, told), key=lambda cut: cut.id)
         intake.refuse_if_broken(source, max_bad)
         intake.refuse_if_nothing(source, cuts)
-        cuts, leaks = _split(
-            cuts, intake.dropped, split_by, (dev, test), seed, allow_leak or given.kind == "public"
-        )
+        cuts, leaks = _split(cuts, intake, split_by, (dev, test), seed, allow_leak or given.kind == "public")
         write_cuts(folder, cuts)
         lines = _write_text(folder, text, language, cuts)
         card = {
@@ -175,7 +175,8 @@ def _root(corpus: Corpus, place: str, cache: Path, progress: bool) -> tuple[Path
 class Intake:
     """Takes utterances in: reads headers, measures, segments; counts what it drops and what is broken.
 
-    folder is where the corpus is being written, out where it will lie.
+    folder is where the corpus is being written, out where it will lie. wanted: languages to keep, None
+    for all.
     """
 
     def __init__(self, folder: Path, out: Path, max_seconds: float, wanted: set[str] | None):
@@ -187,23 +188,32 @@ class Intake:
         self.dropped: Counter[str] = Counter()
         self.broken: dict[str, list[str]] = defaultdict(list)
 
+    def keeps(self, language: str) -> bool:
+        return self.wanted is None or language in self.wanted
+
     def cuts(self, given: Given, told: Progress) -> Iterator["MonoCut"]:
-        """All usable clips as lhotse cuts."""
+        """All usable clips as lhotse cuts, those of languages not to keep among them.
+
+        Splits are drawn over the whole corpus, so that they do not depend on the languages kept; public
+        corpora have splits of their own and need only what is kept.
+        """
         # Many utterances may be segments of one file.
         header = lru_cache(maxsize=64)(info)
         for number, utterance in enumerate(given.read(self.folder / "audio", self.dropped), 1):
             told("clips", number)
             self.seen[utterance.language] += 1
-            if self.wanted is None or utterance.language in self.wanted:
+            kept = self.keeps(utterance.language)
+            if kept or given.kind != "public":
                 try:
                     yield from self._take(utterance, header(utterance.audio))
                 except AudioError as error:
-                    self.broken[error.cause].append(str(error))
+                    if kept:
+                        self.broken[error.cause].append(str(error))
 
     def refuse_if_broken(self, source: str, max_bad: float) -> None:
         """Stop with a table of causes if more than the share `max_bad` of the clips is broken."""
         count = sum(map(len, self.broken.values()))
-        total = sum(n for language, n in self.seen.items() if self.wanted is None or language in self.wanted)
+        total = sum(n for language, n in self.seen.items() if self.keeps(language))
         if count > max_bad * total:
             rows = [
                 f"  {cause:<11} {len(messages):>6}   {messages[0]}"
@@ -215,8 +225,8 @@ class Intake:
             )
 
     def refuse_if_nothing(self, source: str, cuts: list["MonoCut"]) -> None:
-        """Stop if no clip is left, and say where they went."""
-        if cuts:
+        """Stop if no clip to keep is left, and say where they went."""
+        if any(self.keeps(language_of(cut)) for cut in cuts):
             return
         if not self.seen:
             raise IsoglossError(f"{source} holds no clips.")
@@ -235,11 +245,11 @@ class Intake:
                 "truncated",
             )
         if span < MIN_SECONDS:
-            self.dropped[f"shorter than {MIN_SECONDS:g} s"] += 1
+            self._drop(utterance, f"shorter than {MIN_SECONDS:g} s")
         elif span <= self.max_seconds:
             yield to_cut(utterance, header, self._final(utterance.audio))
         elif utterance.text is not None or utterance.concept is not None:
-            self.dropped[f"longer than {self.max_seconds:g} s"] += 1
+            self._drop(utterance, f"longer than {self.max_seconds:g} s")
         else:
             for segment in self._segments(utterance, span):
                 yield to_cut(segment, header, self._final(utterance.audio))
@@ -260,7 +270,12 @@ class Intake:
                     yield replace(
                         utterance, id=name, start=round(offset + start, 3), duration=round(end - start, 3)
                     )
-        self.dropped["no speech found"] += not number
+        if not number:
+            self._drop(utterance, "no speech found")
+
+    def _drop(self, utterance: Utterance, rule: str) -> None:
+        if self.keeps(utterance.language):
+            self.dropped[rule] += 1
 
     def _final(self, audio: Path) -> Path:
         """Where a file will lie once the corpus folder has its name."""
@@ -275,18 +290,19 @@ class Intake:
 
 def _split(
     cuts: list["MonoCut"],
-    dropped: Counter[str],
+    intake: Intake,
     by: str,
     shares: tuple[float, float],
     seed: int,
     allow_leak: bool,
 ) -> tuple[list["MonoCut"], list[str]]:
-    """The cuts with their splits, and leaks that were allowed."""
+    """The cuts to keep with their splits, and leaks that were allowed."""
     had_splits = any(map(split_of, cuts))
     splits = assign_splits(cuts, by, *shares, seed)
-    kept = [cut for cut in cuts if cut.id in splits]
-    if len(kept) < len(cuts):
-        dropped["text is held out"] += len(cuts) - len(kept)
+    wanted = [cut for cut in cuts if intake.keeps(language_of(cut))]
+    kept = [cut for cut in wanted if cut.id in splits]
+    if len(kept) < len(wanted):
+        intake.dropped["text is held out"] += len(wanted) - len(kept)
     for cut in kept:
         cut.custom["split"] = splits[cut.id]
     if had_splits and allow_leak:

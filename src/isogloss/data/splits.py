@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from isogloss.data.manifests import SPLITS, audio_of, examples, source_of, split_of
+from isogloss.data.manifests import SPLITS, audio_of, examples, language_of, source_of, split_of
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.text.normalise import normalise
 
@@ -35,7 +35,7 @@ class Group:
     split: str | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self.clips = Counter(_language(cut) for cut in self.cuts)
+        self.clips = Counter(language_of(cut) for cut in self.cuts)
         self.split = min(filter(None, map(split_of, self.cuts)), default=None)
 
 
@@ -136,7 +136,7 @@ def _keys(cuts: Sequence["MonoCut"], by: str) -> list[list[str]]:
         return [[f"source:{source_of(cut)}"] for cut in cuts]
     if by == "speaker":
         return _speaker_keys(cuts)
-    spoken = {_language(cut) for cut in cuts}
+    spoken = {language_of(cut) for cut in cuts}
     return [_text_keys(cut, spoken) or [f"file:{audio_of(cut)}"] for cut in cuts]
 
 
@@ -179,22 +179,18 @@ def _normalised(text: str | None, language: str) -> tuple[str, ...]:
     return (plain,) if plain else ()
 
 
-def _language(cut: "MonoCut") -> str:
-    return str(cut.supervisions[0].language)
-
-
 def _texts_per_language(cuts: Sequence["MonoCut"]) -> dict[str, int]:
     """Distinct texts of each language; a clip without text counts as one of its own."""
     texts: dict[str, set[str]] = defaultdict(set)
     for cut in cuts:
         said = cut.supervisions[0]
-        texts[_language(cut)].update(_normalised(said.text, said.language) or [f"\0{cut.id}"])
+        texts[language_of(cut)].update(_normalised(said.text, said.language) or [f"\0{cut.id}"])
     return {language: len(distinct) for language, distinct in texts.items()}
 
 
 def _draw(groups: list[Group], split: str, share: float, texts: dict[str, int]) -> None:
     """Put free groups into `split` until each language has its share there, or at least one group."""
-    clips = Counter(_language(cut) for group in groups for cut in group.cuts)
+    clips = Counter(language_of(cut) for group in groups for cut in group.cuts)
     due = Counter(
         {
             language: max(round(share * count), int(texts[language] >= MIN_TEXTS))
