@@ -99,7 +99,7 @@ def test_help_needs_nothing_heavy() -> None:
 
 
 def test_every_verb_is_there_and_says_what_it_does(run: Run) -> None:
-    order = "corpora prepare inspect train lm evaluate demo transcribe identify encode doctor version"
+    order = "corpora prepare inspect train finetune lm evaluate demo transcribe identify encode doctor version"
     assert order.split() == VERBS
     shown = run("--help")[1]
     for verb in VERBS:

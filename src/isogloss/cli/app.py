@@ -28,9 +28,9 @@ def listed(words: str) -> list[str] | None:
     return [word.strip() for word in words.split(",") if word.strip()] or None
 
 
-def loaded(folder: Path, device: str) -> Any:
-    """The recogniser in a model folder."""
+def loaded(folder: Path, device: str, adapters: list[Path] | None = None) -> Any:
+    """The recogniser in a model folder, with adapters of it."""
     from isogloss.model.recogniser import load
     from isogloss.training.hardware import choose_device
 
-    return load(folder, choose_device(device))
+    return load(folder, choose_device(device), adapters or ())

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from isogloss import terminal
 from isogloss.cli.app import Device, JsonFile, ModelFolder, app, listed
+
+if TYPE_CHECKING:
+    from isogloss.training.recipe import Recipe
 
 
 @app.command()
@@ -25,19 +28,45 @@ def train(
     """Train a recipe into a folder. The model then lies in its sub-folder `model`."""
     from isogloss.training.recipe import load_recipe
 
-    loaded = load_recipe(recipe, overrides)
+    print(_trained(load_recipe(recipe, overrides), out, processes, resume, minutes))
+
+
+@app.command()
+def finetune(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="model folder to start from")],
+    data: Annotated[list[Path], typer.Option(help="prepared corpus; may be repeated", show_default=False)],
+    out: Annotated[Path, typer.Option(help="folder of the run", show_default=False)],
+    languages: Annotated[str, typer.Option(help="only clips in these, as in ro,pt-BR")] = "",
+    way: Annotated[
+        Literal["adapters", "whole"] | None, typer.Option(help="what learns; by default as the amount of data suggests")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on where the run was cut off")] = False,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, help="as many steps as fit into this time", show_default=False)
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, help="that share the cores; a small model wants several")] = 1,
+) -> None:
+    """Teach a model your speech. Chooses how from the amount of transcribed data, and says what it chose."""
+    from isogloss.adaptation.finetune import plan
+
+    chosen = plan(model, data, languages=tuple(listed(languages) or ()), way=way)
+    for reason in chosen.reasons:
+        terminal.note(reason)
+    print(_trained(chosen.recipe, out, processes, resume, minutes))
+
+
+def _trained(recipe: Recipe, out: Path, processes: int, resume: bool, minutes: float | None) -> Path:
+    """The model folder of a run."""
     from isogloss.training.launch import train_in_processes  # slow to import: a wrong recipe is told before it
     from isogloss.training.trainer import train as work
 
     try:
         if processes > 1:
-            model = train_in_processes(loaded, out, processes, resume=resume, minutes=minutes)
-        else:
-            model = work(loaded, out, resume=resume, minutes=minutes, console=terminal.remarks())
+            return train_in_processes(recipe, out, processes, resume=resume, minutes=minutes)
+        return work(recipe, out, resume=resume, minutes=minutes, console=terminal.remarks())
     except KeyboardInterrupt:
         terminal.note("Give the same command with --resume to go on.")
         raise
-    print(model)
 
 
 @app.command()

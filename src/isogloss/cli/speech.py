@@ -23,6 +23,9 @@ def transcribe(
     decoder: Annotated[
         Literal["transducer", "ctc", "attention"] | None, typer.Option(help="the head that writes")
     ] = None,
+    adapter: Annotated[
+        list[Path] | None, typer.Option(help="folder of adapters that finetune made of this model; may be repeated")
+    ] = None,
     beam: Annotated[int, typer.Option(min=1, help="texts to keep while searching; 1 decides frame by frame")] = 1,
     lm: Annotated[Path | None, typer.Option(help="language model made by isogloss lm; searches with a beam")] = None,
     lm_weight: Annotated[float, typer.Option(min=0, help="of the language model")] = 0.5,
@@ -44,7 +47,8 @@ def transcribe(
             raise typer.BadParameter("--stream decides frame by frame; leave out --beam, --lm and --hotwords")
         from isogloss.live import transcribe_live
 
-        transcribe_live(audio, lambda: loaded(model, device), language, decoder, format, (encoding, rate, channels))
+        raw = encoding, rate, channels
+        transcribe_live(audio, lambda: loaded(model, device, adapter), language, decoder, format, raw)
         return
     from isogloss import output
     from isogloss.recordings import find_recordings, places
@@ -55,7 +59,7 @@ def transcribe(
         raise typer.BadParameter(f"{format} of several recordings needs a folder; add --out FOLDER")
     files = places(recordings, out, output.SUFFIXES[format]) if out else {}
     tag = normalise_language(language) if language else None
-    recogniser = loaded(model, device)
+    recogniser = loaded(model, device, adapter)
     write = output.WRITERS[format]
     heading = output.TSV_HEADING if format == "tsv" else ""
     prefixed = format == "text" and len(recordings) > 1

@@ -6,12 +6,14 @@ Differs from the paper: LayerNorm or GroupNorm per frame instead of BatchNorm (w
 padding and mix speech with text), and rotary positions by choice.
 """
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from isogloss.config import Config
+from isogloss.nn.adapters import Branch
 from isogloss.nn.attention import Position, SelfAttention
 from isogloss.nn.convolution import ConvolutionModule, ConvolutionNorm
 from isogloss.nn.dropout import Dropout
@@ -21,6 +23,8 @@ from isogloss.nn.past import Past
 
 class ConformerConfig(Config):
     """A stack of Conformer blocks."""
+
+    feeds: ClassVar[int] = 2  # feed-forward modules of a block
 
     kind: Literal["conformer"] = "conformer"
     layers: int = Field(8, ge=1, description="blocks")
@@ -51,12 +55,19 @@ class ConformerBlock(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, valid: Tensor, mask: Tensor | None, past: Past | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        valid: Tensor,
+        mask: Tensor | None,
+        past: Past | None = None,
+        adapters: Sequence[Branch | None] = (None, None),
+    ) -> Tensor:
         """x: (B, T, D), valid: (B, T) bool, mask: (B, 1, T, P+T) bool or None -> (B, T, D).
 
         past: what the block remembers of P frames before, if audio is encoded as it arrives.
         """
-        x = x + 0.5 * self.feed_in(x)
+        x = x + 0.5 * self.feed_in(x, adapters[0])
         x = x + self.dropout(self.attention(self.norm_attention(x), mask, past))
         x = x + self.convolution(x, valid, past)
-        return self.norm(x + 0.5 * self.feed_out(x))
+        return self.norm(x + 0.5 * self.feed_out(x, adapters[1]))

@@ -3,6 +3,8 @@
     (B, T, F) ── subsampling ×4 ── dropout ── stack of blocks ──> (B, ceil(T/4), D)
 """
 
+from collections.abc import Iterable
+
 from pydantic import Field
 from torch import nn
 
@@ -10,6 +12,7 @@ from isogloss.config import Config
 from isogloss.encoders.conformer import ConformerConfig
 from isogloss.encoders.stack import BlocksConfig, Encoded, Stack
 from isogloss.errors import IsoglossError
+from isogloss.nn.adapters import AdapterConfig, Adapters
 from isogloss.nn.dropout import Dropout
 from isogloss.nn.masks import ChunkContext, Context, FullContext, LocalContext
 from isogloss.nn.past import EncoderPast, Past
@@ -23,6 +26,7 @@ class SpeechEncoderConfig(Config):
     blocks: BlocksConfig = Field(default_factory=ConformerConfig, description="the stack")
     channels: int = Field(32, ge=1, description="channels of the subsampler's convolutions")
     context: Context = Field(default_factory=FullContext, description="which frames a frame may attend to")
+    adapters: AdapterConfig | None = Field(None, description="small networks for single languages beside the blocks")
     recompute: bool = Field(False, description="recompute activations in the backward pass to save memory")
 
 
@@ -38,15 +42,25 @@ class SpeechEncoder(nn.Module):
         self.subsampling = Subsampling(bins, config.channels, self.width)
         self.dropout = Dropout(config.blocks.dropout)
         self.stack = Stack(config.blocks, config.recompute)
+        places = config.blocks.layers * config.blocks.feeds
+        self.adapters = Adapters(config.adapters, places, self.width) if config.adapters else None
 
-    def forward(self, features: Sequence, layers: tuple[int, ...] = (), past: EncoderPast | None = None) -> Encoded:
+    def forward(
+        self,
+        features: Sequence,
+        layers: tuple[int, ...] = (),
+        past: EncoderPast | None = None,
+        languages: Iterable[str | None] | None = None,
+    ) -> Encoded:
         """(B, T, F) -> (B, ceil(T/4), D), with the hidden states of `layers` (0 … number of blocks).
 
         past: from `begin`, where features arrive in pieces; each piece but the last is of 4 · `chunk`
-        frames or a multiple of it, and the states are those of the whole.
+        frames or a multiple of it, and the states are those of the whole. languages: of the utterances,
+        which choose their adapters; without them no adapter works.
         """
         states = self.subsampling(features, past.subsampling if past else None).map(self.dropout)
-        return self.stack(states, self.context, layers, past.blocks if past else None)
+        adapters = self.adapters(languages) if self.adapters is not None and languages is not None else None
+        return self.stack(states, self.context, layers, past.blocks if past else None, adapters)
 
     @property
     def chunk(self) -> int:

@@ -1,7 +1,7 @@
 """A stack of blocks over hidden states: what speech, text and shared encoders all are."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from isogloss.encoders.conformer import ConformerConfig
 from isogloss.encoders.transformer import TransformerConfig
+from isogloss.nn.adapters import Branch
 from isogloss.nn.masks import Context, attention_mask
 from isogloss.nn.past import Past
 from isogloss.sequence import Sequence
@@ -36,27 +37,37 @@ class Stack(nn.Module):
         self.blocks = nn.ModuleList(config.block() for _ in range(config.layers))
         # A Conformer block ends in a LayerNorm of its own.
         self.norm = nn.Identity() if isinstance(config, ConformerConfig) else nn.LayerNorm(config.width)
+        self.feeds = config.feeds
         self.recompute = recompute
 
     def forward(
-        self, states: Sequence, context: Context, layers: tuple[int, ...] = (), past: list[Past] | None = None
+        self,
+        states: Sequence,
+        context: Context,
+        layers: tuple[int, ...] = (),
+        past: list[Past] | None = None,
+        adapters: list[Branch] | None = None,
     ) -> Encoded:
         """(B, T, D) -> (B, T, D); `layers` names the hidden states to return as well.
 
-        past: of each block, where the states go on from earlier ones. With `recompute`, activations
-        inside blocks are computed again in the backward pass instead of being kept: memory for time.
+        past: of each block, where the states go on from earlier ones. adapters: one for
+        each feed-forward module, in order. With `recompute`, activations inside blocks are computed
+        again in the backward pass instead of being kept: memory for time.
         """
         valid = states.valid
         mask = attention_mask(valid, context, past[0].frames if past else 0)
         x = states.zero_padding().values
         kept: dict[int, Sequence] = {0: states.with_values(x)} if 0 in layers else {}
         for number, block in enumerate(self.blocks, start=1):
-            x = self._run(block, x, valid, mask, past[number - 1] if past else None)
+            extra: dict[str, Any] = {"past": past[number - 1]} if past else {}
+            if adapters:
+                extra["adapters"] = adapters[(number - 1) * self.feeds : number * self.feeds]
+            x = self._run(block, x, valid, mask, extra)
             if number in layers:
                 kept[number] = states.with_values(x)
         return Encoded(states.with_values(self.norm(x)), kept)
 
-    def _run(self, block: nn.Module, x: Tensor, valid: Tensor, mask: Tensor | None, past: Past | None) -> Tensor:
-        if self.recompute and self.training and past is None:
-            return checkpoint(block, x, valid, mask, use_reentrant=False)
-        return block(x, valid, mask, past)
+    def _run(self, block: nn.Module, x: Tensor, valid: Tensor, mask: Tensor | None, extra: dict[str, Any]) -> Tensor:
+        if self.recompute and self.training and "past" not in extra:
+            return checkpoint(block, x, valid, mask, use_reentrant=False, **extra)
+        return block(x, valid, mask, **extra)

@@ -3,12 +3,14 @@
     x ─ +MHSA ─ +FFN ─>        (B, T, D) -> (B, T, D)
 """
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from isogloss.config import Config
+from isogloss.nn.adapters import Branch
 from isogloss.nn.attention import Position, SelfAttention
 from isogloss.nn.dropout import Dropout
 from isogloss.nn.feedforward import FeedForward
@@ -17,6 +19,8 @@ from isogloss.nn.past import Past
 
 class TransformerConfig(Config):
     """A stack of Transformer blocks."""
+
+    feeds: ClassVar[int] = 1  # feed-forward modules of a block
 
     kind: Literal["transformer"] = "transformer"
     layers: int = Field(12, ge=1, description="blocks")
@@ -40,10 +44,17 @@ class TransformerBlock(nn.Module):
         self.feed = FeedForward(config.width, config.dropout, nn.GELU)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, x: Tensor, valid: Tensor, mask: Tensor | None, past: Past | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        valid: Tensor,
+        mask: Tensor | None,
+        past: Past | None = None,
+        adapters: Sequence[Branch | None] = (None,),
+    ) -> Tensor:
         """x: (B, T, D), mask: (B, 1, T, P+T) bool or None -> (B, T, D). `valid` is not needed.
 
         past: what the block remembers of P frames before, if audio is encoded as it arrives.
         """
         x = x + self.dropout(self.attention(self.norm_attention(x), mask, past))
-        return x + self.feed(x)
+        return x + self.feed(x, adapters[0])

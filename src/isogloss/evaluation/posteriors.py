@@ -38,13 +38,13 @@ class Inside:
 
 
 @torch.inference_mode()
-def look_inside(model: Model, samples: NDArray[np.float32]) -> Inside:
-    """Run a model on one waveform (S,); raises IsoglossError for a model without a CTC head."""
+def look_inside(model: Model, samples: NDArray[np.float32], language: str | None = None) -> Inside:
+    """Run a model on one waveform (S,) in a language; raises IsoglossError for a model without a CTC head."""
     if model.ctc is None or model.tokenizer is None:
         raise IsoglossError("This model has no CTC head to look into; fine-tune it first.")
     device = next(model.parameters()).device
     audio = Sequence.from_list([torch.from_numpy(samples)]).to(device)
-    scores = model.ctc(model.encoder(model.frontend(audio)).final)
+    scores = model.ctc(model.encoder(model.frontend(audio), languages=[language]).final)
     path = greedy(scores)[0]
     posteriors = scores.unpad()[0].exp().cpu().numpy()
     drawn = {int(symbol) for symbol in np.flatnonzero(posteriors.max(axis=0) >= VISIBLE)} | set(path.tokens)

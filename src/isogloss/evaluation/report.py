@@ -180,7 +180,7 @@ def _inside(run: Path, evaluation: Evaluation, shown: list[Example]) -> tuple[Ex
     fitting = [example for example in shown if 1 <= example.prediction.seconds <= 6] or shown
     typical = evaluation.overall.cer.value
     chosen = min(fitting, key=lambda example: (abs(example.cer - typical), example.prediction.id))
-    inside = posteriors.look_inside(load(run / "model").model, chosen.samples)
+    inside = posteriors.look_inside(load(run / "model").model, chosen.samples, chosen.prediction.language)
     return chosen, posteriors.plot(inside, "inside")
 
 

@@ -4,6 +4,9 @@
     model.safetensors   the weights
     tokenizer.*         the tokenizer's files, if the model has one
     README.md           the model card
+
+A model that was adapted from another may leave out the weights the two share. Its folder is then small,
+names the base and is bound to the very files of it.
 """
 
 import hashlib
@@ -18,16 +21,25 @@ from torch import Tensor
 from isogloss.errors import IsoglossError
 from isogloss.files import atomic_folder, read_json, sha256, write_json
 from isogloss.model.model import Model, ModelConfig
-from isogloss.text.tokenizers import load_tokenizer
+from isogloss.text.tokenizers import digest, load_tokenizer
 
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
 
-def save_model(model: Model, folder: Path, card: str, recipe: dict[str, Any] | None = None) -> None:
-    """Write the folder, whole or not at all. `recipe` is the resolved recipe of the run."""
+def save_model(
+    model: Model, folder: Path, card: str, recipe: dict[str, Any] | None = None, base: Path | None = None
+) -> None:
+    """Write the folder, whole or not at all.
+
+    recipe: the resolved recipe of the run. base: a model folder whose weights need not be written again.
+    """
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    if base is not None:
+        shared = load_model(base).state_dict()
+        weights = {name: w for name, w in weights.items() if name not in shared or not w.equal(shared[name])}
+    origin = None if base is None else {"folder": str(base.absolute()), "digest": _digest(_checked_config(base))}
     with atomic_folder(folder) as temporary:
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         write_tensors(temporary / WEIGHTS, weights)
         if model.tokenizer is not None:
             model.tokenizer.save(temporary)
@@ -36,28 +48,51 @@ def save_model(model: Model, folder: Path, card: str, recipe: dict[str, Any] | N
             "format": FORMAT,
             "model": model.config.plain(),
             "recipe": recipe,
+            "base": origin,
             # The card is prose that people and later evaluations add to.
             "files": {file.name: sha256(file) for file in sorted(temporary.iterdir()) if file.name != CARD},
         }
         write_json(temporary / CONFIG, config | {"digest": _digest(config)})
 
 
-def load_model(folder: Path) -> Model:
-    """Read a model folder, in evaluation mode; every file is checked before it is used."""
+def load_model(folder: Path, base: tuple[Path, Model] | None = None) -> Model:
+    """Read a model folder, in evaluation mode; every file is checked before it is used.
+
+    base: the model that this one was adapted from, whose weights it then shares in memory; it is
+    looked for where it lay if it is needed and not given.
+    """
     config = _checked_config(folder)
+    shared = _base_weights(folder, config.get("base"), base)
     model_config = ModelConfig.parse(config["model"], f"{folder / CONFIG}")
-    has_tokenizer = any(name.startswith("tokenizer") for name in config["files"])
-    model = Model(model_config, load_tokenizer(folder) if has_tokenizer else None)
-    weights = read_tensors(folder / WEIGHTS)
+    tokenizer = None
+    if any(name.startswith("tokenizer") for name in config["files"]):
+        same = base is not None and digest(folder) == digest(base[0])
+        tokenizer = base[1].tokenizer if base is not None and same else load_tokenizer(folder)
+    model = Model(model_config, tokenizer)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    weights = {name: tensor for name, tensor in shared.items() if name in expected} | read_tensors(folder / WEIGHTS)
     for name in sorted(expected.keys() ^ weights.keys()):
         raise IsoglossError(f'{folder / WEIGHTS} and {CONFIG} disagree on the tensor "{name}"; export the model again.')
     for name, shape in expected.items():
         found = weights[name].shape
         if found != shape:
             raise IsoglossError(f'{folder / WEIGHTS}: "{name}" has shape {tuple(found)}, not {tuple(shape)}.')
-    model.load_state_dict(weights)
+    model.load_state_dict(weights, assign=True)
     return model.eval()
+
+
+def _base_weights(folder: Path, needed: dict[str, str] | None, given: tuple[Path, Model] | None) -> dict[str, Tensor]:
+    """The weights that a folder leaves out because its base has them; none for a whole model."""
+    if needed is None:
+        if given is not None:
+            raise IsoglossError(f"{folder} is a model of its own and no adapter of {given[0]}; use it with --model.")
+        return {}
+    place = given[0] if given else Path(needed["folder"])
+    if not place.is_dir():
+        raise IsoglossError(f"{folder} adapts the model {place}, which is not there; give it with --model.")
+    if _digest(_checked_config(place)) != needed["digest"]:
+        raise IsoglossError(f"{folder} adapts another model than {place}: it was made for {needed['folder']}.")
+    return (given[1] if given else load_model(place)).state_dict()
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str] | None = None) -> None:

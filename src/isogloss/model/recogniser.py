@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from isogloss.audio.reading import SAMPLE_RATE, Audio, as_waveform
-from isogloss.audio.vad import segment
 from isogloss.decoding.beam import Beam
 from isogloss.decoding.hotwords import Hotwords
 from isogloss.decoding.hypothesis import Hypothesis
@@ -22,16 +21,12 @@ from isogloss.decoding.words import Word, words
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.model.folder import load_model
 from isogloss.model.model import Decoder, Model
+from isogloss.model.pieces import Piece, batches, even_pieces, speech_pieces
 from isogloss.model.streaming import WordStream
+from isogloss.nn.adapters import nearest
 from isogloss.sequence import Sequence
 from isogloss.text.ngram import load_ngram
 from isogloss.text.tokenizers import digest
-
-LONGEST = 30.0
-"""Seconds of audio encoded at once; longer audio is cut at pauses."""
-BATCH_SECONDS = 120.0
-SHORTEST = 640
-"""Samples below which a piece is padded with silence: one encoder frame."""
 
 
 @dataclass(frozen=True)
@@ -76,16 +71,6 @@ class Identification:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """A stretch of one recording that is encoded at once."""
-
-    owner: int
-    start: float
-    end: float
-    samples: NDArray[np.float32]
-
-
 class Recogniser:
     """Transcribes, identifies and encodes; made by `isogloss.load(folder)`.
 
@@ -93,10 +78,17 @@ class Recogniser:
     or a tensor (mono at 16 kHz), or a pair (array, sample rate), and returns one result or a list.
     """
 
-    def __init__(self, model: Model, device: torch.device | str = "cpu", folder: Path | None = None):
+    def __init__(
+        self,
+        model: Model,
+        device: torch.device | str = "cpu",
+        folder: Path | None = None,
+        adapted: ListOf[Model] = (),
+    ):
         self.model = model.eval().to(device)
         self.device = torch.device(device)
         self.folder = folder
+        self.adapted = [other.eval().to(device) for other in adapted]
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -124,13 +116,19 @@ class Recogniser:
         recordings = [as_waveform(item) for item in audio]
         segments: list[list[Segment]] = [[] for _ in recordings]
         votes = _Votes(len(recordings), self.languages)
-        for pieces, states in self._encoded(_speech_pieces(recordings)):
-            hypotheses = self.model.decode(states, decoder, allowed, beam)
-            for piece, found in zip(pieces, self._segments(pieces, hypotheses), strict=True):
-                if found.text:
-                    segments[piece.owner].append(found)
-            if self.model.language is not None and language is None:
-                votes.add(pieces, self.model.language(states))
+        pieces = speech_pieces(recordings)
+        if language is None and self._adapts:
+            # Only who knows the language can choose an adapter, so the audio is encoded twice.
+            self._vote(pieces, votes)
+        spoken = [language or next(iter(found), None) for found in votes.counted()]
+        for model, own in self._by_model(pieces, spoken):
+            for batch, states in self._encoded(own, model, spoken):
+                hypotheses = model.decode(states, decoder, allowed, beam)
+                for piece, found in zip(batch, self._segments(batch, hypotheses, model), strict=True):
+                    if found.text:
+                        segments[piece.owner].append(found)
+                if model.language is not None and language is None and not self._adapts:
+                    votes.add(batch, model.language(states))
         return [
             _transcript(waveform, found, language, probabilities)
             for waveform, found, probabilities in zip(recordings, segments, votes.counted(), strict=True)
@@ -158,6 +156,8 @@ class Recogniser:
         if language_model is not None:
             if self.folder is None:
                 raise IsoglossError("A language model needs a recogniser that was loaded from a folder.")
+            if any(other.tokenizer is not self.model.tokenizer for other in self.adapted):
+                raise IsoglossError("A language model knows the symbols of one model; leave out adapters with others.")
             given = load_ngram(language_model, digest(self.folder))
         words = [self.model.tokens(word) for word in hotwords]
         for word, tokens in zip(hotwords, words, strict=True):
@@ -179,7 +179,7 @@ class Recogniser:
         as that does not cut it at pauses; see `WordStream`. Raises IsoglossError for a model that
         needs what has not arrived yet.
         """
-        stream = WordStream(self.model, decoder, self._allowed(language))
+        stream = WordStream(self._model_for(language), decoder, self._allowed(language), language)
         for samples in pieces:
             yield from stream.feed(torch.from_numpy(samples).to(self.device))
         yield from stream.finish()
@@ -193,8 +193,7 @@ class Recogniser:
             raise IsoglossError("This model does not identify languages; fine-tune it on more than one first.")
         recordings = [as_waveform(item) for item in audio]
         votes = _Votes(len(recordings), self.languages)
-        for pieces, states in self._encoded(_speech_pieces(recordings)):
-            votes.add(pieces, self.model.language(states))
+        self._vote(speech_pieces(recordings), votes)
         return [Identification(next(iter(found), None), found) for found in votes.counted()]
 
     @torch.inference_mode()
@@ -210,25 +209,60 @@ class Recogniser:
             raise IsoglossError(f"The encoder has no layer {layer}; give one from 0 to {deepest}.")
         recordings = [as_waveform(item) for item in audio]
         parts: list[list[tuple[float, Tensor]]] = [[] for _ in recordings]
-        for pieces, states in self._encoded(_even_pieces(recordings), layer):
+        for pieces, states in self._encoded(even_pieces(recordings), self.model, layer=layer):
             for piece, item in zip(pieces, states.unpad(), strict=True):
                 parts[piece.owner].append((piece.start, item.cpu()))
         return [torch.cat([item for _, item in sorted(part, key=lambda p: p[0])]) for part in parts]
 
     def _encoded(
-        self, pieces_to_encode: list[_Piece], layer: int | None = None
-    ) -> Iterator[tuple[list[_Piece], Sequence]]:
-        for pieces in _batches(pieces_to_encode):
+        self,
+        pieces_to_encode: list[Piece],
+        model: Model,
+        spoken: ListOf[str | None] = (),
+        layer: int | None = None,
+    ) -> Iterator[tuple[list[Piece], Sequence]]:
+        """The states of pieces, in batches; with the adapters of the languages spoken by each piece's owner."""
+        for pieces in batches(pieces_to_encode):
             audio = Sequence.from_list([torch.from_numpy(piece.samples) for piece in pieces]).to(self.device)
-            features = self.model.frontend(audio)
-            encoded = self.model.encoder(features, layers=() if layer is None else (layer,))
+            languages = [spoken[piece.owner] for piece in pieces] if spoken else None
+            encoded = model.encoder(model.frontend(audio), () if layer is None else (layer,), languages=languages)
             yield pieces, encoded.final if layer is None else encoded.layers[layer]
 
-    def _segments(self, pieces: ListOf[_Piece], hypotheses: list[Hypothesis]) -> list[Segment]:
-        assert self.model.tokenizer is not None
+    def _vote(self, pieces: list[Piece], votes: _Votes) -> None:
+        """Let the model without adapters say which languages are spoken, if it tells any apart."""
+        if self.model.language is not None:
+            for batch, states in self._encoded(pieces, self.model):
+                votes.add(batch, self.model.language(states))
+
+    @property
+    def _adapts(self) -> bool:
+        return any(model.encoder.adapters is not None for model in (self.model, *self.adapted))
+
+    def _model_for(self, language: str | None) -> Model:
+        """The model whose adapter is nearest to the language; the first if none is near."""
+        banks = [
+            (model, members)
+            for model in (self.model, *self.adapted)
+            for members in (model.encoder.adapters.groups.values() if model.encoder.adapters is not None else ())
+        ]
+        place = nearest(language, [members for _, members in banks])
+        return banks[place][0] if place >= 0 else self.model
+
+    def _by_model(
+        self, pieces: list[Piece], spoken: ListOf[str | None]
+    ) -> Iterator[tuple[Model, list[Piece]]]:
+        """Each model with the pieces it is to write."""
+        models = [self._model_for(language) for language in spoken]
+        for model in (self.model, *self.adapted):
+            own = [piece for piece in pieces if models[piece.owner] is model]
+            if own:
+                yield model, own
+
+    def _segments(self, pieces: ListOf[Piece], hypotheses: list[Hypothesis], model: Model) -> list[Segment]:
+        assert model.tokenizer is not None
         found = []
         for piece, hypothesis in zip(pieces, hypotheses, strict=True):
-            spoken = words(hypothesis, self.model.tokenizer, self.model.frame_seconds, piece.start, piece.end)
+            spoken = words(hypothesis, model.tokenizer, model.frame_seconds, piece.start, piece.end)
             found.append(
                 Segment(
                     start=piece.start,
@@ -244,20 +278,27 @@ class Recogniser:
         """(V,) bool, the symbols of a language's transcripts and blank; None without a language."""
         if language is None:
             return None
-        alphabets = self.model.config.alphabets
+        model = self._model_for(language)
+        alphabets = model.config.alphabets
         if language not in alphabets:
             raise IsoglossError(
                 f'The model was not taught to write "{language}".{did_you_mean(language, alphabets)} '
                 f"It writes: {', '.join(alphabets) or 'nothing'}."
             )
-        allowed = torch.zeros(self.model.tokenizer.size if self.model.tokenizer else 0, dtype=torch.bool)
+        allowed = torch.zeros(model.tokenizer.size if model.tokenizer else 0, dtype=torch.bool)
         allowed[[0, *alphabets[language]]] = True
         return allowed.to(self.device)
 
 
-def load(folder: str | Path, device: torch.device | str = "cpu") -> Recogniser:
-    """A model folder, ready to use; nothing is downloaded and nothing in it is executed."""
-    return Recogniser(load_model(Path(folder)), device, Path(folder))
+def load(folder: str | Path, device: torch.device | str = "cpu", adapters: ListOf[str | Path] = ()) -> Recogniser:
+    """A model folder, ready to use; nothing is downloaded and nothing in it is executed.
+
+    adapters: folders of adapters of this very model; each recording is then written by the one that
+    was made for its language, else for a language of the same family, else by the model itself.
+    """
+    base = Path(folder)
+    model = load_model(base).to(device)
+    return Recogniser(model, device, base, [load_model(Path(other), (base, model)) for other in adapters])
 
 
 class _Votes:
@@ -268,7 +309,7 @@ class _Votes:
         self.scores = torch.zeros(recordings, len(languages))
         self.heard = torch.zeros(recordings)
 
-    def add(self, pieces: list[_Piece], logits: Tensor) -> None:
+    def add(self, pieces: list[Piece], logits: Tensor) -> None:
         """logits: (pieces, languages)."""
         for piece, score in zip(pieces, logits.log_softmax(dim=-1).cpu(), strict=True):
             self.scores[piece.owner] += score * len(piece.samples)
@@ -292,42 +333,3 @@ def _transcript(
         seconds=len(waveform) / SAMPLE_RATE,
         segments=ordered,
     )
-
-
-def _speech_pieces(recordings: list[NDArray[np.float32]]) -> list[_Piece]:
-    """Recordings whole, or cut at pauses where they are longer than `LONGEST`."""
-    pieces = []
-    for owner, waveform in enumerate(recordings):
-        times = [(0.0, LONGEST)]
-        if len(waveform) > LONGEST * SAMPLE_RATE:
-            times = segment(waveform, max_seconds=LONGEST)
-        pieces += [_cut(owner, waveform, start, end) for start, end in times]
-    return pieces
-
-
-def _even_pieces(recordings: list[NDArray[np.float32]]) -> list[_Piece]:
-    """Recordings in stretches of `LONGEST`, nothing left out: frame n stays at n · 40 ms."""
-    return [
-        _cut(owner, waveform, start, start + LONGEST)
-        for owner, waveform in enumerate(recordings)
-        for start in np.arange(0.0, len(waveform) / SAMPLE_RATE, LONGEST).tolist()
-    ]
-
-
-def _cut(owner: int, waveform: NDArray[np.float32], start: float, end: float) -> _Piece:
-    samples = waveform[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)]
-    end = start + len(samples) / SAMPLE_RATE
-    # A few samples are no frame; silence after them makes one.
-    return _Piece(owner, start, end, np.pad(samples, (0, max(0, SHORTEST - len(samples)))))
-
-
-def _batches(pieces: list[_Piece]) -> Iterator[list[_Piece]]:
-    """Pieces of similar length together, at most `BATCH_SECONDS` of padded audio each."""
-    batch: list[_Piece] = []
-    for piece in sorted(pieces, key=lambda part: len(part.samples)):
-        if batch and len(piece.samples) * (len(batch) + 1) > BATCH_SECONDS * SAMPLE_RATE:
-            yield batch
-            batch = []
-        batch.append(piece)
-    if batch:
-        yield batch

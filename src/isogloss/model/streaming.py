@@ -22,16 +22,18 @@ class SpeechStream:
     """Encoder states of recordings that arrive side by side, as many samples of each at a time.
 
     The states are those the encoder gives to the whole recordings, to rounding, also for gradients.
-    Raises IsoglossError for a model that needs what has not arrived yet.
+    languages: of the recordings, which choose their adapters. Raises IsoglossError for a model that
+    needs what has not arrived yet.
     """
 
-    def __init__(self, model: Model, batch: int = 1):
+    def __init__(self, model: Model, batch: int = 1, languages: list[str | None] | None = None):
         if isinstance(model.frontend.normaliser, UtteranceNormaliser):
             raise IsoglossError(
                 "This model cannot stream: it normalises features by the whole utterance; "
                 "train with model.frontend.normalisation=running."
             )
         self.model = model
+        self.languages = languages
         self.past = model.encoder.begin()
         config = model.frontend.config.features
         self.step = FACTOR * model.encoder.chunk * config.shift
@@ -62,21 +64,28 @@ class SpeechStream:
     def _encoded(self, samples: Tensor) -> Tensor:
         lengths = torch.full((len(samples),), samples.shape[1], device=samples.device)
         features = self.model.frontend(Sequence(samples, lengths))
-        encoded = self.model.encoder(features, past=self.past).final
+        encoded = self.model.encoder(features, past=self.past, languages=self.languages).final
         return encoded.values[:, : int(encoded.lengths[0])]
 
 
 class WordStream:
     """The words of one recording as it arrives, by greedy decoding; the same words as of the whole.
 
-    decoder, allowed: as for `Model.decode`. Raises IsoglossError for a model or decoder that cannot.
+    decoder, allowed: as for `Model.decode`. language: what is spoken, which chooses an adapter. Raises
+    IsoglossError for a model or decoder that cannot.
     """
 
-    def __init__(self, model: Model, decoder: Decoder | None = None, allowed: Tensor | None = None):
+    def __init__(
+        self,
+        model: Model,
+        decoder: Decoder | None = None,
+        allowed: Tensor | None = None,
+        language: str | None = None,
+    ):
         if decoder == "attention":
             raise IsoglossError("The attention decoder must hear everything before it writes; stream with another.")
         self.model = model
-        self.stream = SpeechStream(model)
+        self.stream = SpeechStream(model, languages=[language])
         self.reader = model.reader(1, decoder, allowed)
         self.draft = self.reader.drafts[0]
         self.seconds = 0.0

@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from isogloss.nn.adapters import Branch
 from isogloss.nn.dropout import Dropout
 
 
@@ -16,7 +17,8 @@ class FeedForward(nn.Module):
         self.project = nn.Linear(expansion * width, width)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
+    def forward(self, x: Tensor, adapter: Branch | None = None) -> Tensor:
+        """(B, T, D) -> (B, T, D); an adapter works beside it on the same input."""
         hidden = self.dropout(self.activation(self.expand(self.norm(x))))
-        return self.dropout(self.project(hidden))
+        found = self.dropout(self.project(hidden))
+        return found if adapter is None else found + adapter(x)

@@ -61,6 +61,11 @@ class Recognition(Objective):
         super().__init__()
         if model.ctc is None:
             raise IsoglossError("The objective recognition needs a tokenizer in the model; add model.tokenizer.")
+        if model.encoder.adapters is not None and config.language:
+            raise IsoglossError(
+                "An adapter is chosen by the language, which the language head would read off it; "
+                "set language: 0 in the objective recognition."
+            )
         self.config = config
         self.frontend = model.frontend
         self.encoder = model.encoder
@@ -82,7 +87,7 @@ class Recognition(Objective):
         features = self.frontend(batch.audio)
         if self.augment is not None:
             features = self.augment(features)
-        encoded = self.encoder(features, layers=(self.middle,))
+        encoded = self.encoder(features, layers=(self.middle,), languages=batch.languages)
         tokens = self.targets(batch)
         final = self.ctc(encoded.final)
         last = per_symbol(ctc_loss(final, tokens), tokens)

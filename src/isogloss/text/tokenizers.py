@@ -115,6 +115,10 @@ class CharacterTokenizer:
             raise IsoglossError("A character tokenizer needs training text; the texts given are empty.")
         return cls(sorted(inventory | ({UNKNOWN} if config.unknown else set())))
 
+    def extended(self, texts: Iterable[str]) -> "CharacterTokenizer":
+        """With the characters of more texts behind its own, whose ids stay."""
+        return CharacterTokenizer([*self.symbols, *self.unknown("".join(texts))])
+
     @property
     def size(self) -> int:
         return len(self.symbols) + 1

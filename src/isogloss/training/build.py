@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
+import torch
+
 from isogloss.data.loading import language_of, text_of
+from isogloss.encoders.speech import SpeechEncoderConfig
+from isogloss.encoders.stack import Stack
 from isogloss.errors import IsoglossError
 from isogloss.model.folder import load_model
 from isogloss.model.model import Model, ModelConfig
+from isogloss.nn.adapters import AdapterConfig
+from isogloss.text.families import family
 from isogloss.text.normalise import normalise
-from isogloss.text.tokenizers import Tokenizer, build_tokenizer
+from isogloss.text.tokenizers import CharacterTokenizer, Tokenizer, build_tokenizer
 from isogloss.training.recipe import ModelRecipe, Recipe
 
 if TYPE_CHECKING:
     from lhotse.cut import MonoCut
 
+SHARE = 0.02
+"""Parameters of an adapter as a share of the encoder's blocks (USM §2.6)."""
+
 
 def build_model(recipe: Recipe, train: list[MonoCut], paired: list[MonoCut]) -> Model:
     """The model with random weights, or those of `model.start_from`; symbols and languages from the data."""
+    start = load_model(recipe.model.start_from) if recipe.model.start_from else None
+    if recipe.model.keep == "all":
+        return _grown(start, recipe, paired)
     tokenizer, alphabets = None, {}
     if recipe.model.tokenizer is not None:
-        texts = [(normalise(text_of(cut) or "", language_of(cut)), language_of(cut)) for cut in paired]
+        texts = _texts(paired)
         if not texts:
             raise IsoglossError("model.tokenizer needs transcribed clips; the data hold none, prepare them with texts.")
         tokenizer = build_tokenizer(recipe.model.tokenizer, [text for text, _ in texts])
@@ -28,16 +41,65 @@ def build_model(recipe: Recipe, train: list[MonoCut], paired: list[MonoCut]) -> 
     languages = tuple(sorted({language_of(cut) for cut in train} - {"und"}))
     config = ModelConfig(
         frontend=recipe.model.frontend,
-        encoder=recipe.model.encoder,
+        encoder=_with_adapters(recipe.model.encoder, recipe.model, paired),
         transducer=recipe.model.transducer,
         attention=recipe.model.attention,
         languages=languages if len(languages) > 1 and _identifies(recipe) else (),
         alphabets=alphabets,
     )
     model = Model(config, tokenizer)
-    if recipe.model.start_from is not None:
-        _take_over(model, load_model(recipe.model.start_from), recipe.model)
+    if start is not None:
+        _take_over(model, start, recipe.model)
     return model
+
+
+def _grown(start: Model | None, recipe: Recipe, paired: list[MonoCut]) -> Model:
+    """`start` with its symbols and heads; with new symbols where the texts need them, and adapters if asked for."""
+    if start is None or recipe.model.tokenizer is not None:
+        raise IsoglossError("model.keep: all keeps the symbols of model.start_from; give that, and no model.tokenizer.")
+    tokenizer, texts = start.tokenizer, _texts(paired)
+    if isinstance(tokenizer, CharacterTokenizer):
+        tokenizer = tokenizer.extended(text for text, _ in texts)
+    alphabets = dict(start.config.alphabets)
+    if tokenizer is not None:
+        for language, symbols in _alphabets(tokenizer, texts).items():
+            alphabets[language] = tuple(sorted({*symbols, *alphabets.get(language, ())}))
+    encoder = _with_adapters(start.config.encoder, recipe.model, paired)
+    model = Model(start.config.model_copy(update={"encoder": encoder, "alphabets": alphabets}), tokenizer)
+    weights = model.state_dict()  # adapters and new symbols keep their random weights
+    for name, tensor in start.state_dict().items():
+        same = weights[name].shape == tensor.shape
+        (weights[name] if same else weights[name][: len(tensor)]).copy_(tensor)
+    return model
+
+
+def _with_adapters(encoder: SpeechEncoderConfig, recipe: ModelRecipe, paired: list[MonoCut]) -> SpeechEncoderConfig:
+    """The encoder's configuration with a bank of adapters for the languages of the data, if there are to be any."""
+    if recipe.adapters is None:
+        return encoder
+    if recipe.start_from is None or encoder.adapters is not None:
+        raise IsoglossError("model.adapters adapt a model without any; give the folder of one as model.start_from.")
+    groups: dict[str, set[str]] = defaultdict(set)
+    for language in {language_of(cut) for cut in paired}:
+        name = {"language": language, "family": family(language) or language, "all": "all"}[recipe.adapters.share]
+        groups[name].add(language)
+    bank = AdapterConfig(
+        bottleneck=recipe.adapters.bottleneck or _bottleneck(encoder),
+        groups={name: tuple(sorted(groups[name])) for name in sorted(groups)},
+    )
+    return encoder.model_copy(update={"adapters": bank})
+
+
+def _bottleneck(encoder: SpeechEncoderConfig) -> int:
+    """The width at which the adapters of a language have `SHARE` of the parameters of the blocks."""
+    with torch.device("meta"):
+        blocks = sum(parameter.numel() for parameter in Stack(encoder.blocks).parameters())
+    return max(1, round(SHARE * blocks / (2 * encoder.blocks.width * encoder.blocks.layers * encoder.blocks.feeds)))
+
+
+def _texts(paired: list[MonoCut]) -> list[tuple[str, str]]:
+    """Normalised transcripts and their languages."""
+    return [(normalise(text_of(cut) or "", language_of(cut)), language_of(cut)) for cut in paired]
 
 
 def _identifies(recipe: Recipe) -> bool:
@@ -58,7 +120,8 @@ def _take_over(model: Model, start: Model, recipe: ModelRecipe) -> None:
     for part in ("frontend", "encoder"):
         mine, theirs = getattr(model, part), getattr(start, part)
         try:
-            mine.load_state_dict(theirs.state_dict())
+            new = {name: tensor for name, tensor in mine.state_dict().items() if name.startswith("adapters.")}
+            mine.load_state_dict(theirs.state_dict() | new)
         except RuntimeError:
             raise IsoglossError(
                 f"model.start_from: the {part} of {recipe.start_from} has another shape than model.{part} of the "

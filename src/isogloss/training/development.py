@@ -62,7 +62,8 @@ class Development:
         pairs: dict[str, list[tuple[str, str]]] = {}
         for batch in self._load("paired"):
             with autocast(self.device, self.precision):
-                states = self.model.encoder(self.model.frontend(batch.audio.to(self.device))).final
+                features = self.model.frontend(batch.audio.to(self.device))
+                states = self.model.encoder(features, languages=batch.languages).final
                 found = self.model.decode(states)
             for text, language, hypothesis in zip(batch.texts, batch.languages, found, strict=True):
                 reference = normalise(text or "", language)

@@ -18,7 +18,7 @@ from isogloss.nn.subsampling import subsampled
 from isogloss.training.hardware import autocast
 from isogloss.training.recipe import StageRecipe
 from isogloss.training.source import Micro, Source
-from isogloss.training.stage import Stage
+from isogloss.training.stage import Stage, begin_training, only_trying
 
 if TYPE_CHECKING:
     from lhotse.cut import MonoCut
@@ -39,9 +39,10 @@ def preflight(model: Model, stage: Stage, recipe: StageRecipe, source: Source, p
     worst = _worst(source)
     device = next(model.parameters()).device
     began = time.perf_counter()
-    with autocast(device, precision):
+    begin_training(stage, recipe.freeze, model)
+    with only_trying(model), autocast(device, precision):
         on_device = {kind: batch.to(device) for kind, batch in worst.items()}
-        stage.train()(on_device, stage.counts(on_device)).total.backward()
+        stage(on_device, stage.counts(on_device)).total.backward()
     seconds = time.perf_counter() - began
     stage.zero_grad(set_to_none=True)
     hours = seconds * source.micro_batches / source.world * recipe.steps / 3600

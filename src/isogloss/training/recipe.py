@@ -27,6 +27,13 @@ def _encoder(value: Any) -> Any:
     return preset(value) if isinstance(value, str) else value
 
 
+class AdapterRecipe(Config):
+    """Adapters beside the blocks of a frozen encoder; what is trained is then saved without its base."""
+
+    share: Literal["language", "family", "all"] = Field("language", description="who share one")
+    bottleneck: int | None = Field(None, ge=1, description="width inside; by default one for 2 % of the encoder")
+
+
 class ModelRecipe(Config):
     """The model; what depends on the data (symbols, languages) is read off the data."""
 
@@ -38,6 +45,8 @@ class ModelRecipe(Config):
     transducer: TransducerConfig | None = Field(None, description="a transducer beside the CTC head: {} for defaults")
     attention: AttentionConfig | None = Field(None, description="an attention decoder beside the CTC head: {} likewise")
     start_from: Path | None = Field(None, description="model folder whose front end and encoder are taken over")
+    keep: Literal["encoder", "all"] = Field("encoder", description="all = its symbols and heads too, as they are there")
+    adapters: AdapterRecipe | None = Field(None, description="adapters for what `start_from` is: {} for defaults")
 
 
 class DataRecipe(Config):
@@ -53,7 +62,7 @@ class DataRecipe(Config):
     workers: int = Field(2, ge=1, description="threads that read audio")
 
 
-class OptimizerRecipe(Config):
+class AdamWRecipe(Config):
     """AdamW with a warm-up."""
 
     peak: float = Field(1e-3, gt=0, description="highest learning rate")
@@ -62,6 +71,11 @@ class OptimizerRecipe(Config):
     floor: float = Field(0.02, ge=0, le=1, description="last learning rate as a share of the peak")
     betas: tuple[float, float] = Field((0.9, 0.98), description="decay of the moments")
     weight_decay: float = Field(0.01, ge=0, description="on matrices; never on biases, norms and buffers")
+
+
+class OptimizerRecipe(AdamWRecipe):
+    """AdamW, and what is done with all parameters together."""
+
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights that are exported; 0 = none")
 
@@ -76,6 +90,7 @@ class StageRecipe(Config):
     batch_seconds: float = Field(100.0, gt=0, description="padded seconds of audio that fit into memory at once")
     temperature: float = Field(1.0, gt=0, description="flattens the shares of languages; 1 = as in the data")
     optimizer: OptimizerRecipe = Field(default_factory=OptimizerRecipe, description="how it is minimised")
+    optimizers: dict[str, AdamWRecipe] = Field({}, description="others, for parameters whose names start so: encoder")
     freeze: tuple[str, ...] = Field((), description="parameters whose names start so are not trained")
     evaluate_every: int = Field(200, ge=1, description="steps between looks at the dev split")
     save_every: int = Field(200, ge=1, description="steps between checkpoints")

@@ -5,10 +5,10 @@ import math
 import torch
 from torch import nn
 
-from isogloss.training.recipe import OptimizerRecipe
+from isogloss.training.recipe import AdamWRecipe, StageRecipe
 
 
-def learning_rate(recipe: OptimizerRecipe, step: int, steps: int) -> float:
+def learning_rate(recipe: AdamWRecipe, step: int, steps: int) -> float:
     """The rate of a step (the first is 0) of a stage of `steps`: a linear climb, then the schedule."""
     warmup = max(1, round(recipe.warmup * steps))
     if step < warmup:
@@ -23,13 +23,30 @@ def learning_rate(recipe: OptimizerRecipe, step: int, steps: int) -> float:
     return recipe.peak * max(shape, recipe.floor)
 
 
-def build_optimizer(recipe: OptimizerRecipe, parameters: dict[str, nn.Parameter]) -> torch.optim.AdamW:
-    """AdamW over named parameters; weight decay on matrices only."""
-    groups = [
-        {"params": [p for p in parameters.values() if p.dim() >= 2], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters.values() if p.dim() < 2], "weight_decay": 0.0},
+def build_optimizer(stage: StageRecipe, parameters: dict[str, nn.Parameter]) -> torch.optim.AdamW:
+    """AdamW over named parameters, each by the recipe its name asks for; weight decay on matrices only."""
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        own = max((start for start in stage.optimizers if name.startswith(start)), key=len, default="")
+        groups.setdefault((own, parameter.dim() >= 2), []).append(parameter)
+    recipes: dict[str, AdamWRecipe] = {"": stage.optimizer, **stage.optimizers}
+    settings = [
+        {
+            "params": members,
+            "recipe": recipes[own],
+            "lr": recipes[own].peak,
+            "betas": recipes[own].betas,
+            "weight_decay": recipes[own].weight_decay if decays else 0.0,
+        }
+        for (own, decays), members in groups.items()
     ]
-    return torch.optim.AdamW(groups, lr=recipe.peak, betas=recipe.betas, fused=True)
+    return torch.optim.AdamW(settings, fused=True)
+
+
+def set_rates(optimizer: torch.optim.Optimizer, step: int, steps: int) -> None:
+    """Give every group of an optimizer made by `build_optimizer` the rate of this step."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(group["recipe"], step, steps)
 
 
 class Average:

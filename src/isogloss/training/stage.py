@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -49,6 +51,23 @@ class Stage(nn.Module):
             parts |= {f"{name}/{part}": value for part, value in loss.parts.items()}
         assert isinstance(total, Tensor)
         return Sums(total, parts)
+
+
+def begin_training(stage: Stage, freeze: tuple[str, ...], model: Model) -> None:
+    """Training mode; but what is frozen has no dropout, and its statistics of features stay as they are."""
+    stage.train()
+    for name, module in model.named_modules():
+        if freeze and name.startswith(freeze):
+            module.eval()
+
+
+@contextmanager
+def only_trying(model: Model) -> Iterator[None]:
+    """What is heard inside does not count: the model's statistics of features are put back afterwards."""
+    kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    yield
+    for name, buffer in model.named_buffers():
+        buffer.copy_(kept[name])
 
 
 def trainable(stage: Stage, freeze: tuple[str, ...], model: Model) -> dict[str, nn.Parameter]:

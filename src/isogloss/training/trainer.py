@@ -28,9 +28,9 @@ from isogloss.training.health import Health, require_gradients
 from isogloss.training.journal import Journal
 from isogloss.training.preflight import preflight
 from isogloss.training.recipe import Recipe, StageRecipe
-from isogloss.training.schedule import Average, build_optimizer, learning_rate
+from isogloss.training.schedule import Average, build_optimizer, learning_rate, set_rates
 from isogloss.training.source import Source, Work, fingerprint, read_data, transcribed
-from isogloss.training.stage import Stage, trainable
+from isogloss.training.stage import Stage, begin_training, only_trying, trainable
 
 RECIPE = "recipe.yaml"
 
@@ -98,7 +98,8 @@ class Trainer:
                 start += stage.steps
         if self.rank == 0:
             card = describe(self.recipe, self.train, self.paired, self.fingerprint)
-            save_model(self.model, self.folder / "model", card, self.recipe.plain())
+            base = self.recipe.model.start_from if self.recipe.model.adapters else None
+            save_model(self.model, self.folder / "model", card, self.recipe.plain(), base)
         if dist.is_initialized():
             dist.barrier()
         return self.folder / "model"
@@ -154,7 +155,7 @@ class StageRun:
         self.parameters = trainable(self.stage, self.recipe.freeze, trainer.model)
         if not self.parameters:
             raise IsoglossError(f'The stage "{self.recipe.name}" freezes every parameter; shorten its freeze list.')
-        self.optimizer = build_optimizer(self.recipe.optimizer, self.parameters)
+        self.optimizer = build_optimizer(self.recipe, self.parameters)
         decay = self.recipe.optimizer.ema
         self.average = Average(decay, self.parameters) if decay else None
         self.source = Source(
@@ -196,14 +197,15 @@ class StageRun:
         times = []
         for group in self.optimizer.param_groups:
             group["lr"] = 0.0
-        for step in range(1 + repeats):
-            work = self.source.work(step)
-            began = time.perf_counter()
-            self._accumulate(work, self._global_counts(work))
-            nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.optimizer.clip)
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
-            times.append(time.perf_counter() - began)
+        with only_trying(self.trainer.model):
+            for step in range(1 + repeats):
+                work = self.source.work(step)
+                began = time.perf_counter()
+                self._accumulate(work, self._global_counts(work))
+                nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.optimizer.clip)
+                self.optimizer.step()
+                self.optimizer.zero_grad(set_to_none=True)
+                times.append(time.perf_counter() - began)
         self.source.close()
         return statistics.median(times[1:])
 
@@ -217,8 +219,7 @@ class StageRun:
         work = self.source.work(self.step)
         counts = self._global_counts(work)
         rate = learning_rate(self.recipe.optimizer, self.done, self.recipe.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_rates(self.optimizer, self.done, self.recipe.steps)
         sums = self._accumulate(work, counts)
         norm = float(nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.optimizer.clip))
         if self.done == 0:
@@ -235,7 +236,7 @@ class StageRun:
 
     def _accumulate(self, work: Work, counts: dict[str, int]) -> dict[str, Tensor]:
         """Forward and backward over the micro-batches; returns the summed parts."""
-        self.stage.train()
+        begin_training(self.stage, self.recipe.freeze, self.trainer.model)
         sums: dict[str, Tensor] = {}
         for position, micro in enumerate(work.micro):
             if isinstance(self.forward, DistributedDataParallel):

@@ -1,0 +1,156 @@
+"""`isogloss finetune`: a model and some transcribed speech -> a recipe that fits both, in words and as YAML.
+
+    pre-trained on speech alone ──> new symbols; first the head on a frozen encoder, then everything
+    recogniser, little speech   ──> adapters and heads on a frozen encoder: a small folder beside the model
+    recogniser, more speech     ──> everything, the encoder at a lower rate
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from isogloss.data.loading import language_of, text_of
+from isogloss.errors import IsoglossError
+from isogloss.model.folder import load_model
+from isogloss.model.model import Model
+from isogloss.text.normalise import normalise
+from isogloss.text.tokenizers import CharacterTokenizer
+from isogloss.training.recipe import DataRecipe, Recipe
+from isogloss.training.source import read_data, transcribed
+
+Way = Literal["adapters", "whole"]
+
+LITTLE_HOURS = 0.5
+"""Below this much transcribed speech the encoder of a recogniser stays as it is."""
+STEP_SECONDS = 24
+PASSES = 40
+"""How often the data are heard, if that lies within `STEPS`."""
+STEPS = (600, 20_000)
+FROZEN = ("frontend", "encoder.subsampling", "encoder.stack", "language")
+GENTLE = {"freq_width": 12, "time_share": 0.05}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe, and why it is as it is: a sentence for each choice."""
+
+    recipe: Recipe
+    reasons: list[str]
+
+
+def plan(
+    model_folder: Path,
+    data: list[Path],
+    *,
+    languages: tuple[str, ...] = (),
+    way: Way | None = None,
+    name: str | None = None,
+) -> Plan:
+    """Choose how to fine-tune a model on the transcribed train clips of prepared corpora.
+
+    languages: only these. way: what is trained of a recogniser, instead of what the amount of data
+    suggests. Raises IsoglossError where there is nothing transcribed, and for adapters of a model
+    that does not recognise yet.
+    """
+    start = load_model(model_folder)
+    chosen = DataRecipe(folders=tuple(data), languages=languages, longest=30.0)
+    paired = transcribed(read_data(chosen, "train"))
+    if not paired:
+        where = ", ".join(map(str, data))
+        raise IsoglossError(f"The train split of {where} holds no transcribed clips; fine-tuning needs transcripts.")
+    hours = sum(cut.duration for cut in paired) / 3600
+    spoken = sorted({language_of(cut) for cut in paired})
+    reasons = [f"{_amount(hours)} of transcribed speech in {', '.join(spoken)}, {len(paired)} clips."]
+    steps = min(max(round(PASSES * hours * 3600 / STEP_SECONDS), STEPS[0]), STEPS[1])
+    if start.tokenizer is None:
+        if way == "adapters":
+            raise IsoglossError(f"{model_folder} does not recognise yet: it needs a head and not adapters.")
+        model, stages = _from_speech_alone(start, steps, len(spoken) > 1)
+        reasons.append("The model has only heard speech so far: it gets symbols, and its encoder is frozen at first.")
+    else:
+        _tell_symbols(start, [normalise(text_of(cut) or "", language_of(cut)) for cut in paired], reasons)
+        if way is None:
+            way = "adapters" if hours < LITTLE_HOURS else "whole"
+            reasons.append(_why(way))
+        identifies = start.language is not None and set(spoken) <= set(start.config.languages)
+        model, stages = _adapters(steps) if way == "adapters" else _whole(steps, identifies)
+    passes = steps * STEP_SECONDS / (hours * 3600)
+    reasons.append(f"{steps} steps of {STEP_SECONDS} s: each clip is heard about {passes:.0f} times.")
+    values: dict[str, Any] = {
+        "name": name or f"{Path(model_folder).resolve().parent.name}-{'-'.join(spoken[:4])}",
+        "model": {"start_from": str(model_folder), **model},
+        "data": chosen.plain(),
+        "stages": stages,
+    }
+    return Plan(Recipe.parse(values, "the plan"), reasons)
+
+
+def _from_speech_alone(start: Model, steps: int, identifies: bool) -> tuple[dict[str, Any], list[Any]]:
+    """A new CTC head, alone at first: gradients of a random head would undo the pre-training."""
+    head = max(1, steps // 10)
+    language = {"language": 0.1 if identifies else 0.0}
+    model = {
+        "encoder": start.config.encoder.plain(),
+        "frontend": start.config.frontend.plain(),
+        "tokenizer": {"kind": "characters", "unknown": True},
+    }
+    stages = [
+        _stage("head", head, [_recognition(language)], freeze=FROZEN[:-1]) | {"optimizer": {"peak": 2e-3}},
+        _stage("read", 3 * head, [_recognition(language)])
+        | {"optimizer": {"peak": 1e-3, "ema": 0.98, "schedule": "constant"}},
+        _stage("refine", max(1, steps - 4 * head), [_recognition(language, GENTLE)])
+        | {"optimizer": {"peak": 1e-3, "ema": 0.99, "warmup": 0.02}},
+    ]
+    return model, stages
+
+
+def _adapters(steps: int) -> tuple[dict[str, Any], list[Any]]:
+    """Adapters and heads of a recogniser; the encoder stays bit for bit."""
+    stage = _stage("adapt", steps, [_recognition({"language": 0.0}, GENTLE)], freeze=FROZEN)
+    return {"keep": "all", "adapters": {}}, [stage | {"optimizer": {"peak": 3e-3, "ema": 0.99}}]
+
+
+def _whole(steps: int, identifies: bool) -> tuple[dict[str, Any], list[Any]]:
+    """All of a recogniser; the encoder, which knows much already, at a third of the rate."""
+    stage = _stage("finetune", steps, [_recognition({"language": 0.1 if identifies else 0.0}, GENTLE)])
+    rates = {"optimizer": {"peak": 1e-3, "ema": 0.99}, "optimizers": {"encoder": {"peak": 3e-4}}}
+    return {"keep": "all"}, [stage | rates]
+
+
+def _recognition(settings: dict[str, float], augment: dict[str, float] | None = None) -> dict[str, Any]:
+    return {"name": "recognition", "augment": augment} | settings
+
+
+def _stage(name: str, steps: int, objectives: list[Any], freeze: tuple[str, ...] = ()) -> dict[str, Any]:
+    looks = max(1, min(500, steps // 4))
+    return {
+        "name": name,
+        "steps": steps,
+        "seconds": {"paired": STEP_SECONDS},
+        "batch_seconds": STEP_SECONDS / 2,
+        "temperature": 2,
+        "objectives": objectives,
+        "freeze": list(freeze),
+        "evaluate_every": looks,
+        "save_every": looks,
+    }
+
+
+def _tell_symbols(start: Model, texts: list[str], reasons: list[str]) -> None:
+    """Which letters the model will have to learn to write."""
+    if isinstance(start.tokenizer, CharacterTokenizer):
+        new = start.tokenizer.unknown("".join(texts))
+        reasons.append(f"Symbols it did not know: {' '.join(new)}" if new else "It knows all symbols of the texts.")
+
+
+def _why(way: Way) -> str:
+    limit = _amount(LITTLE_HOURS)
+    if way == "adapters":
+        return f"Less than {limit}: the encoder stays as it is; adapters and heads learn (--way whole trains all)."
+    return f"{limit} or more: everything learns, the encoder gently (--way adapters leaves it as it is)."
+
+
+def _amount(hours: float) -> str:
+    return f"{hours:.1f} hours" if hours >= 1 else f"{hours * 60:.0f} minutes"
