@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def main() -> None:
     arguments.add_argument("--split", choices=SPLITS, default="test")
     arguments.add_argument("--languages", nargs="+", help="only these")
     options = arguments.parse_args()
-    peers = [json.loads(file.read_text(encoding="utf-8")) for file in options.hypotheses]
+    peers = joined(json.loads(file.read_text(encoding="utf-8")) for file in options.hypotheses)
     told: dict[str, Predictions] = {}
     guessed: dict[str, Predictions] = {}
     conditions: dict[str, Conditions] = {}
@@ -89,6 +90,16 @@ def main() -> None:
 
 def keyed(evaluation: Evaluation) -> Predictions:
     return {(prediction.source, prediction.id): prediction for prediction in evaluation.predictions}
+
+
+def joined(files: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What each system heard, from as many files as it was written to."""
+    systems: dict[str, dict[str, Any]] = {}
+    for found in files:
+        known = systems.setdefault(found["system"], found | {"clips": [], "unknown_languages": []})
+        known["clips"] += found["clips"]
+        known["unknown_languages"] = sorted({*known["unknown_languages"], *found["unknown_languages"]})
+    return list(systems.values())
 
 
 def from_file(peer: dict[str, Any]) -> Predictions:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from itertools import groupby, islice
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -14,6 +15,10 @@ from isogloss.data.fetch import cache_folder, fetch_packages
 from isogloss.data.manifests import Utterance
 from isogloss.data.recipes import CORPORA
 from isogloss.errors import IsoglossError
+
+# How long an example takes is the machine's business.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 SMALL = ("pocketsphinx-testdata", "gcin-voice", "klettres-data")  # 2, 8 and 40 MB
 

@@ -21,7 +21,7 @@ def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from(POLICIES), st.lists(st.integers(0, 700), min_size=1, max_size=4), st.integers(0, 10**6)
 )
@@ -121,7 +121,7 @@ def test_speed_out_of_range() -> None:
         change_speed(np.zeros(10, np.float32), 0)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.floats(-20, 40), st.integers(1, 3000), st.integers(1, 3000), st.integers(0, 1000))
 def test_signal_to_noise_ratio_is_exact(snr: float, samples: int, noise_samples: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -83,7 +83,7 @@ def test_length_arithmetic(samples: int) -> None:
     assert config.frames(torch.tensor([samples])).tolist() == [counted]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.integers(0, 3000), min_size=1, max_size=4), st.integers(0, 900), st.sampled_from(FLAVOURS))
 def test_padding_and_company_change_nothing(lengths: list[int], extra: int, flavour: str) -> None:
     log_mel = LogMel(LogMelConfig.model_validate({"flavour": flavour}))

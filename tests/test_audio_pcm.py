@@ -31,7 +31,7 @@ def test_every_encoding_is_the_wave(encoding: str) -> None:
 
 
 @given(st.lists(st.integers(0, 700), max_size=12), st.sampled_from(sorted(ENCODINGS)), st.integers(1, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_bytes_may_be_cut_anywhere(cuts: list[int], encoding: str, channels: int) -> None:
     data = raw(WAVE[: 1500 // channels * channels], encoding)
     whole = PCM(encoding, channels=channels).feed(data)

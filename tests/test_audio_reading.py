@@ -90,7 +90,7 @@ def test_one_sample() -> None:
     assert cause(encoded(np.array([0.5]), 48000)) == "no_frames"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.sampled_from([8000, 11025, 16000, 22050, 44100, 48000, 44101]),
     st.floats(0, 2.5),

@@ -93,7 +93,7 @@ def test_pieces_cover_all_speech(speech: np.ndarray, longest: float) -> None:
     check(vad.segment(speech, longest), vad.speech_segments(speech), longest, len(speech) / SAMPLE_RATE)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.floats(0, 60), st.floats(1, 10), st.floats(0.02, 0.98))
 def test_pieces_cover_any_speech(seed: int, seconds: float, longest: float, share: float) -> None:
     """The same for made-up probabilities: stretches of speech and pauses of random lengths."""

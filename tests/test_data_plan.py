@@ -44,7 +44,7 @@ cases = st.fixed_dictionaries(
 
 
 @given(case=cases, round=st.integers(0, 50))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_round_is_a_function_of_its_number(case: dict, round: int) -> None:
     first, second = plan(**case), plan(**case)
     second.round(round + 3)  # What was asked before leaves no trace.
@@ -54,7 +54,7 @@ def test_a_round_is_a_function_of_its_number(case: dict, round: int) -> None:
 
 
 @given(case=cases, cut=st.integers(0, 60), data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_position_resumes_exactly(case: dict, cut: int, data: st.DataObject) -> None:
     whole = list(islice(plan(**case).batches(Position()), 80))
     position = Position() if cut == 0 else whole[cut - 1][1]
@@ -64,7 +64,7 @@ def test_any_position_resumes_exactly(case: dict, cut: int, data: st.DataObject)
 
 
 @given(case=cases)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_batches_keep_to_their_seconds(case: dict) -> None:
     subject = plan(**case)
     for batch in subject.round(2):
@@ -73,7 +73,7 @@ def test_batches_keep_to_their_seconds(case: dict) -> None:
 
 
 @given(case=cases)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_within_a_group_no_clip_is_ahead_by_two(case: dict) -> None:
     """At the end of each round, a clip was heard at most once more than any other of its group."""
     subject = plan(**case)

@@ -327,7 +327,7 @@ def utterances(draw):
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(utterances(), max_size=4, unique_by=lambda utterance: utterance.id))
 def test_cuts_come_back_as_they_were(tmp_path_factory, made):
     folder = tmp_path_factory.mktemp("cuts")

@@ -51,7 +51,7 @@ def parallel_clips(draw):
     return made
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(parallel_clips(), st.integers(0, 3), st.randoms(use_true_random=False))
 def test_splits_are_deterministic_and_do_not_depend_on_order(made, seed, shuffler):
     first = assign_splits(corpus(*made), seed=seed)
@@ -59,7 +59,7 @@ def test_splits_are_deterministic_and_do_not_depend_on_order(made, seed, shuffle
     assert assign_splits(corpus(*made), seed=seed) == first
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(parallel_clips(), st.sampled_from([0.0, 0.1, 0.3]), st.sampled_from([0.1, 0.4]))
 def test_no_text_or_translation_is_in_two_splits(made, dev, test):
     cuts = split(corpus(*made), dev=dev, test=test)
@@ -78,7 +78,7 @@ def test_no_text_or_translation_is_in_two_splits(made, dev, test):
             assert len({split_of(cut) for cut in concerned}) <= 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(parallel_clips())
 def test_splits_by_speaker_share_neither_speaker_nor_text(made):
     cuts = corpus(*made)

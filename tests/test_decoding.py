@@ -53,7 +53,7 @@ def path_scores(path: list[int], symbols: int, probability: float = 0.9) -> torc
 
 
 @given(st.lists(st.lists(st.integers(0, 3), max_size=15), min_size=1, max_size=4))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_greedy_is_the_collapsed_best_path(paths: list[list[int]]) -> None:
     scores = Sequence.from_list([path_scores(path, 4) for path in paths])
     # What stands after a length is loud, and not heard.
@@ -74,12 +74,12 @@ def test_greedy_is_the_collapsed_best_path(paths: list[list[int]]) -> None:
 
 def test_an_empty_batch_of_frames_is_an_empty_hypothesis() -> None:
     empty = Sequence(torch.zeros(2, 0, 5), torch.zeros(2, dtype=torch.int64))
-    assert greedy(empty) == [Hypothesis([], [], 0.0)] * 2
+    assert greedy(empty) == [Hypothesis([], [], [])] * 2
 
 
 def spread(tokens: list[int]) -> Hypothesis:
     """Token n is said from frame 3n to 3n + 2; frame 3n + 2 is blank."""
-    return Hypothesis(tokens, [(3 * n, 3 * n + 2) for n in range(len(tokens))], 1.0)
+    return Hypothesis(tokens, [(3 * n, 3 * n + 2) for n in range(len(tokens))], [0.9] * len(tokens))
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -129,12 +129,12 @@ def test_words_of_repeated_and_trailing_spaces(tokenizer: Tokenizer) -> None:
 
 
 def test_nothing_heard_is_no_word(tokenizer: Tokenizer) -> None:
-    assert words(Hypothesis([], [], 0.0), tokenizer, frame_seconds=0.04) == []
+    assert words(Hypothesis([], [], []), tokenizer, frame_seconds=0.04) == []
     assert words(spread(tokenizer.encode(" ")), tokenizer, frame_seconds=0.04) == []
 
 
 @given(st.lists(st.integers(1, 256), max_size=30))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_bytes_give_words_in_order_and_inside(ids: list[int]) -> None:
     """A recogniser of bytes may emit what is no UTF-8."""
     tokenizer = build_tokenizer(BytesConfig(), [])

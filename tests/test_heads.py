@@ -106,7 +106,7 @@ def test_a_batch_of_silence_has_a_loss() -> None:
 
 
 @given(st.lists(st.integers(1, 3), max_size=12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_frames_needed_is_the_shortest_path(tokens: list[int]) -> None:
     path = []
     for symbol in tokens:

@@ -63,7 +63,7 @@ def test_later_symbols_do_not_reach_earlier_ones() -> None:
     states = Sequence.from_list([torch.randn(5, WIDTH)])
     one, other = (Sequence(torch.tensor([row]), torch.tensor([4])) for row in ([1, 2, 3, 4], [1, 2, 6, 6]))
     scores = [
-        module._scores(x, module.begin(states, remember=False)) for x in (one, other)
+        module.scores(x, module.begin(states, remember=False)) for x in (one, other)
     ]
     assert_close(scores[0][:, :2], scores[1][:, :2])
     assert not torch.allclose(scores[0][:, 2:], scores[1][:, 2:])

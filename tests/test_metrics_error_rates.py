@@ -64,7 +64,7 @@ sentences = st.lists(st.text(alphabet="abc ", max_size=8), max_size=6)
 
 
 @given(sentences, sentences)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_counts_equal_the_edit_distance_of_each_utterance(first: list[str], second: list[str]) -> None:
     pairs = list(zip(first, second, strict=False))
     references, hypotheses = [a for a, _ in pairs], [b for _, b in pairs]

@@ -149,7 +149,7 @@ contexts = st.one_of(
 
 
 @given(context=contexts, lengths=st.lists(st.integers(0, 12), min_size=1, max_size=4))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_masks_are_the_rules(context: Context, lengths: list[int]) -> None:
     frames = max(lengths)
     valid = torch.arange(frames) < torch.tensor(lengths)[:, None]

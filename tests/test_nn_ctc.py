@@ -52,7 +52,7 @@ def test_the_best_path_is_the_best_of_all() -> None:
 
 
 @given(st.lists(st.integers(1, 4), max_size=20), st.integers(0, 60), st.integers(0, 2**31))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_spans_are_in_order_and_apart(tokens: list[int], more: int, seed: int) -> None:
     frames = max(1, frames_needed(tokens) + more)
     batch = Sequence.from_list([scores(frames, 5, seed)])

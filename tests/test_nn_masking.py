@@ -40,7 +40,7 @@ def test_the_rate_is_the_papers(p: float, span: int) -> None:
     span=st.integers(1, 60),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_spans_are_whole_and_inside(lengths: list[int], extra: int, p: float, span: int, seed: int) -> None:
     mask = draw(lengths, max(lengths) + extra, p, span, seed)
     assert mask.shape == (len(lengths), max(lengths) + extra)

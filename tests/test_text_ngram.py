@@ -72,7 +72,7 @@ def test_every_probability_is_the_formulas(order: int) -> None:
 
 
 @given(st.lists(st.lists(st.integers(1, 6), max_size=8), min_size=1, max_size=20).filter(any), st.integers(1, 5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_probabilities_sum_to_one(sentences: list[list[int]], order: int) -> None:
     model = train_ngram(sentences, 7, order)
     for context in {model.context(tokens[:n]) for tokens in sentences for n in range(len(tokens) + 1)}:

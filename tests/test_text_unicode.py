@@ -115,14 +115,14 @@ def test_round_trip_of_10_000_strings_also_after_saving(kind: str, tmp_path: Pat
 
 
 @given(texts)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_bytes_and_sentencepiece_take_any_text(text: str) -> None:
     for kind in ("bytes", "sentencepiece"):
         assert tokenizer(kind).decode(tokenizer(kind).encode(text)) == text
 
 
 @given(awkward_texts, st.sampled_from(LANGUAGES), st.booleans())
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 def test_normalise_is_idempotent_composed_and_single_spaced(
     text: str, language: str | None, keep_points: bool
 ) -> None:
@@ -133,13 +133,13 @@ def test_normalise_is_idempotent_composed_and_single_spaced(
 
 
 @given(texts)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_canonically_equal_texts_normalise_to_the_same(text: str) -> None:
     assert normalise(unicodedata.normalize("NFD", text)) == normalise(unicodedata.normalize("NFC", text))
 
 
 @given(texts)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_case_never_matters_to_letters_with_two_cases(text: str) -> None:
     simple = "".join(c for c in text if c.upper().lower() == c)
     assert normalise(simple.upper()) == normalise(simple)

@@ -1,6 +1,7 @@
 """Transcripts as files: strict parses of what the writers write, for any words and any times."""
 
 import html
+import itertools
 import json
 import re
 from dataclasses import replace
@@ -160,3 +161,45 @@ def test_times_run_forward_inside_the_recording(
         assert not times or times[-1] < seconds * 1000 + 1
     said = [word for *_, text in parsed_vtt(output.vtt("a", transcript)) for word in text.split()]
     assert said == output.plain(transcript.text).split()
+
+
+def test_ctm_has_a_line_a_word() -> None:
+    content = output.ctm("a talk.wav", made((0.5, 1.5, "bună ziua")))
+    assert content == "a_talk.wav 1 0.500 0.500 bună 1.000\na_talk.wav 1 1.000 0.500 ziua 1.000\n"
+
+
+def test_textgrid_fills_the_recording() -> None:
+    content = output.textgrid("a.wav", made((0.5, 1.5, 'a "b"'), seconds=2.0))
+    assert content == (
+        'File type = "ooTextFile"\nObject class = "TextGrid"\n\nxmin = 0\nxmax = 2.000\ntiers? <exists>\nsize = 1\n'
+        'item []:\n    item [1]:\n        class = "IntervalTier"\n        name = "words"\n'
+        "        xmin = 0\n        xmax = 2.000\n        intervals: size = 4\n"
+        '        intervals [1]:\n            xmin = 0.000\n            xmax = 0.500\n            text = ""\n'
+        '        intervals [2]:\n            xmin = 0.500\n            xmax = 1.000\n            text = "a"\n'
+        '        intervals [3]:\n            xmin = 1.000\n            xmax = 1.500\n            text = """b"""\n'
+        '        intervals [4]:\n            xmin = 1.500\n            xmax = 2.000\n            text = ""\n'
+    )
+
+
+@given(
+    st.lists(st.tuples(st.floats(-1, 40), st.floats(-1, 40), st.text(max_size=12)), max_size=6),
+    st.floats(0, 30),
+)
+def test_times_of_words_never_overlap_or_leave_the_recording(parts, seconds) -> None:
+    transcript = made(*parts, seconds=seconds)
+    reached = 0.0
+    for line in output.ctm("a", transcript).splitlines():
+        _, channel, start, duration, _, confidence = line.split(" ")
+        assert channel == "1" and 0 <= float(confidence) <= 1 and float(duration) > 0
+        assert float(start) >= reached - 1e-9
+        reached = float(start) + float(duration)
+    assert reached <= seconds + 1e-9
+    edges = [
+        (float(low), float(high))
+        for low, high in re.findall(
+            r"intervals \[\d+\]:\n +xmin = ([\d.]+)\n +xmax = ([\d.]+)\n", output.textgrid("a", transcript)
+        )
+    ]
+    assert edges[0][0] == 0 and all(low < high for low, high in edges)
+    assert all(one[1] == other[0] for one, other in itertools.pairwise(edges))
+    assert edges[-1][1] == pytest.approx(max(seconds, 0.001), abs=1e-3 + 1e-9)

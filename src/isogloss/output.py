@@ -1,4 +1,4 @@
-"""Transcripts as text, JSON, tab-separated values and subtitles (SubRip, WebVTT).
+"""Transcripts as text, JSON, tab-separated values, subtitles (SubRip, WebVTT) and word times (CTM, TextGrid).
 
 A writer is a function from named transcripts to the text of one file. Times never run backwards
 and never leave the recording, whatever the model claims.
@@ -10,7 +10,7 @@ import json
 import math
 import re
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +70,40 @@ def vtt(name: str, transcript: Transcript) -> str:
     return "WEBVTT\n\n" + "".join(cues)
 
 
+def ctm(name: str, transcript: Transcript) -> str:
+    """NIST's time-marked conversation: recording, channel, start, duration, word and confidence, a line a word."""
+    recording = "_".join(name.split()) or "audio"
+    return "".join(
+        f"{recording} 1 {start:.3f} {end - start:.3f} {'_'.join(word.split())} {confidence:.3f}\n"
+        for start, end, word, confidence in _timed(transcript)
+    )
+
+
+def textgrid(name: str, transcript: Transcript) -> str:
+    """Praat's long text format: one tier, `words`, whose intervals fill the recording."""
+    seconds = max(math.floor(transcript.seconds * 1000), 1) / 1000
+    intervals: list[tuple[float, float, str]] = []
+    reached = 0.0
+    for start, end, word, _ in _timed(transcript):
+        if start > reached:
+            intervals.append((reached, start, ""))
+        intervals.append((max(start, reached), end, word))
+        reached = end
+    if reached < seconds:
+        intervals.append((reached, seconds, ""))
+    head = (
+        'File type = "ooTextFile"\nObject class = "TextGrid"\n\n'
+        f"xmin = 0\nxmax = {seconds:.3f}\ntiers? <exists>\nsize = 1\nitem []:\n    item [1]:\n"
+        f'        class = "IntervalTier"\n        name = "words"\n        xmin = 0\n        xmax = {seconds:.3f}\n'
+        f"        intervals: size = {len(intervals)}\n"
+    )
+    return head + "".join(
+        f"        intervals [{number}]:\n            xmin = {start:.3f}\n            xmax = {end:.3f}\n"
+        f"            text = {_quoted(word)}\n"
+        for number, (start, end, word) in enumerate(intervals, start=1)
+    )
+
+
 def identification_text(name: str, found: Identification) -> str:
     """`ro  97 %  Romanian`."""
     from isogloss.text.languages import language_name
@@ -95,8 +129,12 @@ WRITERS: dict[str, Callable[[str, Transcript], str]] = {
     "tsv": tsv,
     "srt": srt,
     "vtt": vtt,
+    "ctm": ctm,
+    "textgrid": textgrid,
 }
-SUFFIXES = {"text": ".txt", "json": ".json", "tsv": ".tsv", "srt": ".srt", "vtt": ".vtt"}
+SUFFIXES = {"text": ".txt", "textgrid": ".TextGrid"} | {
+    name: f".{name}" for name in ("json", "tsv", "srt", "vtt", "ctm")
+}
 WORD_WRITERS: dict[str, Callable[[Word], str]] = {
     "text": lambda word: f"{plain(word.text)} ",
     "json": lambda word: _json_line(asdict(word)),
@@ -125,6 +163,23 @@ def captions(transcript: Transcript) -> list[Caption]:
             else:
                 found.append(Caption(begin, min(last, max(round(end * 1000), begin + 1)), said))
     return found
+
+
+def _timed(transcript: Transcript) -> Iterator[tuple[float, float, str, float]]:
+    """(start, end, word, confidence) in milliseconds' precision; nothing overlaps, is empty or leaves the recording."""
+    reached = 0
+    last = math.floor(transcript.seconds * 1000)
+    for word in transcript.words:
+        start = max(round(word.start * 1000), reached)
+        end = min(max(round(word.end * 1000), start + 1), last)
+        if (text := plain(word.text)) and start < end:
+            yield start / 1000, end / 1000, text, word.confidence
+            reached = end
+
+
+def _quoted(said: str) -> str:
+    """A string of Praat's: quotes inside are doubled."""
+    return '"' + said.replace('"', '""') + '"'
 
 
 def plain(said: str) -> str:

@@ -27,10 +27,13 @@ def transcribe(
         list[Path] | None, typer.Option(help="folder of adapters that finetune made of this model; may be repeated")
     ] = None,
     beam: Annotated[int, typer.Option(min=1, help="texts to keep while searching; 1 decides frame by frame")] = 1,
+    nbest: Annotated[int, typer.Option(min=1, help="likeliest texts to show, with --format json")] = 1,
     lm: Annotated[Path | None, typer.Option(help="language model made by isogloss lm; searches with a beam")] = None,
     lm_weight: Annotated[float, typer.Option(min=0, help="of the language model")] = 0.5,
     hotwords: Annotated[str, typer.Option(help="words likely to be said, as in Ana,Cluj; searches with a beam")] = "",
-    format: Annotated[Literal["text", "json", "tsv", "srt", "vtt"], typer.Option(help="of the result")] = "text",
+    format: Annotated[
+        Literal["text", "json", "tsv", "srt", "vtt", "ctm", "textgrid"], typer.Option(help="of the result")
+    ] = "text",
     out: Annotated[Path | None, typer.Option(help="write one file for each recording here")] = None,
     stream: Annotated[
         bool, typer.Option("--stream", help="word by word while it is said: - reads raw samples, or microphone")
@@ -41,10 +44,10 @@ def transcribe(
     device: Device = "auto",
 ) -> None:
     """Write down what is said."""
-    searches = beam > 1 or lm is not None or bool(hotwords)
+    searches = beam > 1 or nbest > 1 or lm is not None or bool(hotwords)
     if stream:
         if searches:
-            raise typer.BadParameter("--stream decides frame by frame; leave out --beam, --lm and --hotwords")
+            raise typer.BadParameter("--stream decides frame by frame; leave out --beam, --nbest, --lm and --hotwords")
         from isogloss.live import transcribe_live
 
         raw = encoding, rate, channels
@@ -55,7 +58,7 @@ def transcribe(
     from isogloss.text.languages import normalise_language
 
     recordings = find_recordings(audio)
-    if out is None and format in ("srt", "vtt") and len(recordings) > 1:
+    if out is None and format in ("srt", "vtt", "textgrid") and len(recordings) > 1:
         raise typer.BadParameter(f"{format} of several recordings needs a folder; add --out FOLDER")
     files = places(recordings, out, output.SUFFIXES[format]) if out else {}
     tag = normalise_language(language) if language else None
@@ -73,7 +76,8 @@ def transcribe(
     search = None
     if searches:
         words = listed(hotwords) or ()
-        search = recogniser.beam(beam if beam > 1 else 8, language_model=lm, weight=lm_weight, hotwords=words)
+        width = max(beam if beam > 1 else 8, nbest)
+        search = recogniser.beam(width, most=nbest, language_model=lm, weight=lm_weight, hotwords=words)
     if not files:
         terminal.write(heading)
     told = {"language": tag, "decoder": decoder, "beam": search}

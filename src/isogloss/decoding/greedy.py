@@ -104,11 +104,12 @@ class GreedyAttention:
         frames = states.lengths.tolist()
         for row, (draft, length) in enumerate(zip(self.drafts, lengths.tolist(), strict=True)):
             found = spans[row, :length].tolist()
-            if length and found[0][0] < 0:
+            draft.interpolated = bool(length) and found[0][0] < 0
+            if draft.interpolated:
                 found = [(frames[row] * n // length, frames[row] * (n + 1) // length) for n in range(length)]
             draft.tokens = symbols[row, :length].tolist()
             draft.frames = [(start, end) for start, end in found]
-            draft.probability, draft.writing_frames = float(probabilities[row, :length].sum()), length
+            draft.held = [[probability] for probability in probabilities[row, :length].tolist()]
 
     def _written(self, states: Sequence) -> tuple[Tensor, Tensor]:
         """Symbols up to an `END` at the latest after the last frame, (B, U+1), and their probabilities."""

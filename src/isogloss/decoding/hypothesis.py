@@ -7,43 +7,49 @@ from dataclasses import dataclass, field
 class Hypothesis:
     """A decoded token sequence.
 
-    tokens: symbol ids. frames: (first, last + 1) encoder frames of each symbol.
-    confidence: mean probability of what was written, over the frames that write; 0 where none does.
-    score: what a beam search ranked it by, in nats; 0 from greedy decoding.
+    tokens: symbol ids. frames: (first, last + 1) encoder frames of each symbol. probabilities: of each
+    symbol, the mean over its frames. score: what a beam search ranked it by, in nats; 0 from greedy
+    decoding. interpolated: no alignment was found, and the frames are spread evenly.
     """
 
     tokens: list[int]
     frames: list[tuple[int, int]]
-    confidence: float
+    probabilities: list[float]
     score: float = 0.0
+    interpolated: bool = False
+
+    @property
+    def confidence(self) -> float:
+        """The mean probability of the symbols; 0 where there is none."""
+        return sum(self.probabilities) / max(1, len(self.probabilities))
 
 
 @dataclass
 class Draft:
-    """A hypothesis that grows frame by frame."""
+    """A hypothesis that grows frame by frame; `held` are the probabilities of each symbol, frame by frame."""
 
     tokens: list[int] = field(default_factory=list)
     frames: list[tuple[int, int]] = field(default_factory=list)
-    probability: float = 0.0
-    writing_frames: int = 0
+    held: list[list[float]] = field(default_factory=list)
+    interpolated: bool = False
 
     def write(self, symbol: int, frame: int, probability: float) -> None:
         """Another symbol."""
         self.tokens.append(symbol)
-        self.frames.append((frame, frame))
-        self.hold(frame, probability)
+        self.frames.append((frame, frame + 1))
+        self.held.append([probability])
 
     def hold(self, frame: int, probability: float) -> None:
         """The last symbol is still said at this frame."""
         if self.frames:
             self.frames[-1] = (self.frames[-1][0], frame + 1)
-        self.probability += probability
-        self.writing_frames += 1
+            self.held[-1].append(probability)
 
     def drop(self, count: int) -> None:
         """Forget the first symbols, which have been read."""
-        del self.tokens[:count], self.frames[:count]
+        del self.tokens[:count], self.frames[:count], self.held[:count]
 
     def hypothesis(self) -> Hypothesis:
         """As it stands."""
-        return Hypothesis(list(self.tokens), list(self.frames), self.probability / max(1, self.writing_frames))
+        means = [sum(values) / len(values) for values in self.held]
+        return Hypothesis(list(self.tokens), list(self.frames), means, interpolated=self.interpolated)

@@ -4,23 +4,50 @@ import re
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from itertools import accumulate
-from math import inf
+from math import exp, inf, log, prod
 
 from isogloss.decoding.hypothesis import Hypothesis
 from isogloss.text.tokenizers import Tokenizer
 
+EPSILON = 1e-6
+"""Nothing is surer than this."""
+
 
 @dataclass(frozen=True)
 class Word:
-    """A word and where it is said, in seconds from the start of the audio."""
+    """A word and where it is said, in seconds from the start of the audio.
+
+    confidence: the probability that it is right, as far as the model's calibration goes. interpolated:
+    the times are guessed from the length of the text.
+    """
 
     text: str
     start: float
     end: float
+    confidence: float = 1.0
+    interpolated: bool = False
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How sure a model may be: log-odds of a word being right = slope · log-odds of its symbols + offset (Platt)."""
+
+    slope: float = 1.0
+    offset: float = 0.0
+
+    def __call__(self, probability: float) -> float:
+        """The product of a word's symbol probabilities -> the probability that the word is right."""
+        p = min(max(probability, EPSILON), 1 - EPSILON)
+        return 1 / (1 + exp(-(self.slope * log(p / (1 - p)) + self.offset)))
 
 
 def words(
-    hypothesis: Hypothesis, tokenizer: Tokenizer, frame_seconds: float, start: float = 0.0, end: float = inf
+    hypothesis: Hypothesis,
+    tokenizer: Tokenizer,
+    frame_seconds: float,
+    start: float = 0.0,
+    end: float = inf,
+    calibration: Calibration = Calibration(),
 ) -> list[Word]:
     """The words of a hypothesis, each from the first frame of its first symbol to the last of its last.
 
@@ -32,6 +59,8 @@ def words(
             text,
             start + hypothesis.frames[first][0] * frame_seconds,
             min(end, start + hypothesis.frames[last][1] * frame_seconds),
+            calibration(prod(hypothesis.probabilities[first : last + 1])),
+            hypothesis.interpolated,
         )
         for text, first, last in spelled(hypothesis.tokens, tokenizer)
     ]

@@ -25,7 +25,7 @@ from isogloss.errors import AudioError, IsoglossError, did_you_mean
 from isogloss.evaluation.figures import Conditions, Evaluation, Prediction, score
 from isogloss.files import read_json
 from isogloss.model.folder import CONFIG
-from isogloss.model.recogniser import Recogniser, load
+from isogloss.model.recogniser import Recogniser, Transcript, load
 from isogloss.text.languages import normalise_language
 from isogloss.training.recipe import DataRecipe
 from isogloss.training.source import read_data
@@ -74,8 +74,8 @@ def evaluate(
         began = time.perf_counter()
         heard = _hear(recogniser, clips, tell_language)
         worked += time.perf_counter() - began
-        for (cut, _), (text, probabilities) in zip(clips, heard, strict=True):
-            found[_key(cut)] = _prediction(cut, text, probabilities)
+        for (cut, _), (transcript, probabilities) in zip(clips, heard, strict=True):
+            found[_key(cut)] = _prediction(cut, transcript, probabilities)
         if on_progress is not None:
             on_progress(len(found) + broken.total(), len(cuts))
     if not found:
@@ -169,7 +169,7 @@ def _waveform(cut: MonoCut) -> NDArray[np.float32] | str:
         return error.cause
 
 
-def _hear(recogniser: Recogniser, clips: list[Clip], told: bool) -> list[tuple[str | None, dict[str, float]]]:
+def _hear(recogniser: Recogniser, clips: list[Clip], told: bool) -> list[tuple[Transcript | None, dict[str, float]]]:
     """What is said in each clip and in which language, as far as the model has the heads for it."""
     waveforms: list[Audio] = [waveform for _, waveform in clips]
     if not recogniser.model.decoders:
@@ -177,10 +177,10 @@ def _hear(recogniser: Recogniser, clips: list[Clip], told: bool) -> list[tuple[s
     language = language_of(clips[0][0]) if told and clips else None
     known = language if language in recogniser.languages else None
     transcripts = recogniser.transcribe(waveforms, language=known)
-    return [(transcript.text, {} if told else transcript.probabilities) for transcript in transcripts]
+    return [(transcript, {} if told else transcript.probabilities) for transcript in transcripts]
 
 
-def _prediction(cut: MonoCut, text: str | None, probabilities: dict[str, float]) -> Prediction:
+def _prediction(cut: MonoCut, transcript: Transcript | None, probabilities: dict[str, float]) -> Prediction:
     guess = next(iter(probabilities), None)
     return Prediction(
         id=cut.id,
@@ -188,7 +188,8 @@ def _prediction(cut: MonoCut, text: str | None, probabilities: dict[str, float])
         language=language_of(cut),
         seconds=cut.duration,
         reference=text_of(cut),
-        hypothesis=text,
+        hypothesis=None if transcript is None else transcript.text,
+        confidences=() if transcript is None else tuple(round(word.confidence, 4) for word in transcript.words),
         guess=guess,
         probability=None if guess is None else round(probabilities[guess], 4),
     )

@@ -17,8 +17,9 @@ from pydantic import Field
 
 from isogloss.config import Config
 from isogloss.metrics.bootstrap import bootstrap_interval
+from isogloss.metrics.calibration import expected_calibration_error
 from isogloss.metrics.classification import classification
-from isogloss.metrics.error_rates import ErrorCounts, Unit, error_counts
+from isogloss.metrics.error_rates import ErrorCounts, Unit, error_counts, right_words
 from isogloss.text.normalise import NORMALISER_VERSION, normalise
 from isogloss.text.scripts import scripts
 
@@ -38,6 +39,7 @@ class Prediction(Config):
     seconds: float = Field(description="length of the clip")
     reference: str | None = Field(None, description="what is said, as the corpus spells it; None if unknown")
     hypothesis: str | None = Field(None, description="what the system heard; None if it does not transcribe")
+    confidences: tuple[float, ...] = Field((), description="of the words of the hypothesis; none if it tells none")
     guess: str | None = Field(None, description="language the system guessed; None if told or not asked")
     probability: float | None = Field(None, description="what the system gave its guess")
 
@@ -129,6 +131,19 @@ class Identification(Config):
     unknown: int
 
 
+class Confidence(Config):
+    """Whether the system is right as often as it claims: over all words of hypotheses.
+
+    claimed: mean confidence; right: share of the words that the reference has in their place. error:
+    the expected calibration error.
+    """
+
+    words: int
+    claimed: float
+    right: float
+    error: float
+
+
 class Evaluation(Config):
     """Everything that is said about one system on one set of clips.
 
@@ -143,6 +158,7 @@ class Evaluation(Config):
     mean_cer: Mean | None
     languages: dict[str, Recognition]
     identification: dict[str, Identification]
+    confidence: Confidence | None = None
     predictions: tuple[Prediction, ...]
 
     @property
@@ -175,6 +191,7 @@ def score(predictions: Iterable[Prediction], conditions: Conditions) -> Evaluati
         mean_cer=_mean_cer(list(groups.values())) if groups else None,
         languages={language: recognition(group) for language, group in sorted(groups.items())},
         identification=_identification_by_sources(predictions, conditions),
+        confidence=_confidence(scored),
         predictions=predictions,
     )
 
@@ -196,6 +213,21 @@ def errors(predictions: Sequence[Prediction], unit: Unit = "character", *, raw: 
     """Errors clip by clip, on normalised or raw texts."""
     pairs = [(p.reference or "", p.hypothesis or "") if raw else (p.said, p.heard) for p in predictions]
     return error_counts([said for said, _ in pairs], [heard for _, heard in pairs], unit)
+
+
+def _confidence(predictions: Sequence[Prediction]) -> Confidence | None:
+    """Over the clips whose words are still as many after normalisation; None without any."""
+    telling = [p for p in predictions if p.confidences and len(p.heard.split()) == len(p.confidences)]
+    if not telling:
+        return None
+    claimed = [claim for prediction in telling for claim in prediction.confidences]
+    right = [hit for row in right_words([p.said for p in telling], [p.heard for p in telling]) for hit in row]
+    return Confidence(
+        words=len(right),
+        claimed=sum(claimed) / len(claimed),
+        right=sum(right) / len(right),
+        error=expected_calibration_error(claimed, right),
+    )
 
 
 def _rate(counts: ErrorCounts) -> Rate | None:

@@ -153,6 +153,13 @@ def _closing(evaluation: Evaluation) -> list[Text]:
     if evaluation.overall is not None:
         cer, wer = percent(evaluation.overall.cer_raw), percent(evaluation.overall.wer_raw)
         lines.append(Text(f"Without text normalisation, all clips as one: CER {cer}, WER {wer}."))
+    if (sure := evaluation.confidence) is not None:
+        lines.append(
+            Text(
+                f"Words: {percent(sure.right)} are right, the system claims {percent(sure.claimed)} on average; "
+                f"expected calibration error {percent(sure.error)}."
+            )
+        )
     if ALL in evaluation.identification:
         mistakes = confusions(evaluation.identification[ALL])[:CONFUSIONS]
         told = ", ".join(f"{spoken} → {guessed} ({count})" for spoken, guessed, count in mistakes)

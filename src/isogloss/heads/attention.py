@@ -60,7 +60,7 @@ class AttentionDecoder(nn.Module):
         """Cross-entropy of the symbols and the end, in nats: (B, T, D) and (B, U) -> (B,)."""
         written = tokens.zero_padding().values
         begun = Sequence(pad(written, (1, 0), value=END), tokens.lengths + 1)
-        scores = self._scores(begun, self.begin(states, remember=False))
+        scores = self.scores(begun, self.begin(states, remember=False))
         losses = cross_entropy(
             scores.transpose(1, 2), pad(written, (0, 1), value=END), reduction="none", label_smoothing=self.smoothing
         )
@@ -75,9 +75,9 @@ class AttentionDecoder(nn.Module):
     def step(self, symbols: Tensor, writing: Writing) -> Tensor:
         """One more symbol each, (B,); `END` comes first -> log-probabilities of the next, (B, V)."""
         one = Sequence(symbols[:, None], torch.ones_like(symbols))
-        return self._scores(one, writing)[:, 0].log_softmax(dim=-1)
+        return self.scores(one, writing)[:, 0].log_softmax(dim=-1)
 
-    def _scores(self, symbols: Sequence, writing: Writing) -> Tensor:
+    def scores(self, symbols: Sequence, writing: Writing) -> Tensor:
         """(B, U) -> float32 logits (B, U, V)."""
         x = self.embedding(symbols.values)
         seen = writing.pasts[0].frames if writing.pasts[0] is not None else 0

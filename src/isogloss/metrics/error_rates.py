@@ -78,6 +78,20 @@ def error_counts(references: Sequence[str], hypotheses: Sequence[str], unit: Uni
     return ErrorCounts(*counts.T)
 
 
+def right_words(references: Sequence[str], hypotheses: Sequence[str]) -> list[list[bool]]:
+    """Of each hypothesis, which of its words stand in the alignment as the reference has them."""
+    import jiwer
+
+    found = [[False] * len(hypothesis.split()) for hypothesis in hypotheses]
+    if references:
+        output = jiwer.process_words(_single_spaced(references), _single_spaced(hypotheses))
+        for row, chunks in zip(found, output.alignments, strict=True):
+            for chunk in chunks:
+                if chunk.type == "equal":
+                    row[chunk.hyp_start_idx : chunk.hyp_end_idx] = [True] * (chunk.hyp_end_idx - chunk.hyp_start_idx)
+    return found
+
+
 def _single_spaced(texts: Sequence[str]) -> list[str]:
     # jiwer does so for words only, and knows no other white space than the space.
     return [" ".join(text.split()) for text in texts]

@@ -6,15 +6,20 @@
                                                                  └─ language ─> (B, languages)
 """
 
+from math import inf
 from typing import Literal
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from isogloss.config import Config
-from isogloss.decoding.beam import Beam, beam_search
+from isogloss.decoding.attention_beam import attention_beam
+from isogloss.decoding.beam import Beam
+from isogloss.decoding.ctc_beam import ctc_beam
 from isogloss.decoding.greedy import Greedy, GreedyAttention, GreedyCTC, GreedyTransducer, decoded
 from isogloss.decoding.hypothesis import Hypothesis
+from isogloss.decoding.transducer_beam import transducer_beam
+from isogloss.decoding.words import Calibration, Word, words
 from isogloss.encoders.presets import preset
 from isogloss.encoders.speech import SpeechEncoder, SpeechEncoderConfig
 from isogloss.errors import IsoglossError, did_you_mean
@@ -40,6 +45,7 @@ class ModelConfig(Config):
     attention: AttentionConfig | None = Field(None, description="an attention decoder beside the CTC head")
     languages: tuple[str, ...] = Field((), description="BCP 47 tags the model tells apart, in class order")
     alphabets: dict[str, tuple[int, ...]] = Field({}, description="symbols in each language's transcripts")
+    calibration: tuple[float, float] = Field((1.0, 0.0), description="slope and offset of the words' log-odds")
 
 
 class Model(nn.Module):
@@ -77,37 +83,52 @@ class Model(nn.Module):
         return tuple(name for name, head in heads.items() if head is not None)
 
     def decode(
-        self,
-        states: Sequence,
-        decoder: Decoder | None = None,
-        allowed: Tensor | None = None,
-        beam: Beam | None = None,
+        self, states: Sequence, decoder: Decoder | None = None, allowed: Tensor | None = None
     ) -> list[Hypothesis]:
-        """Encoder states (B, T, D) -> B hypotheses.
+        """Encoder states (B, T, D) -> B hypotheses, step by step.
 
         decoder: one of `decoders`, by default the first. allowed: (V,) bool, the symbols that may be
-        written, blank among them. beam: search over CTC instead of deciding frame by frame.
+        written, blank among them.
         """
-        if beam is not None:
-            if decoder not in (None, "ctc") or self.ctc is None:
-                raise IsoglossError("A beam searches over CTC only; take the decoder ctc, or no beam.")
-            return [found[0] for found in beam_search(self.ctc(states), beam, allowed, most=1)]
         return decoded(self.reader(len(states), decoder, allowed), states)
+
+    def search(
+        self, states: Sequence, beam: Beam, decoder: Decoder | None = None, allowed: Tensor | None = None
+    ) -> list[list[Hypothesis]]:
+        """Encoder states (B, T, D) -> for each utterance up to `beam.most` hypotheses, the best first."""
+        decoder = self._decoder(decoder)
+        assert self.ctc is not None
+        if decoder == "transducer" and self.transducer is not None:
+            return transducer_beam(self.transducer, states, beam, allowed)
+        if decoder == "attention" and self.attention is not None:
+            return attention_beam(self.attention, self.ctc, states, beam, allowed)
+        return ctc_beam(self.ctc(states), beam, allowed)
 
     def reader(self, batch: int, decoder: Decoder | None = None, allowed: Tensor | None = None) -> Greedy:
         """What reads the states of a batch, all at once or as they arrive; arguments as for `decode`."""
-        if not self.decoders:
-            raise IsoglossError("This model has no recogniser: it was pre-trained on speech alone; fine-tune it first.")
-        if decoder is not None and decoder not in self.decoders:
-            near = did_you_mean(decoder, self.decoders)
-            raise IsoglossError(f'This model has no decoder "{decoder}".{near} It has: {", ".join(self.decoders)}.')
-        decoder = decoder or self.decoders[0]
+        decoder = self._decoder(decoder)
         assert self.ctc is not None
         if decoder == "transducer" and self.transducer is not None:
             return GreedyTransducer(self.transducer, batch, allowed)
         if decoder == "attention" and self.attention is not None:
             return GreedyAttention(self.attention, self.ctc, batch, allowed)
         return GreedyCTC(self.ctc, batch, allowed)
+
+    def _decoder(self, asked: Decoder | None) -> Decoder:
+        """The decoder asked for, by default the first."""
+        if not self.decoders:
+            raise IsoglossError("This model has no recogniser: it was pre-trained on speech alone; fine-tune it first.")
+        if asked is not None and asked not in self.decoders:
+            near = did_you_mean(asked, self.decoders)
+            raise IsoglossError(f'This model has no decoder "{asked}".{near} It has: {", ".join(self.decoders)}.')
+        return asked or self.decoders[0]
+
+    def words(self, hypothesis: Hypothesis, start: float = 0.0, end: float = inf) -> list[Word]:
+        """The words of what `decode` found in the audio between `start` and `end`, in seconds."""
+        if self.tokenizer is None:
+            raise IsoglossError("This model has no tokenizer: it was pre-trained on speech alone; fine-tune it first.")
+        calibration = Calibration(*self.config.calibration)
+        return words(hypothesis, self.tokenizer, self.frame_seconds, start, end, calibration)
 
     def tokens(self, text: str, language: str | None = None) -> list[int]:
         """A transcript as the symbols the heads predict, after normalisation."""

@@ -17,7 +17,7 @@ from isogloss.audio.reading import SAMPLE_RATE, Audio, as_waveform
 from isogloss.decoding.beam import Beam
 from isogloss.decoding.hotwords import Hotwords
 from isogloss.decoding.hypothesis import Hypothesis
-from isogloss.decoding.words import Word, words
+from isogloss.decoding.words import Word
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.model.folder import load_model
 from isogloss.model.model import Decoder, Model
@@ -30,14 +30,26 @@ from isogloss.text.tokenizers import digest
 
 
 @dataclass(frozen=True)
+class Alternative:
+    """What might have been said, and the score that a beam search ranked it by, in nats."""
+
+    text: str
+    score: float
+
+
+@dataclass(frozen=True)
 class Segment:
-    """A stretch of speech; times in seconds from the start of the audio."""
+    """A stretch of speech; times in seconds from the start of the audio.
+
+    alternatives: the likeliest texts, the best first, where a beam was asked for more than one.
+    """
 
     start: float
     end: float
     text: str
     words: tuple[Word, ...]
     confidence: float
+    alternatives: tuple[Alternative, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,6 +65,11 @@ class Transcript:
     probabilities: dict[str, float]
     seconds: float
     segments: tuple[Segment, ...]
+
+    @property
+    def words(self) -> list[Word]:
+        """The words of all segments."""
+        return [word for part in self.segments for word in part.words]
 
     def plain(self) -> dict[str, Any]:
         """As plain data for JSON."""
@@ -123,8 +140,11 @@ class Recogniser:
         spoken = [language or next(iter(found), None) for found in votes.counted()]
         for model, own in self._by_model(pieces, spoken):
             for batch, states in self._encoded(own, model, spoken):
-                hypotheses = model.decode(states, decoder, allowed, beam)
-                for piece, found in zip(batch, self._segments(batch, hypotheses, model), strict=True):
+                if beam is None:
+                    ranked = [[hypothesis] for hypothesis in model.decode(states, decoder, allowed)]
+                else:
+                    ranked = model.search(states, beam, decoder, allowed)
+                for piece, found in zip(batch, _segments(batch, ranked, model), strict=True):
                     if found.text:
                         segments[piece.owner].append(found)
                 if model.language is not None and language is None and not self._adapts:
@@ -138,6 +158,7 @@ class Recogniser:
         self,
         width: int = 8,
         *,
+        most: int = 1,
         language_model: Path | None = None,
         weight: float = 0.5,
         bonus: float = 0.5,
@@ -146,9 +167,9 @@ class Recogniser:
     ) -> Beam:
         """A search for `transcribe`: slower than deciding frame by frame, and it may know the language.
 
-        width: texts that go on from frame to frame. language_model: a folder made by `isogloss lm` for
-        this model, of this weight; bonus: nats a symbol, against its wish for short texts. hotwords: words
-        likelier to be said than the model thinks, by so many nats a symbol.
+        width: texts that go on from step to step; most: texts to return. language_model: a folder made by
+        `isogloss lm` for this model, of this weight; bonus: nats a symbol, against its wish for short texts.
+        hotwords: words likelier to be said than the model thinks, by so many nats a symbol.
         """
         if width < 1:
             raise IsoglossError(f"A beam of {width} holds nothing; give 1 or more.")
@@ -164,7 +185,8 @@ class Recogniser:
             if not tokens:
                 raise IsoglossError(f'The hotword "{word}" has no letters.')
         favoured = Hotwords(words, hotword_bonus) if words else None
-        return Beam(width, language_model=given, weight=weight, bonus=bonus if given else 0.0, hotwords=favoured)
+        bonus = bonus if given else 0.0
+        return Beam(width, most=most, language_model=given, weight=weight, bonus=bonus, hotwords=favoured)
 
     def listen(
         self,
@@ -258,22 +280,6 @@ class Recogniser:
             if own:
                 yield model, own
 
-    def _segments(self, pieces: ListOf[Piece], hypotheses: list[Hypothesis], model: Model) -> list[Segment]:
-        assert model.tokenizer is not None
-        found = []
-        for piece, hypothesis in zip(pieces, hypotheses, strict=True):
-            spoken = words(hypothesis, model.tokenizer, model.frame_seconds, piece.start, piece.end)
-            found.append(
-                Segment(
-                    start=piece.start,
-                    end=piece.end,
-                    text=" ".join(word.text for word in spoken),
-                    words=tuple(spoken),
-                    confidence=hypothesis.confidence,
-                )
-            )
-        return found
-
     def _allowed(self, language: str | None) -> Tensor | None:
         """(V,) bool, the symbols of a language's transcripts and blank; None without a language."""
         if language is None:
@@ -299,6 +305,25 @@ def load(folder: str | Path, device: torch.device | str = "cpu", adapters: ListO
     base = Path(folder)
     model = load_model(base).to(device)
     return Recogniser(model, device, base, [load_model(Path(other), (base, model)) for other in adapters])
+
+
+def _segments(pieces: ListOf[Piece], ranked: list[list[Hypothesis]], model: Model) -> list[Segment]:
+    """The best text of each piece as a segment."""
+    found = []
+    for piece, hypotheses in zip(pieces, ranked, strict=True):
+        spoken = model.words(hypotheses[0], piece.start, piece.end)
+        texts = [(" ".join(w.text for w in model.words(other)), other.score) for other in hypotheses]
+        found.append(
+            Segment(
+                start=piece.start,
+                end=piece.end,
+                text=" ".join(word.text for word in spoken),
+                words=tuple(spoken),
+                confidence=hypotheses[0].confidence,
+                alternatives=tuple(Alternative(*pair) for pair in texts) if len(texts) > 1 else (),
+            )
+        )
+    return found
 
 
 class _Votes:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from isogloss.audio.normalise import UtteranceNormaliser
 from isogloss.audio.reading import SAMPLE_RATE
-from isogloss.decoding.words import Word, spelled, words
+from isogloss.decoding.words import Word, spelled
 from isogloss.errors import IsoglossError
 from isogloss.model.model import Decoder, Model
 from isogloss.nn.subsampling import FACTOR
@@ -111,7 +111,7 @@ class WordStream:
         tokenizer = self.model.tokenizer
         assert tokenizer is not None
         self.reader.feed(Sequence(states, torch.full((1,), states.shape[1], device=states.device)))
-        spoken = words(self.draft.hypothesis(), tokenizer, self.model.frame_seconds, end=self.seconds)
+        spoken = self.model.words(self.draft.hypothesis(), end=self.seconds)
         places = [first for _, first, _ in spelled(self.draft.tokens, tokenizer)]
         # A word is complete when the next one has begun: symbols may still be added to it.
         complete = len(spoken) if last else max(0, len(spoken) - 1)

@@ -83,7 +83,8 @@ def best_path(blank: Tensor, label: Tensor, lengths: Lengths) -> tuple[Tensor, T
         symbols = torch.where(total.isfinite(), lengths[1], 0).cpu().numpy()
         frames = np.full((len(symbols), end.shape[1] - 1), -1)
         rows = np.arange(len(symbols))
-        for step, moves in reversed(list(enumerate(arrived.cpu().numpy()))):
+        steps = list(enumerate(arrived.cpu().numpy())) if frames.size else []
+        for step, moves in reversed(steps):
             written = symbols - 1
             took = (written >= 0) & moves[rows, written]
             frames[rows[took], written[took]] = step - written[took]

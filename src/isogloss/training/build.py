@@ -65,7 +65,8 @@ def _grown(start: Model | None, recipe: Recipe, paired: list[MonoCut]) -> Model:
         for language, symbols in _alphabets(tokenizer, texts).items():
             alphabets[language] = tuple(sorted({*symbols, *alphabets.get(language, ())}))
     encoder = _with_adapters(start.config.encoder, recipe.model, paired)
-    model = Model(start.config.model_copy(update={"encoder": encoder, "alphabets": alphabets}), tokenizer)
+    changes = {"encoder": encoder, "alphabets": alphabets, "calibration": (1.0, 0.0)}
+    model = Model(start.config.model_copy(update=changes), tokenizer)
     weights = model.state_dict()  # adapters and new symbols keep their random weights
     for name, tensor in start.state_dict().items():
         same = weights[name].shape == tensor.shape

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from isogloss.data.loading import Batch, Loader, language_of
-from isogloss.metrics.error_rates import error_rates
+from isogloss.decoding.hypothesis import Hypothesis
+from isogloss.metrics.calibration import fit_log_odds
+from isogloss.metrics.error_rates import error_rates, right_words
 from isogloss.model.model import Model
 from isogloss.objectives.base import Kind
 from isogloss.text.normalise import normalise
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 CLIPS = 30
 """Dev clips of each language that are looked at, spread evenly over the split."""
+ENOUGH = 50
+"""Words without which confidence is not calibrated."""
 
 
 class Development:
@@ -55,24 +60,41 @@ class Development:
             figures |= self._error_rates()
         return figures
 
+    @torch.no_grad()
+    def calibration(self) -> tuple[float, float]:
+        """Slope and offset that make the confidence of words true on the dev split; (1, 0) for want of words."""
+        pairs, claims = [], []
+        if self.model.decoders:
+            self.model.eval()
+            for reference, hypothesis, _ in self._decoded():
+                spoken = self.model.words(hypothesis)
+                pairs.append((reference, " ".join(word.text for word in spoken)))
+                claims += [word.confidence for word in spoken]
+        right = [hit for row in right_words([r for r, _ in pairs], [h for _, h in pairs]) for hit in row]
+        return fit_log_odds(claims, right) if len(right) >= ENOUGH else (1.0, 0.0)
+
     def _error_rates(self) -> dict[str, float]:
         """Character error rate by language, and their mean as `cer`."""
         if self.model.tokenizer is None:
             return {}
         pairs: dict[str, list[tuple[str, str]]] = {}
+        for reference, hypothesis, language in self._decoded():
+            pairs.setdefault(language, []).append((reference, self.model.tokenizer.decode(hypothesis.tokens)))
+        rates = {
+            f"cer/{language}": error_rates([r for r, _ in both], [h for _, h in both], unit="character").rate
+            for language, both in sorted(pairs.items())
+        }
+        return {"cer": sum(rates.values()) / len(rates)} | rates
+
+    def _decoded(self) -> Iterator[tuple[str, Hypothesis, str]]:
+        """The normalised reference of each clip, what the model makes of it, and its language."""
         for batch in self._load("paired"):
             with autocast(self.device, self.precision):
                 features = self.model.frontend(batch.audio.to(self.device))
                 states = self.model.encoder(features, languages=batch.languages).final
                 found = self.model.decode(states)
             for text, language, hypothesis in zip(batch.texts, batch.languages, found, strict=True):
-                reference = normalise(text or "", language)
-                pairs.setdefault(language, []).append((reference, self.model.tokenizer.decode(hypothesis.tokens)))
-        rates = {
-            f"cer/{language}": error_rates([r for r, _ in both], [h for _, h in both], unit="character").rate
-            for language, both in sorted(pairs.items())
-        }
-        return {"cer": sum(rates.values()) / len(rates)} | rates
+                yield normalise(text or "", language), hypothesis, language
 
     def _load(self, kind: Kind) -> list[Batch]:
         if kind not in self._batches:

@@ -97,6 +97,8 @@ class Trainer:
                     self.found = None
                 start += stage.steps
         if self.rank == 0:
+            calibration = self.development.calibration()
+            self.model.config = self.model.config.model_copy(update={"calibration": calibration})
             card = describe(self.recipe, self.train, self.paired, self.fingerprint)
             base = self.recipe.model.start_from if self.recipe.model.adapters else None
             save_model(self.model, self.folder / "model", card, self.recipe.plain(), base)

@@ -1,0 +1,77 @@
+"""CTC prefix beam search (Hannun et al. 2014, arXiv 1408.2873).
+
+A prefix is a text that some paths have written so far; its probability is the sum over those that end in
+blank and those that end in its last symbol. The best prefixes go on to the next frame.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from isogloss.decoding.beam import Beam, Found, Prefix, Scores, ranked, root, total, worth_trying
+from isogloss.decoding.greedy import limited
+from isogloss.decoding.hypothesis import Hypothesis
+from isogloss.heads.ctc import BLANK
+from isogloss.nn.ctc import ctc_best_path
+from isogloss.sequence import Sequence
+
+Beams = dict[int, tuple[Prefix, float, float]]
+"""By identity: a prefix, and log p of the paths that end in blank and in its last symbol."""
+
+
+def ctc_beam(log_probabilities: Sequence, beam: Beam, allowed: Tensor | None = None) -> list[list[Hypothesis]]:
+    """(B, T, V) -> for each utterance up to `beam.most` hypotheses, the best first.
+
+    allowed: (V,) bool, the symbols that may be written, blank among them. Frames of symbols are those
+    of the best path through the hypothesis.
+    """
+    values = limited(log_probabilities.values, allowed)
+    rows = values.double().cpu().numpy()
+    lengths = log_probabilities.lengths.tolist()
+    return [aligned(values[i], n, _search(rows[i, :n], beam)[: beam.most]) for i, n in enumerate(lengths)]
+
+
+def aligned(values: Tensor, frames: int, found: list[Found]) -> list[Hypothesis]:
+    """(T, V) of one utterance: frames of symbols by CTC's best path, and their mean probability there."""
+    texts = Sequence.from_list([torch.tensor(tokens, dtype=torch.int64, device=values.device) for tokens, _ in found])
+    scores = Sequence(values.expand(len(found), -1, -1), torch.full_like(texts.lengths, frames))
+    spans, _ = ctc_best_path(scores, texts)
+    hypotheses = []
+    for (tokens, score), places in zip(found, spans.tolist(), strict=True):
+        own = [(start, end) for start, end in places[: len(tokens)]]
+        said = [float(values[start:end, token].exp().mean()) for token, (start, end) in zip(tokens, own, strict=True)]
+        hypotheses.append(Hypothesis(tokens, own, said, score))
+    return hypotheses
+
+
+def _search(frames: Scores, beam: Beam) -> list[Found]:
+    """(T, V) -> tokens and scores, the best first."""
+    start = root(beam)
+    beams: Beams = {id(start): (start, 0.0, -math.inf)}
+    for scores in frames:
+        extended = _extended(beams, scores, worth_trying(scores, beam), beam)
+        best = ranked(((prefix, total(blank, said)) for prefix, blank, said in extended.values()), beam.width)
+        beams = {id(prefix): extended[id(prefix)] for prefix in best}
+    finished = [(prefix.tokens(), total(b, s) + prefix.ended(beam)) for prefix, b, s in beams.values()]
+    return sorted(finished, key=lambda pair: -pair[1])
+
+
+def _extended(beams: Beams, scores: Scores, symbols: list[int], beam: Beam) -> Beams:
+    """Every prefix by one frame: as it is, and with every symbol tried."""
+    found: Beams = {}
+
+    def add(prefix: Prefix, blank: float, symbol: float) -> None:
+        _, before, said = found.get(id(prefix), (prefix, -math.inf, -math.inf))
+        found[id(prefix)] = (prefix, total(before, blank), total(said, symbol))
+
+    for prefix, blank, said in beams.values():
+        both = total(blank, said)
+        add(prefix, both + scores[BLANK], said + scores[prefix.symbol] if prefix.parent else -math.inf)
+        for symbol in symbols:
+            # The last symbol again is a second one only after a blank.
+            before = blank if symbol == prefix.symbol else both
+            add(prefix.then(symbol, beam), -math.inf, before + scores[symbol])
+    return found
