@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from isogloss.nn.lattice import best_path, forward_backward, log_likelihood
+from isogloss.nn.lattice import best_path, expected_cost, forward_backward, log_likelihood, weighted_cost
 from isogloss.nn.transducer import PIECE, fused_transducer_loss, transducer_loss
 
 NAN = float("nan")
@@ -90,6 +90,43 @@ def test_posteriors_are_the_gradient_and_flow_through_every_frame() -> None:
         assert not found.node[row, frames:].any() and not found.node[row, :, symbols + 1 :].any()
 
 
+@pytest.mark.parametrize("sizes", [(4, 3), (3, 1), (2, 2), (1, 0)])
+def test_costs_along_alignments_are_those_of_every_path(sizes: tuple[int, int]) -> None:
+    frames, symbols = sizes
+    blank, label = arcs(1, 5, 4)
+    cost = arcs(1, 5, 4, seed=7)[0].abs()
+    whole = lengths(sizes)
+    logs, sums = [], []
+    for path in paths(frames, symbols):
+        logs.append(sum((label if is_label else blank)[0, t, u] for t, u, is_label in path))
+        sums.append(sum((cost[0, t, u] for t, u, is_label in path if is_label), start=torch.zeros(()).double()))
+    shares, costs = torch.stack(logs).softmax(dim=0), torch.stack(sums)
+    assert_close(expected_cost(blank, label, cost, whole)[0], (shares * costs).sum() / max(1, symbols))
+    assert_close(weighted_cost(blank, label, cost, whole)[0], -(shares.log() - costs).logsumexp(dim=0))
+
+
+def test_costs_pass_gradcheck_and_only_the_soft_form_moves_the_alignment() -> None:
+    sizes = lengths((4, 3), (2, 1))
+    inputs = [x.requires_grad_() for x in (*arcs(2, 4, 3), arcs(2, 4, 3, seed=7)[0].abs())]
+    assert torch.autograd.gradcheck(lambda *x: weighted_cost(*x, sizes), inputs)
+    assert torch.autograd.gradcheck(lambda cost: expected_cost(inputs[0], inputs[1], cost, sizes), inputs[2:])
+    expected_cost(*inputs, sizes).sum().backward()
+    assert inputs[0].grad is None and inputs[1].grad is None and inputs[2].grad.any()
+
+
+def test_a_single_alignment_costs_what_viterbi_pays() -> None:
+    """A one-hot posterior: every frame writes its symbol, as with Maestro's durations."""
+    blank, label = arcs(1, 3, 3)
+    label[:] = -1e4
+    for t in range(3):
+        label[0, t, t] = 0.0
+    cost, sizes = arcs(1, 3, 3, seed=7)[0].abs(), lengths((3, 3))
+    path = best_path(blank, label, sizes)[0][0]
+    paid = cost[0, path, torch.arange(3)]
+    assert_close(expected_cost(blank, label, cost, sizes)[0], paid.mean())
+    assert_close(weighted_cost(blank, label, cost, sizes)[0], paid.sum())
+
+
 def test_log_likelihood_passes_gradcheck() -> None:
     sizes = lengths((4, 3), (2, 1))
     inputs = [x.requires_grad_() for x in arcs(2, 4, 3)]
@@ -104,6 +141,8 @@ def test_no_path_has_no_probability_and_no_gradient() -> None:
     assert found.log_likelihood[:2].tolist() == [-torch.inf] * 2 and found.log_likelihood[2].isfinite()
     assert not found.node[:2].any() and found.node.isfinite().all()
     assert best_path(blank, label, sizes)[0][:2].tolist() == [[-1, -1]] * 2
+    for price in (expected_cost, weighted_cost):
+        assert not price(blank, label, torch.ones_like(blank), sizes)[:2].any()
 
 
 def test_posteriors_of_a_long_alignment_are_exact() -> None:

@@ -114,6 +114,28 @@ def log_likelihood(blank: Tensor, label: Tensor, lengths: Lengths) -> Tensor:
     return _LogLikelihood.apply(blank, label, *lengths)
 
 
+def expected_cost(blank: Tensor, label: Tensor, cost: Tensor, lengths: Lengths) -> Tensor:
+    """The mean cost of writing a symbol where the alignment writes it (ASTRA, arXiv 2406.06664), (B,).
+
+    Σ γ c / Σ γ over the label arcs, with posteriors γ outside the graph: only the costs c, (B, T, U+1), get a
+    gradient. 0 where nothing is written or there is no path. With a single possible path this is the mean
+    cost along it, as of a Viterbi alignment.
+    """
+    weight = forward_backward(blank, label, lengths).label.to(cost.dtype)
+    return (weight * torch.where(weight > 0, cost, 0.0)).sum(dim=(1, 2)) / lengths[1].clamp(min=1)
+
+
+def weighted_cost(blank: Tensor, label: Tensor, cost: Tensor, lengths: Lengths) -> Tensor:
+    """-log E_π exp(-Σ c) over the alignments π with their probabilities: the soft form of ASTRA, (B,).
+
+    Costs are added to the label arcs as if they were log-probabilities, so that the gradient reaches the
+    alignment too: it moves to where writing is cheap. 0 where there is no path. (B, T, U+1) three times,
+    differentiable once.
+    """
+    plain, priced = log_likelihood(blank, label, lengths), log_likelihood(blank, label - cost, lengths)
+    return torch.where(priced.isfinite(), plain - priced, 0.0)
+
+
 def _diagonals(blank: Tensor, label: Tensor, lengths: Lengths) -> tuple[Tensor, Tensor]:
     """Arcs by diagonal, (D, B, U+1) float64 with D = T + U; [d, b, u] leaves node (d - u, u).
 
