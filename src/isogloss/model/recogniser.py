@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from isogloss.audio.reading import SAMPLE_RATE, Audio, as_waveform
+from isogloss.audio.reading import Audio
 from isogloss.decoding.beam import Beam
 from isogloss.decoding.hotwords import Hotwords
 from isogloss.decoding.hypothesis import Hypothesis
@@ -21,7 +21,7 @@ from isogloss.decoding.words import Word
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.model.folder import load_model
 from isogloss.model.model import Decoder, Model
-from isogloss.model.pieces import Piece, batches, even_pieces, speech_pieces
+from isogloss.model.pieces import Piece, Recordings, batches
 from isogloss.model.streaming import WordStream
 from isogloss.nn.adapters import nearest
 from isogloss.sequence import Sequence
@@ -130,28 +130,28 @@ class Recogniser:
         if not isinstance(audio, list):
             return self.transcribe([audio], language=language, decoder=decoder, beam=beam)[0]
         allowed = self._allowed(language)
-        recordings = [as_waveform(item) for item in audio]
-        segments: list[list[Segment]] = [[] for _ in recordings]
-        votes = _Votes(len(recordings), self.languages)
-        pieces = speech_pieces(recordings)
+        recordings = Recordings(audio)
+        segments: list[list[Segment]] = [[] for _ in audio]
+        votes = _Votes(len(audio), self.languages)
         if language is None and self._adapts:
             # Only who knows the language can choose an adapter, so the audio is encoded twice.
-            self._vote(pieces, votes)
+            self._vote(recordings, votes)
         spoken = [language or next(iter(found), None) for found in votes.counted()]
-        for model, own in self._by_model(pieces, spoken):
-            for batch, states in self._encoded(own, model, spoken):
-                if beam is None:
-                    ranked = [[hypothesis] for hypothesis in model.decode(states, decoder, allowed)]
-                else:
-                    ranked = model.search(states, beam, decoder, allowed)
-                for piece, found in zip(batch, _segments(batch, ranked, model), strict=True):
-                    if found.text:
-                        segments[piece.owner].append(found)
-                if model.language is not None and language is None and not self._adapts:
-                    votes.add(batch, model.language(states))
+        for group in recordings.speech():
+            for model, own in self._by_model(group, spoken):
+                for batch, states in self._encoded(own, model, spoken):
+                    if beam is None:
+                        ranked = [[hypothesis] for hypothesis in model.decode(states, decoder, allowed)]
+                    else:
+                        ranked = model.search(states, beam, decoder, allowed)
+                    for piece, found in zip(batch, _segments(batch, ranked, model), strict=True):
+                        if found.text:
+                            segments[piece.owner].append(found)
+                    if model.language is not None and language is None and not self._adapts:
+                        votes.add(batch, model.language(states))
         return [
-            _transcript(waveform, found, language, probabilities)
-            for waveform, found, probabilities in zip(recordings, segments, votes.counted(), strict=True)
+            _transcript(seconds, found, language, probabilities)
+            for seconds, found, probabilities in zip(recordings.seconds, segments, votes.counted(), strict=True)
         ]
 
     def beam(
@@ -213,9 +213,8 @@ class Recogniser:
             return self.identify([audio])[0]
         if self.model.language is None:
             raise IsoglossError("This model does not identify languages; fine-tune it on more than one first.")
-        recordings = [as_waveform(item) for item in audio]
-        votes = _Votes(len(recordings), self.languages)
-        self._vote(speech_pieces(recordings), votes)
+        votes = _Votes(len(audio), self.languages)
+        self._vote(Recordings(audio), votes)
         return [Identification(next(iter(found), None), found) for found in votes.counted()]
 
     @torch.inference_mode()
@@ -229,11 +228,11 @@ class Recogniser:
         deepest = self.model.encoder.layers
         if layer is not None and not 0 <= layer <= deepest:
             raise IsoglossError(f"The encoder has no layer {layer}; give one from 0 to {deepest}.")
-        recordings = [as_waveform(item) for item in audio]
-        parts: list[list[tuple[float, Tensor]]] = [[] for _ in recordings]
-        for pieces, states in self._encoded(even_pieces(recordings), self.model, layer=layer):
-            for piece, item in zip(pieces, states.unpad(), strict=True):
-                parts[piece.owner].append((piece.start, item.cpu()))
+        parts: list[list[tuple[float, Tensor]]] = [[] for _ in audio]
+        for group in Recordings(audio).even():
+            for pieces, states in self._encoded(group, self.model, layer=layer):
+                for piece, item in zip(pieces, states.unpad(), strict=True):
+                    parts[piece.owner].append((piece.start, item.cpu()))
         return [torch.cat([item for _, item in sorted(part, key=lambda p: p[0])]) for part in parts]
 
     def _encoded(
@@ -250,11 +249,12 @@ class Recogniser:
             encoded = model.encoder(model.frontend(audio), () if layer is None else (layer,), languages=languages)
             yield pieces, encoded.final if layer is None else encoded.layers[layer]
 
-    def _vote(self, pieces: list[Piece], votes: _Votes) -> None:
+    def _vote(self, recordings: Recordings, votes: _Votes) -> None:
         """Let the model without adapters say which languages are spoken, if it tells any apart."""
         if self.model.language is not None:
-            for batch, states in self._encoded(pieces, self.model):
-                votes.add(batch, self.model.language(states))
+            for group in recordings.speech():
+                for batch, states in self._encoded(group, self.model):
+                    votes.add(batch, self.model.language(states))
 
     @property
     def _adapts(self) -> bool:
@@ -348,13 +348,13 @@ class _Votes:
 
 
 def _transcript(
-    waveform: NDArray[np.float32], found: list[Segment], told: str | None, probabilities: dict[str, float]
+    seconds: float, found: list[Segment], told: str | None, probabilities: dict[str, float]
 ) -> Transcript:
     ordered = tuple(sorted(found, key=lambda part: part.start))
     return Transcript(
         text=" ".join(part.text for part in ordered),
         language=told or next(iter(probabilities), None),
         probabilities=probabilities,
-        seconds=len(waveform) / SAMPLE_RATE,
+        seconds=seconds,
         segments=ordered,
     )
