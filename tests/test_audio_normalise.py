@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from isogloss.audio.normalise import CorpusNormaliser, RunningNormaliser, build_normaliser
+from isogloss.audio.normalise import FLOOR, CorpusNormaliser, RunningNormaliser, build_normaliser
 from isogloss.errors import IsoglossError
 from isogloss.sequence import Sequence
 
@@ -99,6 +99,19 @@ def test_running_forgets_beyond_its_horizon() -> None:
     for _ in range(20):
         running(Sequence(torch.ones(1, 50, 2), torch.tensor([50])))
     assert running.mean.min() > 0.99
+
+
+@pytest.mark.parametrize("name", ["corpus", "running"])
+def test_what_is_far_below_a_corpus_is_as_near_silence_as_anything(name: str) -> None:
+    """Bands that a telephone cut off lie at the floor of the logarithm."""
+    normaliser = built(name).train()
+    normaliser(features(500))
+    batch = features(50)
+    cut = batch.map(lambda x: x.index_fill(2, torch.tensor([3, 4]), -23.0))
+    found = normaliser.eval()(cut).values
+    assert found[..., 3:].eq(FLOOR).all()
+    above = (batch.values - normaliser.mean) / normaliser.variance.sqrt()
+    torch.testing.assert_close(found[..., :3], above[..., :3].clamp(min=FLOOR), atol=1e-4, rtol=0)
 
 
 def test_unknown_name() -> None:

@@ -20,6 +20,9 @@ from isogloss.sequence import Sequence
 
 NormaliserName = Literal["utterance", "running", "corpus", "none"]
 
+FLOOR = -2.0
+"""Standard deviations below the mean of a corpus at which features end: deeper is no speech but digital silence, or
+the empty upper bands of telephone speech, which an encoder that never saw any would take for something."""
 _EPSILON = 1e-5  # added to the variance: a constant bin becomes 0 and not NaN
 
 
@@ -51,7 +54,8 @@ class _Statistics(nn.Module):
 
     def _apply_statistics(self, features: Sequence) -> Sequence:
         centred = features.values.float() - self.mean
-        return features.with_values(centred * torch.rsqrt(self.variance + _EPSILON)).zero_padding()
+        scaled = centred * torch.rsqrt(self.variance + _EPSILON)
+        return features.with_values(scaled.clamp(min=FLOOR)).zero_padding()
 
     @torch.no_grad()
     def _update(self, features: Sequence, horizon: float) -> None:
