@@ -172,6 +172,11 @@ def mendable() -> list[tuple[list[str], str]]:
         (["transcribe", "--model", "MODEL", "--language", "klingonish", "AUDIO"], "klingonish"),
         (["transcribe", "--model", "MODEL", "--device", "gpu", "AUDIO"], '"gpu"'),
         (["transcribe", "--model", "MODEL", "MODEL"], "no audio"),
+        (["transcribe", "--model", "MODEL", "--adapter", "MODEL", "AUDIO"], "no adapter of"),
+        (["transcribe", "--model", "MODEL", "--adapter", "NEW", "AUDIO"], "config.json"),
+        (["transcribe", "--model", "MODEL", "--decoder", "transducer", "--beam", "4", "AUDIO"], "It has: ctc"),
+        (["finetune", "NEW", "--data", "AUDIO", "--out", "RUN"], "config.json"),
+        (["finetune", "MODEL", "--data", "AUDIO", "--out", "RUN"], "isogloss prepare"),
         (["identify", "--model", "MODEL", "-", "-"], "once"),
         (["encode", "--model", "MODEL", "--layer", "9", "AUDIO", "--out", "NEW"], "from 0 to 2"),
         (["evaluate", "--model", "MODEL", "--data", "AUDIO"], "isogloss prepare"),
@@ -278,8 +283,13 @@ def test_transcribe_formats(run: Run, model: Path, audio: Path) -> None:
     heading, *rows = [line.split("\t") for line in out.splitlines()]
     assert heading == ["audio", "start", "end", "language", "text"]
     assert rows and all(len(row) == 5 for row in rows)
-    code, _, err = run("transcribe", "--model", model, audio, "--format", "srt")
-    assert code == 2 and "--out" in err
+    _, out, _ = run("transcribe", "--model", model, audio, "--format", "ctm")
+    assert [line.split()[1] for line in out.splitlines()] == ["1"] * sum(len(item["text"].split()) for item in found)
+    for format in ("srt", "textgrid"):
+        code, _, err = run("transcribe", "--model", model, audio, "--format", format)
+        assert code == 2 and "--out" in err
+    _, out, _ = run("transcribe", "--model", model, audio / "one.wav", "--nbest", 3, "--format", "json")
+    assert len(json.loads(out)["segments"][0]["alternatives"]) == 3
 
 
 def test_transcribe_into_a_folder(run: Run, model: Path, audio: Path, tmp_path: Path) -> None:
@@ -398,6 +408,20 @@ def test_prepare_inspect_train_evaluate(run: Run, corpus: Path, tmp_path: Path) 
     assert "CER" in out
     figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
     assert set(figures["languages"]) <= {"ro", "ru"}
+
+
+def test_finetune_says_what_it_chose_and_its_adapter_is_used(
+    run: Run, model: Path, corpus: Path, audio: Path, tmp_path: Path
+) -> None:
+    code, out, err = run("finetune", model, "--data", corpus, "--out", tmp_path / "run", "--minutes", 0.1)
+    assert code == 0, err
+    adapter = Path(out.strip())
+    assert adapter == tmp_path / "run/model" and "of transcribed speech in" in err and "encoder stays as it is" in err
+    assert (adapter / "model.safetensors").stat().st_size < (model / "model.safetensors").stat().st_size / 2
+    expected = isogloss.load(model, adapters=[adapter]).transcribe(audio / "one.wav").text
+    assert run("transcribe", "--model", model, "--adapter", adapter, audio / "one.wav")[1].strip() == expected
+    code, _, err = run("evaluate", "--model", adapter, "--data", corpus)
+    assert code == 0, err
 
 
 # --- stopping ---

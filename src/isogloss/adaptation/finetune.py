@@ -15,6 +15,7 @@ from isogloss.data.loading import language_of, text_of
 from isogloss.errors import IsoglossError
 from isogloss.model.folder import load_model
 from isogloss.model.model import Model
+from isogloss.text.languages import normalise_language
 from isogloss.text.normalise import normalise
 from isogloss.text.tokenizers import CharacterTokenizer
 from isogloss.training.recipe import DataRecipe, Recipe
@@ -55,6 +56,7 @@ def plan(
     that does not recognise yet.
     """
     start = load_model(model_folder)
+    languages = tuple(map(normalise_language, languages))
     chosen = DataRecipe(folders=tuple(data), languages=languages, longest=30.0)
     paired = transcribed(read_data(chosen, "train"))
     if not paired:
@@ -149,7 +151,10 @@ def _why(way: Way) -> str:
     limit = _amount(LITTLE_HOURS)
     if way == "adapters":
         return f"Less than {limit}: the encoder stays as it is; adapters and heads learn (--way whole trains all)."
-    return f"{limit} or more: everything learns, the encoder gently (--way adapters leaves it as it is)."
+    return (
+        f"{limit} or more: everything learns, the encoder gently; languages that are not in the data may be "
+        "forgotten (--way adapters leaves the model as it is)."
+    )
 
 
 def _amount(hours: float) -> str:
