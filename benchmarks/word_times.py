@@ -4,10 +4,11 @@
 
 The corpus aligns phones and not words. A word has as many phones as its letters ask for (none for ь and ъ, two
 for я е ё ю at its beginning and after a vowel or sign); sentences are kept in which these numbers add up to the phones
-aligned and every pause falls between words. Measured are the words that the model writes as the reference
-has them: |error| of their starts and ends, the mean of the signed error (above 0: the model is late), and the share
-within 50 ms. A frame of the encoder is 40 ms long. `spread evenly` gives each of these words the share of the clip
-that its letters have of the text.
+aligned and every pause falls between words. Measured are
+all words when the model is told the text (forced alignment), and those that each decoder writes as the reference
+has them: |error| of starts and ends, the mean of the signed error (above 0: the model is late), and the share within
+50 ms. A frame of the encoder is 40 ms long. `spread evenly` gives each word the share of the clip that its letters have of
+the text.
 """
 
 from __future__ import annotations
@@ -16,14 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from common import environment, finish, parser, table
 from lhotse.cut import MonoCut
+from numpy.typing import NDArray
 
 import isogloss
 from isogloss.data.loading import text_of, waveform
 from isogloss.data.manifests import SPLITS, read_cuts
+from isogloss.decoding.ctc_beam import aligned as ctc_aligned
 from isogloss.decoding.words import Word
-from isogloss.metrics.error_rates import right_words
+from isogloss.metrics.error_rates import matching_words
+from isogloss.model.model import Model
+from isogloss.sequence import Sequence
 from isogloss.text.normalise import normalise
 
 VOWELS, SILENT, IOTATED = set("аеёиоуыэюя"), set("ьъ"), set("еёюя")
@@ -41,14 +47,19 @@ def main() -> None:
     recogniser = isogloss.load(options.model)
     aligned = [(cut, spans) for cut in read_cuts(options.data, options.split) if (spans := word_spans(cut))]
     audio = [waveform(cut) for cut, _ in aligned]
-    rows: list[dict[str, Any]] = []
+    told = [
+        (word, place, (cut, spans))
+        for (cut, spans), samples in zip(aligned, audio, strict=True)
+        for place, word in enumerate(forced(recogniser.model, samples, normalise(text_of(cut) or "", "ru")))
+    ]
+    rows: list[dict[str, Any]] = [
+        {"times of": "ctc, told the text"} | errors([(word.start, word.end) for word, _, _ in told], told),
+        {"times of": "… spread evenly"} | errors([even_span(cut, place) for _, place, cut in told], told),
+    ]
     for decoder in recogniser.model.decoders:
         found = recogniser.transcribe(audio, language="ru", decoder=decoder)
         pairs = [pair for (cut, spans), made in zip(aligned, found, strict=True) for pair in matched(cut, spans, made)]
         rows.append({"times of": decoder} | errors([(word.start, word.end) for word, _, _ in pairs], pairs))
-        if decoder == recogniser.model.decoders[0]:
-            even = [even_span(cut, place) for _, place, cut in pairs]
-            rows.append({"times of": "spread evenly"} | errors(even, pairs))
     table(f"{len(aligned)} clips of festvox-ru, {options.split} split", rows)
     finish(options.json, environment() | {"split": options.split, "clips": len(aligned), "rows": rows})
 
@@ -77,15 +88,20 @@ def letters_to_phones(word: str) -> int:
     return count
 
 
+@torch.inference_mode()
+def forced(model: Model, samples: NDArray[np.float32], text: str) -> list[Word]:
+    """The words of a text where CTC's best path through it has them."""
+    states = model.encoder(model.frontend(Sequence.from_list([torch.from_numpy(samples)])), languages=["ru"]).final
+    scores = model.ctc(states).values[0]
+    return model.words(ctc_aligned(scores, len(scores), [(model.tokens(text, "ru"), 0.0)])[0])
+
+
 def matched(cut: MonoCut, spans: list[Span], made: Any) -> list[tuple[Word, int, tuple[MonoCut, list[Span]]]]:
     """The words that stand where the reference has them: as written, their place in the reference, the reference."""
     said = normalise(text_of(cut) or "", "ru")
     words = made.words
-    written = " ".join(word.text for word in words)
-    right = right_words([said], [written])[0]
-    places = [place for place, hit in enumerate(right_words([written], [said])[0]) if hit]
-    chosen = [word for word, hit in zip(words, right, strict=True) if hit]
-    return [(word, place, (cut, spans)) for word, place in zip(chosen, places, strict=True)]
+    (pairs,) = matching_words([said], [" ".join(word.text for word in words)])
+    return [(words[written], place, (cut, spans)) for place, written in pairs]
 
 
 def even_span(reference: tuple[MonoCut, list[Span]], place: int) -> Span:

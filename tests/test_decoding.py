@@ -1,6 +1,7 @@
 """Greedy decoding and word times."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -89,17 +90,22 @@ def test_words_take_their_times_from_their_own_symbols(tokenizer: Tokenizer, tex
     assert [word.text for word in found] == text.split()
     # Each text is encoded piece by piece where pieces do not cross words: spell out the owner of each token.
     owners = owners_of(tokenizer, tokens)
-    for position, word in enumerate(found):
-        own = [n for n, owner in enumerate(owners) if owner == position]
-        assert word.start == pytest.approx(10.0 + 0.04 * 3 * own[0])
-        assert word.end == pytest.approx(10.0 + 0.04 * (3 * own[-1] + 2))
+    own = [[n for n, owner in enumerate(owners) if owner == position] for position in range(len(found))]
+    ended = 0
+    for place, word in enumerate(found):
+        first, last = 3 * own[place][0], 3 * own[place][-1] + 2
+        # A frame before the first symbol and half a frame after the last, where no neighbour's symbol is.
+        assert word.start == pytest.approx(10.0 + 0.04 * max(first - 1, ended))
+        following = max(3 * own[place + 1][0] - 1, last) if place + 1 < len(found) else math.inf
+        assert word.end == pytest.approx(10.0 + 0.04 * min(last + 0.5, following))
+        ended = last
     for earlier, later in itertools.pairwise(found):
         assert earlier.start < earlier.end <= later.start
 
 
 def test_no_word_ends_after_its_audio(tokenizer: Tokenizer) -> None:
     tokens = tokenizer.encode("a b")
-    end = 3 * len(tokens) - 1.5  # inside the last frame of the last symbol
+    end = 3 * len(tokens) - 1.5  # inside the last frame
     found = words(spread(tokens), tokenizer, frame_seconds=1.0, end=end)
     assert found[0].end < found[1].start and found[1].end == end
 
@@ -142,6 +148,6 @@ def test_any_bytes_give_words_in_order_and_inside(ids: list[int]) -> None:
     found = words(hypothesis, tokenizer, frame_seconds=1.0)
     assert " ".join(word.text for word in found) == " ".join(tokenizer.decode(ids).split())
     for word in found:
-        assert 0 <= word.start < word.end <= 3 * len(ids)
+        assert 0 <= word.start < word.end <= 3 * len(ids) + 0.5
     for earlier, later in itertools.pairwise(found):
         assert earlier.start <= later.start and earlier.end <= later.end

@@ -9,6 +9,9 @@ from math import exp, inf, log, prod
 from isogloss.decoding.hypothesis import Hypothesis
 from isogloss.text.tokenizers import Tokenizer
 
+LEAD, TRAIL = 1.0, 0.5
+"""Frames by which a word begins before its first symbol and ends after its last, as far as its neighbours leave room:
+measured on the dev split of festvox-ru (benchmarks/word_times.py), where symbols alone come 48 ms late."""
 EPSILON = 1e-6
 """Nothing is surer than this."""
 
@@ -48,21 +51,37 @@ def words(
     start: float = 0.0,
     end: float = inf,
     calibration: Calibration = Calibration(),
+    before: int = 0,
 ) -> list[Word]:
-    """The words of a hypothesis, each from the first frame of its first symbol to the last of its last.
+    """The words of a hypothesis, each from its first symbol to its last, and a little around them.
 
     start, end: of the decoded audio in the recording, in seconds; the last frame may hold some padding,
-    so no word ends after it.
+    so no word ends after it. before: the frame after the last symbol of the word before, if there was one.
     """
+    places = spelled(hypothesis.tokens, tokenizer)
+    spans = [(hypothesis.frames[first][0], hypothesis.frames[last][1]) for _, first, last in places]
     return [
         Word(
             text,
-            start + hypothesis.frames[first][0] * frame_seconds,
-            min(end, start + hypothesis.frames[last][1] * frame_seconds),
+            start + begins * frame_seconds,
+            min(end, start + ends * frame_seconds),
             calibration(prod(hypothesis.probabilities[first : last + 1])),
             hypothesis.interpolated,
         )
-        for text, first, last in spelled(hypothesis.tokens, tokenizer)
+        for (text, first, last), (begins, ends) in zip(places, _outlined(spans, before), strict=True)
+    ]
+
+
+def _outlined(spans: list[tuple[int, int]], before: int) -> list[tuple[float, float]]:
+    """Words from the frames of their symbols, (first, last + 1): these lag behind the sound, and end before it does."""
+    starts: list[float] = []
+    for first, last in spans:
+        starts.append(max(first - LEAD, min(first, before)))
+        before = last
+    following = [*starts, inf][1:]
+    return [
+        (begins, max(last, min(last + TRAIL, next_begins)))
+        for begins, (_, last), next_begins in zip(starts, spans, following, strict=True)
     ]
 
 

@@ -78,17 +78,30 @@ def error_counts(references: Sequence[str], hypotheses: Sequence[str], unit: Uni
     return ErrorCounts(*counts.T)
 
 
-def right_words(references: Sequence[str], hypotheses: Sequence[str]) -> list[list[bool]]:
-    """Of each hypothesis, which of its words stand in the alignment as the reference has them."""
+def matching_words(references: Sequence[str], hypotheses: Sequence[str]) -> list[list[tuple[int, int]]]:
+    """Of each utterance the (place in the reference, place in the hypothesis) of words that the alignment has equal."""
     import jiwer
 
+    if not references:
+        return []
+    output = jiwer.process_words(_single_spaced(references), _single_spaced(hypotheses))
+    return [
+        [
+            (chunk.ref_start_idx + offset, chunk.hyp_start_idx + offset)
+            for chunk in chunks
+            if chunk.type == "equal"
+            for offset in range(chunk.ref_end_idx - chunk.ref_start_idx)
+        ]
+        for chunks in output.alignments
+    ]
+
+
+def right_words(references: Sequence[str], hypotheses: Sequence[str]) -> list[list[bool]]:
+    """Of each hypothesis, which of its words stand in the alignment as the reference has them."""
     found = [[False] * len(hypothesis.split()) for hypothesis in hypotheses]
-    if references:
-        output = jiwer.process_words(_single_spaced(references), _single_spaced(hypotheses))
-        for row, chunks in zip(found, output.alignments, strict=True):
-            for chunk in chunks:
-                if chunk.type == "equal":
-                    row[chunk.hyp_start_idx : chunk.hyp_end_idx] = [True] * (chunk.hyp_end_idx - chunk.hyp_start_idx)
+    for row, pairs in zip(found, matching_words(references, hypotheses), strict=True):
+        for _, place in pairs:
+            row[place] = True
     return found
 
 

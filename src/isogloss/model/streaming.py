@@ -89,6 +89,7 @@ class WordStream:
         self.reader = model.reader(1, decoder, allowed)
         self.draft = self.reader.drafts[0]
         self.seconds = 0.0
+        self.before = 0  # frame after the last symbol of the last word
 
     @torch.inference_mode()
     def feed(self, samples: Tensor) -> list[Word]:
@@ -111,9 +112,11 @@ class WordStream:
         tokenizer = self.model.tokenizer
         assert tokenizer is not None
         self.reader.feed(Sequence(states, torch.full((1,), states.shape[1], device=states.device)))
-        spoken = self.model.words(self.draft.hypothesis(), end=self.seconds)
-        places = [first for _, first, _ in spelled(self.draft.tokens, tokenizer)]
+        spoken = self.model.words(self.draft.hypothesis(), end=self.seconds, before=self.before)
+        places = spelled(self.draft.tokens, tokenizer)
         # A word is complete when the next one has begun: symbols may still be added to it.
         complete = len(spoken) if last else max(0, len(spoken) - 1)
-        self.draft.drop(places[complete] if complete < len(places) else len(self.draft.tokens) * last)
+        if complete:
+            self.before = self.draft.frames[places[complete - 1][2]][1]
+        self.draft.drop(places[complete][1] if complete < len(places) else len(self.draft.tokens) * last)
         return spoken[:complete]
