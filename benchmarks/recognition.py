@@ -44,6 +44,9 @@ def main() -> None:
     arguments.add_argument(
         "--model", nargs="+", required=True, metavar="NAME=DIR", help="isogloss model folders"
     )
+    arguments.add_argument(
+        "--lm", nargs="*", default=[], metavar="NAME=DIR", help="language models to search with; NAME+LM is added"
+    )
     arguments.add_argument("--hypotheses", nargs="*", type=Path, default=[], help="files of whisper_base.py")
     arguments.add_argument("--split", choices=SPLITS, default="test")
     arguments.add_argument("--languages", nargs="+", help="only these")
@@ -65,6 +68,17 @@ def main() -> None:
             store[name] = keyed(found)
             conditions[name] = found.conditions
     first = next(iter(conditions.values()))
+    models = dict(assignment.split("=", 1) for assignment in options.model)
+    for name, _, folder in (assignment.partition("=") for assignment in options.lm):
+        found = evaluate(
+            Path(models[name]),
+            options.data,
+            split=options.split,
+            languages=options.languages,
+            tell_language=True,
+            language_model=Path(folder),
+        )
+        told[f"{name}+LM"] = keyed(found)
     told |= {peer["system"]: from_file(peer) for peer in peers}
     recognition = compare(told, first)
     table(f"recognition, {options.split} split: CER in %", recognition)

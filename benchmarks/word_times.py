@@ -7,8 +7,8 @@ for я е ё ю at its beginning and after a vowel or sign); sentences are kept 
 aligned and every pause falls between words. Measured are
 all words when the model is told the text (forced alignment), and those that each decoder writes as the reference
 has them: |error| of starts and ends, the mean of the signed error (above 0: the model is late), and the share within
-50 ms. A frame of the encoder is 40 ms long. `spread evenly` gives each word the share of the clip that its letters have of
-the text.
+50 ms. A frame of the encoder is 40 ms long. `spread evenly` gives each word the share of the clip that its letters
+have of the text.
 """
 
 from __future__ import annotations

@@ -93,6 +93,9 @@ def evaluate(
     split: Annotated[Literal["train", "dev", "test"], typer.Option(help="which clips")] = "test",
     languages: Annotated[str, typer.Option(help="only clips in these, as in ro,pt-BR")] = "",
     tell_language: Annotated[bool, typer.Option("--tell-language", help="tell the model what is spoken")] = False,
+    beam: Annotated[int, typer.Option(min=1, help="texts to keep while searching; 1 decides frame by frame")] = 1,
+    lm: Annotated[Path | None, typer.Option(help="language model made by isogloss lm; searches with a beam")] = None,
+    lm_weight: Annotated[float, typer.Option(min=0, help="of the language model")] = 0.5,
     json: JsonFile = None,
     report: Annotated[
         Path | None,
@@ -113,6 +116,9 @@ def evaluate(
             split=split,
             languages=listed(languages),
             tell_language=tell_language,
+            beam=beam,
+            language_model=lm,
+            weight=lm_weight,
             device=choose_device(device),
             on_progress=lambda done, total: told("clips", done, total),
         )

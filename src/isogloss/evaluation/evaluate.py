@@ -21,6 +21,7 @@ from isogloss import __version__
 from isogloss.audio.reading import Audio
 from isogloss.data.loading import language_of, text_of, waveform
 from isogloss.data.manifests import fingerprint, read_cuts, source_of
+from isogloss.decoding.beam import Beam
 from isogloss.errors import AudioError, IsoglossError, did_you_mean
 from isogloss.evaluation.figures import Conditions, Evaluation, Prediction, score
 from isogloss.files import read_json
@@ -47,6 +48,9 @@ def evaluate(
     split: str = "test",
     languages: list[str] | None = None,
     tell_language: bool = False,
+    beam: int = 1,
+    language_model: Path | None = None,
+    weight: float = 0.5,
     system: str | None = None,
     device: torch.device | str = "cpu",
     on_progress: Progress | None = None,
@@ -54,7 +58,9 @@ def evaluate(
     """Transcribe and identify every clip of a split of prepared corpora, and score the result.
 
     languages: only clips in these. tell_language: the model is told what is spoken instead of
-    guessing it; only symbols of that language are then written. system: the name in tables, by
+    guessing it; only symbols of that language are then written. beam: texts to keep while searching, 1
+    decides frame by frame; language_model: made by `isogloss lm`, searched with a beam of 8 at least,
+    at this weight. system: the name in tables, by
     default that of the model. on_progress: told clips done and clips in all.
 
     Raises IsoglossError for a folder that is no model or no corpus, for a model that neither
@@ -65,6 +71,8 @@ def evaluate(
         raise IsoglossError(
             f"{model_folder} was pre-trained on speech alone and predicts nothing yet; fine-tune it first."
         )
+    width = max(beam, 8) if language_model else beam
+    search = recogniser.beam(width, language_model=language_model, weight=weight) if width > 1 else None
     cuts = _select([cut for folder in data for cut in read_cuts(folder, split)], languages, data, split)
     broken: Counter[str] = Counter()
     found: dict[tuple[str, str], Prediction] = {}
@@ -72,7 +80,7 @@ def evaluate(
     for group in _groups(cuts, recogniser if tell_language else None):
         clips = list(_read(group, broken))
         began = time.perf_counter()
-        heard = _hear(recogniser, clips, tell_language)
+        heard = _hear(recogniser, clips, tell_language, search)
         worked += time.perf_counter() - began
         for (cut, _), (transcript, probabilities) in zip(clips, heard, strict=True):
             found[_key(cut)] = _prediction(cut, transcript, probabilities)
@@ -90,6 +98,7 @@ def evaluate(
             fingerprint=fingerprint(cuts),
             versions=versions(),
             language_told=tell_language,
+            search=_searched(width, language_model, weight),
             known_languages=recogniser.languages,
             trained_sources=None if trained is None else tuple(sorted({source for source, _ in trained})),
             trained_clips=None if trained is None else len(trained & found.keys()),
@@ -114,6 +123,13 @@ def trained_clips(model_folder: Path) -> set[tuple[str, str]] | None:
     except IsoglossError:
         return None
     return None if before is None else before | {_key(cut) for cut in cuts}
+
+
+def _searched(width: int, language_model: Path | None, weight: float) -> str:
+    """How texts were decided on, in words; nothing where it was frame by frame."""
+    if width == 1:
+        return ""
+    return f"beam {width}" + (f", language model {language_model.name} at weight {weight:g}" if language_model else "")
 
 
 def versions() -> dict[str, str]:
@@ -169,14 +185,16 @@ def _waveform(cut: MonoCut) -> NDArray[np.float32] | str:
         return error.cause
 
 
-def _hear(recogniser: Recogniser, clips: list[Clip], told: bool) -> list[tuple[Transcript | None, dict[str, float]]]:
+def _hear(
+    recogniser: Recogniser, clips: list[Clip], told: bool, search: Beam | None
+) -> list[tuple[Transcript | None, dict[str, float]]]:
     """What is said in each clip and in which language, as far as the model has the heads for it."""
     waveforms: list[Audio] = [waveform for _, waveform in clips]
     if not recogniser.model.decoders:
         return [(None, {} if told else found.probabilities) for found in recogniser.identify(waveforms)]
     language = language_of(clips[0][0]) if told and clips else None
     known = language if language in recogniser.languages else None
-    transcripts = recogniser.transcribe(waveforms, language=known)
+    transcripts = recogniser.transcribe(waveforms, language=known, beam=search)
     return [(transcript, {} if told else transcript.probabilities) for transcript in transcripts]
 
 

@@ -69,6 +69,7 @@ class Conditions(Config):
     versions: dict[str, str] = Field(description="of isogloss, torch, …")
     normaliser: str = Field(NORMALISER_VERSION, description="version of the text normalisation")
     language_told: bool = Field(False, description="whether the system was told which language is spoken")
+    search: str = Field("", description="the beam and the language model, if it searched")
     known_languages: tuple[str, ...] = Field((), description="languages among which the system guesses")
     trained_sources: tuple[str, ...] | None = Field(None, description="corpora trained on; None if not known")
     trained_clips: int | None = Field(None, description="evaluated clips trained on; None if not known")

@@ -76,6 +76,8 @@ def limits(evaluation: Evaluation) -> list[str]:
             f"The system does not know {', '.join(untaught)}: their clips count in error rates, not in "
             "language identification."
         )
+    if conditions.search:
+        said.append(f"The system searched with {conditions.search}.")
     if conditions.language_told:
         said.append("The system was told which language is spoken.")
     return said
