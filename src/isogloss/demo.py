@@ -1,6 +1,7 @@
 """`isogloss demo`: from untranscribed speech to a recogniser with honest figures, in minutes.
 
-    fetch ── prepare ── pre-train (BEST-RQ) ── fine-tune (CTC + language) ── evaluate ── report.html
+    fetch ── prepare ── pre-train (BEST-RQ) ── fine-tune (CTC + language) ── n-gram model of the same texts
+                                                                              └── evaluate ── report.html
 
 Each step leaves a folder in `out` and is skipped where its result lies there already.
 """
@@ -22,6 +23,7 @@ from isogloss.evaluation.evaluate import evaluate
 from isogloss.evaluation.figures import Evaluation
 from isogloss.evaluation.report import write_report
 from isogloss.evaluation.tables import render
+from isogloss.training.language_model import train_language_model
 from isogloss.training.launch import train_in_processes, useful_processes
 from isogloss.training.recipe import load_recipe
 from isogloss.training.trainer import RECIPE as RESOLVED
@@ -65,8 +67,9 @@ def run_demo(
     demo = Demo(out.absolute(), data, chosen, minutes, console or Console())
     corpora = _prepare(demo)
     model = _train(demo, corpora[0])
+    language_model = _language_model(demo, model, corpora[0])
     demo.step("Held-out speech: sentences that were never heard in training, in any language")
-    evaluation = evaluate(model, corpora)
+    evaluation = evaluate(model, corpora, language_model=language_model)
     demo.console.print(render(evaluation))
     add_figures(model, evaluation)
     report = demo.out / "report.html"
@@ -122,6 +125,15 @@ def _train(demo: Demo, corpus: Path) -> Path:
     return train_in_processes(recipe, run, useful_processes(recipe), minutes=demo.minutes)
 
 
+def _language_model(demo: Demo, model: Path, corpus: Path) -> Path:
+    """An n-gram model of the training transcripts, for the search."""
+    folder = demo.out / "lm"
+    if not folder.exists():
+        demo.step("Learn which symbols follow each other in the training transcripts")
+        train_language_model(model, folder, texts=[], data=[corpus])
+    return folder
+
+
 def _show_examples(demo: Demo, evaluation: Evaluation) -> None:
     """A few held-out clips, reference above hypothesis."""
     demo.step("Held-out clips")
@@ -139,7 +151,7 @@ def _say_goodbye(demo: Demo, model: Path, report: Path, seconds: float) -> None:
         f"  report   {report}\n"
         f"  model    {model}\n\n"
         "Try next:\n"
-        f"  isogloss transcribe --model {model} YOUR.wav\n"
+        f"  isogloss transcribe --model {model} --lm {demo.out / 'lm'} YOUR.wav\n"
         f"  isogloss identify --model {model} YOUR.wav\n"
         "  isogloss demo --data FOLDER --out my-demo      your own speech: clip.wav beside clip.txt\n"
         "  isogloss train usm-small --out runs/usm-small  a larger model, more corpora",
