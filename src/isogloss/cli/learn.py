@@ -8,10 +8,25 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from isogloss import terminal
-from isogloss.cli.app import Device, JsonFile, ModelFolder, app, listed
+from isogloss.cli.app import (
+    BeamWidth,
+    Device,
+    JsonFile,
+    LanguageModel,
+    LanguageModelWeight,
+    ModelFolder,
+    app,
+    listed,
+)
 
 if TYPE_CHECKING:
     from isogloss.training.recipe import Recipe
+
+Resume = Annotated[bool, typer.Option("--resume", help="go on where the run was cut off")]
+Minutes = Annotated[
+    float | None, typer.Option(min=0.1, help="as many steps as fit into this time", show_default=False)
+]
+Processes = Annotated[int, typer.Option(min=1, help="that share the cores; a small model wants several")]
 
 
 @app.command()
@@ -19,11 +34,9 @@ def train(
     recipe: Annotated[str, typer.Argument(help="a YAML file, or the name of a shipped one: see docs/recipes.md")],
     out: Annotated[Path, typer.Option(help="folder of the run", show_default=False)],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="as in stages.0.steps=500")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on where the run was cut off")] = False,
-    minutes: Annotated[
-        float | None, typer.Option(min=0.1, help="as many steps as fit into this time", show_default=False)
-    ] = None,
-    processes: Annotated[int, typer.Option(min=1, help="that share the cores; a small model wants several")] = 1,
+    resume: Resume = False,
+    minutes: Minutes = None,
+    processes: Processes = 1,
 ) -> None:
     """Train a recipe into a folder. The model then lies in its sub-folder `model`."""
     from isogloss.training.recipe import load_recipe
@@ -40,11 +53,9 @@ def finetune(
     way: Annotated[
         Literal["adapters", "whole"] | None, typer.Option(help="what learns; by default as the amount of data suggests")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on where the run was cut off")] = False,
-    minutes: Annotated[
-        float | None, typer.Option(min=0.1, help="as many steps as fit into this time", show_default=False)
-    ] = None,
-    processes: Annotated[int, typer.Option(min=1, help="that share the cores; a small model wants several")] = 1,
+    resume: Resume = False,
+    minutes: Minutes = None,
+    processes: Processes = 1,
 ) -> None:
     """Teach a model your speech. Chooses how from the amount of transcribed data, and says what it chose."""
     from isogloss.adaptation.finetune import plan
@@ -93,9 +104,9 @@ def evaluate(
     split: Annotated[Literal["train", "dev", "test"], typer.Option(help="which clips")] = "test",
     languages: Annotated[str, typer.Option(help="only clips in these, as in ro,pt-BR")] = "",
     tell_language: Annotated[bool, typer.Option("--tell-language", help="tell the model what is spoken")] = False,
-    beam: Annotated[int, typer.Option(min=1, help="texts to keep while searching; 1 decides frame by frame")] = 1,
-    lm: Annotated[Path | None, typer.Option(help="language model made by isogloss lm; searches with a beam")] = None,
-    lm_weight: Annotated[float, typer.Option(min=0, help="of the language model")] = 0.5,
+    beam: BeamWidth = 1,
+    lm: LanguageModel = None,
+    lm_weight: LanguageModelWeight = 0.5,
     json: JsonFile = None,
     report: Annotated[
         Path | None,

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from isogloss import terminal
-from isogloss.cli.app import FAILED, AudioArguments, Device, ModelFolder, app, listed, loaded
+from isogloss.cli.app import (
+    FAILED,
+    AudioArguments,
+    BeamWidth,
+    Device,
+    LanguageModel,
+    LanguageModelWeight,
+    ModelFolder,
+    app,
+    listed,
+    loaded,
+)
 
 if TYPE_CHECKING:
     from isogloss.recordings import Recording
@@ -26,10 +37,10 @@ def transcribe(
     adapter: Annotated[
         list[Path] | None, typer.Option(help="folder of adapters that finetune made of this model; may be repeated")
     ] = None,
-    beam: Annotated[int, typer.Option(min=1, help="texts to keep while searching; 1 decides frame by frame")] = 1,
+    beam: BeamWidth = 1,
     nbest: Annotated[int, typer.Option(min=1, help="likeliest texts to show, with --format json")] = 1,
-    lm: Annotated[Path | None, typer.Option(help="language model made by isogloss lm; searches with a beam")] = None,
-    lm_weight: Annotated[float, typer.Option(min=0, help="of the language model")] = 0.5,
+    lm: LanguageModel = None,
+    lm_weight: LanguageModelWeight = 0.5,
     hotwords: Annotated[str, typer.Option(help="words likely to be said, as in Ana,Cluj; searches with a beam")] = "",
     format: Annotated[
         Literal["text", "json", "tsv", "srt", "vtt", "ctm", "textgrid"], typer.Option(help="of the result")

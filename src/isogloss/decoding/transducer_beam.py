@@ -36,8 +36,8 @@ def transducer_beam(
 class _Texts:
     """What the predictor makes of each prefix: computed once, for all new ones of a frame together."""
 
-    def __init__(self, head: TransducerHead, start: Prefix, beam: Beam):
-        self.head, self.beam = head, beam
+    def __init__(self, head: TransducerHead, start: Prefix):
+        self.head = head
         device = head.output.weight.device
         self._silence = torch.zeros(head.audio.out_features, device=device)
         text, state = head.read(torch.full((1,), BEGIN, device=device), head.predictor.start(1, device))
@@ -69,7 +69,7 @@ class _Texts:
 def _search(head: TransducerHead, audio: Tensor, beam: Beam, allowed: Tensor | None) -> list[Found]:
     """(T, J) -> tokens and scores, the best first."""
     start = root(beam)
-    texts = _Texts(head, start, beam)
+    texts = _Texts(head, start)
     beams: dict[int, tuple[Prefix, float]] = {id(start): (start, 0.0)}
     for frame in audio:
         prefixes = [prefix for prefix, _ in beams.values()]
