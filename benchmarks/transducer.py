@@ -5,7 +5,8 @@
 `of ours` is the time over that of `isogloss.transducer_loss`. A log-softmax with its gradient is the
 least that a loss of normalised logits can cost that way; isogloss writes the gradient only. `fused`
 makes the logits itself, twice, so that its time contains four matrix products of the joiner; beside it the same
-joiner by torch and isogloss's loss on its logits. Losses of isogloss and torchaudio must agree;
+joiner by torch and isogloss's loss on its logits. `pruned` adds a second, trivial joiner and works at 5 symbol counts
+a frame; its time contains both losses, and it is another loss. Losses of isogloss and torchaudio must agree;
 gradients are compared in float32, in which torchaudio sums its lattice. Memory is the peak of a process
 above what it held before the first step, over the size of the logits.
 """
@@ -20,10 +21,12 @@ import torch
 from common import Peers, Work, environment, finish, in_process, interleaved, parser, peak_gib, table, timing_rows
 from torch import Tensor
 
+from isogloss.nn.pruned import two_step_loss
 from isogloss.nn.transducer import fused_transducer_loss, transducer_loss
 
 OURS, PEER, BOUND = "isogloss", "torchaudio rnnt_loss", "log_softmax alone"
 FUSED, UNFUSED = "isogloss fused, from states", "torch joiner + isogloss, from states"
+PRUNED = "isogloss pruned, from states"
 
 
 def main() -> None:
@@ -51,8 +54,9 @@ def main() -> None:
     states = joiner_states(options, options.vocabulary)
     rows[FUSED] = partial(step, fused_transducer_loss, *states, *targets)
     rows[UNFUSED] = partial(step, unfused, *states, *targets)
+    rows[PRUNED] = partial(step, pruned, *states, *simple_states(options), *targets)
     difference = agreement(rows, logits)
-    base = {name: OURS for name in (OURS, PEER, BOUND)} | {name: FUSED for name in (FUSED, UNFUSED)}
+    base = {name: OURS for name in (OURS, PEER, BOUND)} | {name: FUSED for name in (FUSED, UNFUSED, PRUNED)}
     found = timing_rows(interleaved(rows, options.repetitions, options.device), base)
     shape = f"B {options.batch}, T {options.frames}, U {options.symbols}, V {options.vocabulary}"
     table(f"transducer loss, forward and backward, {shape}", found)
@@ -93,6 +97,19 @@ def step(loss: Any, *arguments: Tensor) -> Tensor:
 def unfused(audio: Tensor, text: Tensor, weight: Tensor, bias: Tensor, *targets: Tensor) -> Tensor:
     logits = (audio[:, :, None] + text[:, None]).tanh() @ weight.T + bias
     return transducer_loss(logits, *targets)
+
+
+def simple_states(options: Namespace) -> tuple[Tensor, ...]:
+    """Encoder and predictor states as the trivial joiner adds them."""
+    shapes = ((options.batch, steps, options.vocabulary) for steps in (options.frames, options.symbols + 1))
+    return tuple(torch.randn(shape, device=options.device).requires_grad_() for shape in shapes)
+
+
+def pruned(
+    audio: Tensor, text: Tensor, weight: Tensor, bias: Tensor, heard: Tensor, read: Tensor, *targets: Tensor
+) -> Tensor:
+    written, *lengths = targets
+    return two_step_loss((heard, read), (audio, text, weight, bias), written, tuple(lengths), 5).mean()
 
 
 def torchaudio_step(logits: Tensor, targets: tuple[Tensor, ...]) -> Work:

@@ -18,12 +18,19 @@ RATE = 16000
 ALPHABET = "abcde "
 
 
-def build(languages: tuple[str, ...] = ("ro", "ru"), seed: int = 0, recognises: bool = True) -> Model:
+def build(
+    languages: tuple[str, ...] = ("ro", "ru"),
+    seed: int = 0,
+    recognises: bool = True,
+    conditioning: tuple[int, ...] = (),
+) -> Model:
     """A small model with random weights that says something."""
     torch.manual_seed(seed)
     tokenizer = build_tokenizer(CharactersConfig(), [ALPHABET]) if recognises else None
     alphabets = {"ro": (1, 2, 3), "ru": (1, 4, 5)} if recognises else {}
-    config = ModelConfig(encoder=preset("test"), languages=languages, alphabets=alphabets)
+    config = ModelConfig(
+        encoder=preset("test"), languages=languages, alphabets=alphabets, conditioning=conditioning
+    )
     model = Model(config, tokenizer).eval()
     if model.ctc is not None:
         with torch.no_grad():
@@ -34,19 +41,20 @@ def build(languages: tuple[str, ...] = ("ro", "ru"), seed: int = 0, recognises: 
     return model
 
 
-def streaming(seed: int = 3) -> Model:
-    """A small model that can stream, with CTC and a transducer, and says something of whatever it hears."""
+def streaming(seed: int = 15) -> Model:
+    """A small model that can stream, with self-conditioned CTC and a transducer, and says something of all it hears."""
     torch.manual_seed(seed)
     blocks = ConformerConfig(layers=3, width=16, heads=2, kernel=4, causal=True)
     config = ModelConfig(
         frontend=FrontendConfig(normalisation="running"),
         encoder=SpeechEncoderConfig(blocks=blocks, channels=4, context=ChunkContext(size=5, left_chunks=2)),
         transducer=TransducerConfig(predictor=LSTMConfig(width=8), joiner=12),
+        conditioning=(1, 2),
     )
     model = Model(config, build_tokenizer(CharactersConfig(), ["abc "])).eval()
     assert model.ctc is not None and model.transducer is not None
     with torch.no_grad():
-        states = model.encoder(model.frontend(Sequence.from_list([torch.from_numpy(sound(5))]))).final.values
+        states = model.encode(model.frontend(Sequence.from_list([torch.from_numpy(sound(5))]))).final.values
         for layer in (model.ctc.output, model.transducer.output):
             layer.weight.mul_(6)
         model.ctc.output.bias.copy_(-model.ctc.output.weight @ states.mean(dim=(0, 1)))

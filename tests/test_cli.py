@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -46,11 +47,12 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
 
 
 def start(*arguments: object, **options: Any) -> "subprocess.Popen[str]":
-    """The command line as a process of its own."""
+    """The command line as a process of its own; it hears Ctrl-C also where the tests run in the background."""
     command = [sys.executable, "-m", "isogloss", *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL} | options
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    return subprocess.Popen(command, text=True, env=environment, **pipes)
+    hear = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, text=True, env=environment, preexec_fn=hear, **pipes)
 
 
 @pytest.fixture(scope="session")
@@ -99,7 +101,7 @@ def test_help_needs_nothing_heavy() -> None:
 
 
 def test_every_verb_is_there_and_says_what_it_does(run: Run) -> None:
-    order = "corpora prepare inspect train finetune lm evaluate demo transcribe identify encode doctor version"
+    order = "corpora prepare inspect train finetune lm quantise evaluate demo transcribe identify encode doctor version"
     assert order.split() == VERBS
     shown = run("--help")[1]
     for verb in VERBS:
@@ -448,6 +450,7 @@ STOPPED_VERBS = [
             (["identify", "--model", "broken", "a.wav"], "broken/config.json"),
             (["encode", "--model", "broken", "a.wav", "--out", "new"], "broken/config.json"),
             (["evaluate", "--model", "broken", "--data", "corpus"], "broken/config.json"),
+            (["quantise", "broken", "--out", "new"], "broken/config.json"),
             (["demo", "--data", "table.csv", "--out", "new"], "table.csv"),
         )
     ],

@@ -31,9 +31,21 @@ def losses(module: TransducerHead, states: Sequence) -> list[Tensor]:
     return list(module(states, Sequence(TOKENS.expand(count, -1), torch.full((count,), len(TOKENS))))[:, None])
 
 
+def pruned() -> TransducerHead:
+    return TransducerHead(TransducerConfig(predictor=PREDICTORS[0], joiner=10, pruned=3), WIDTH, VOCABULARY)
+
+
+def possible_losses(module: TransducerHead, states: Sequence) -> list[Tensor]:
+    """In one frame there is room for fewer than `pruned` symbols."""
+    return [torch.where(loss.isfinite(), loss, 0.0) for loss in losses(module, states)]
+
+
 SUBJECTS = [
-    Subject(f"transducer {config.kind}", lambda n=n: head(n), losses, (WIDTH,), tolerance=1e-7)
-    for n, config in enumerate(PREDICTORS)
+    Subject("transducer pruned", pruned, possible_losses, (WIDTH,), tolerance=1e-5),
+    *(
+        Subject(f"transducer {config.kind}", lambda n=n: head(n), losses, (WIDTH,), tolerance=1e-7)
+        for n, config in enumerate(PREDICTORS)
+    ),
 ]
 
 

@@ -135,7 +135,7 @@ def test_a_model_that_cannot_stream_says_why(blocks, context, normalisation: str
 def test_words_as_they_are_said_are_those_of_the_whole(decoder: str, pieces: list[int]) -> None:
     made = streaming()
     audio = noise(1, 60000)[0] * torch.linspace(0.1, 3, 60000)
-    states = made.encoder(made.frontend(Sequence(audio[None], torch.tensor([60000])))).final
+    states = made.encode(made.frontend(Sequence(audio[None], torch.tensor([60000])))).final
     hypothesis = made.decode(states, decoder)[0]
     expected = words(hypothesis, made.tokenizer, made.frame_seconds, end=60000 / 16000)
     stream = WordStream(made, decoder)

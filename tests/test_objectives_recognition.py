@@ -28,9 +28,12 @@ def encoder(dropout: float = 0.0, layers: int = 2) -> SpeechEncoderConfig:
     return config.model_copy(update={"blocks": config.blocks.model_copy(update={"dropout": dropout, "layers": layers})})
 
 
-def objective(languages: tuple[str, ...] = LANGUAGES, layers: int = 2, **values: object) -> Recognition:
+def objective(
+    languages: tuple[str, ...] = LANGUAGES, layers: int = 2, conditioning: tuple[int, ...] = (), **values: object
+) -> Recognition:
     torch.manual_seed(0)
-    model = Model(ModelConfig(encoder=encoder(layers=layers), languages=languages), ByteTokenizer())
+    config = ModelConfig(encoder=encoder(layers=layers), languages=languages, conditioning=conditioning)
+    model = Model(config, ByteTokenizer())
     return RecognitionConfig.parse(values, "test").build(model).eval()
 
 
@@ -53,14 +56,14 @@ def slow_ctc(log_probabilities: Tensor, text: str) -> Tensor:
 def test_the_loss_is_the_formula(layers: int) -> None:
     """(1 - w) L_ctc + w L_mid + v L_lid, each utterance alone."""
     rq, clips = objective(intermediate=0.4, language=0.25, layers=layers), batch()
-    assert rq.middle == (layers + 1) // 2
+    assert rq.middle == ((layers + 1) // 2,)
     loss = rq(clips)
     last = middle = language = torch.zeros(())
     for row, samples in enumerate(clips.audio.unpad()):
         features = rq.frontend(Sequence.from_list([samples]))
-        encoded = rq.encoder(features, layers=(rq.middle,))
+        encoded = rq.encoder(features, layers=rq.middle)
         last = last + slow_ctc(rq.ctc(encoded.final).values[0], TEXTS[row])
-        middle = middle + slow_ctc(rq.ctc(encoded.layers[rq.middle]).values[0], TEXTS[row])
+        middle = middle + slow_ctc(rq.ctc(encoded.layers[rq.middle[0]]).values[0], TEXTS[row])
         assert rq.language is not None
         wanted = torch.tensor([LANGUAGES.index(clips.languages[row])])
         language = language + cross_entropy(rq.language(encoded.final), wanted)
@@ -69,6 +72,30 @@ def test_the_loss_is_the_formula(layers: int) -> None:
         assert loss.parts[name].item() == pytest.approx(expected.item(), rel=1e-4)
         assert not loss.parts[name].requires_grad
     assert loss.total.item() == pytest.approx((0.6 * last + 0.4 * middle + 0.25 * language).item(), rel=1e-4)
+
+
+def test_self_conditioned_ctc_is_the_formula() -> None:
+    """x_n + W softmax(CTC(x_n)) goes into the next block; L_mid is the mean over the blocks n."""
+    rq, clips = objective(layers=4, conditioning=(1, 3), intermediate=0.4, language=0.0), batch()
+    last = middle = torch.zeros(())
+    for row, samples in enumerate(clips.audio.unpad()):
+        states = rq.encoder(rq.frontend(Sequence.from_list([samples])), layers=(0,)).layers[0]
+        x = states.values
+        for number, block in enumerate(rq.encoder.stack.blocks, start=1):
+            x = block(x, states.valid, None)
+            if number in (1, 3):
+                middle = middle + slow_ctc(rq.ctc(states.with_values(x)).values[0], TEXTS[row]) / 2
+                x = x + rq.conditioning.back(rq.ctc.output(x).softmax(dim=-1))
+        last = last + slow_ctc(rq.ctc(states.with_values(x)).values[0], TEXTS[row])
+    loss = rq(clips)
+    assert loss.total.item() == pytest.approx((0.6 * last + 0.4 * middle).item(), rel=1e-4)
+    loss.total.backward()
+    assert rq.conditioning.back.weight.grad.abs().sum() > 0
+
+
+def test_conditioning_on_the_last_block_is_told() -> None:
+    with pytest.raises(IsoglossError, match="1 to 1"):
+        objective(conditioning=(2,))
 
 
 def test_weights_of_zero_leave_their_part_out() -> None:
@@ -99,7 +126,7 @@ def test_the_loss_adds_up() -> None:
 
 
 def test_padding_changes_nothing() -> None:
-    subject, clips = objective(), batch()
+    subject, clips = objective(conditioning=(1,)), batch()
     audio = clips.audio
     values = torch.where(audio.valid, audio.values, torch.nan)
     values = torch.nn.functional.pad(values, (0, 7000), value=torch.nan)

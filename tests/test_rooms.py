@@ -228,4 +228,5 @@ def test_every_dependency_has_its_reason() -> None:
     assert [n for n in sorted(names) if n not in reasons] == []
     pins = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = {pin.partition("==")[0].lower().replace("_", "-") for pin in pins}
+    names.remove("triton")  # a GPU's torch brings its own version
     assert [n for n in sorted(names) if n.lower().replace("_", "-") not in pinned] == []

@@ -76,8 +76,10 @@ def plan(
         if way is None:
             way = "adapters" if hours < LITTLE_HOURS else "whole"
             reasons.append(_why(way))
-        identifies = start.language is not None and set(spoken) <= set(start.config.languages)
+        identifies = start.language is not None and set(spoken) == set(start.config.languages)
         model, stages = _adapters(steps) if way == "adapters" else _whole(steps, identifies)
+        if way == "whole" and start.language is not None and not identifies:
+            reasons.append("It will not tell languages apart any more: the data are not in all of those it knows.")
     passes = steps * STEP_SECONDS / (hours * 3600)
     reasons.append(f"{steps} steps of {STEP_SECONDS} s: each clip is heard about {passes:.0f} times.")
     values: dict[str, Any] = {

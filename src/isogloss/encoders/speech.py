@@ -10,7 +10,7 @@ from torch import nn
 
 from isogloss.config import Config
 from isogloss.encoders.conformer import ConformerConfig
-from isogloss.encoders.stack import BlocksConfig, Encoded, Stack
+from isogloss.encoders.stack import Between, BlocksConfig, Encoded, Stack
 from isogloss.errors import IsoglossError
 from isogloss.nn.adapters import AdapterConfig, Adapters
 from isogloss.nn.dropout import Dropout
@@ -51,16 +51,17 @@ class SpeechEncoder(nn.Module):
         layers: tuple[int, ...] = (),
         past: EncoderPast | None = None,
         languages: Iterable[str | None] | None = None,
+        between: Between | None = None,
     ) -> Encoded:
         """(B, T, F) -> (B, ceil(T/4), D), with the hidden states of `layers` (0 … number of blocks).
 
         past: from `begin`, where features arrive in pieces; each piece but the last is of 4 · `chunk`
         frames or a multiple of it, and the states are those of the whole. languages: of the utterances,
-        which choose their adapters; without them no adapter works.
+        which choose their adapters; without them no adapter works. between: as of `Stack`.
         """
         states = self.subsampling(features, past.subsampling if past else None).map(self.dropout)
         adapters = self.adapters(languages) if self.adapters is not None and languages is not None else None
-        return self.stack(states, self.context, layers, past.blocks if past else None, adapters)
+        return self.stack(states, self.context, layers, past.blocks if past else None, adapters, between)
 
     @property
     def chunk(self) -> int:

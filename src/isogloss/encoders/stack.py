@@ -1,5 +1,6 @@
 """A stack of blocks over hidden states: what speech, text and shared encoders all are."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -14,6 +15,8 @@ from isogloss.nn.masks import Context, attention_mask
 from isogloss.nn.past import Past
 from isogloss.sequence import Sequence
 
+Between = Mapping[int, Callable[[Tensor], Tensor]]
+"""By the number of a block, what is done to its output before the next one has it: (B, T, D) -> (B, T, D)."""
 BlocksConfig = Annotated[ConformerConfig | TransformerConfig, Field(discriminator="kind")]
 
 
@@ -47,11 +50,13 @@ class Stack(nn.Module):
         layers: tuple[int, ...] = (),
         past: list[Past] | None = None,
         adapters: list[Branch] | None = None,
+        between: Between | None = None,
     ) -> Encoded:
         """(B, T, D) -> (B, T, D); `layers` names the hidden states to return as well.
 
         past: of each block, where the states go on from earlier ones. adapters: one for
-        each feed-forward module, in order. With `recompute`, activations inside blocks are computed
+        each feed-forward module, in order. between: what happens after blocks; `layers` are
+        as they were before that. With `recompute`, activations inside blocks are computed
         again in the backward pass instead of being kept: memory for time.
         """
         valid = states.valid
@@ -65,6 +70,8 @@ class Stack(nn.Module):
             x = self._run(block, x, valid, mask, extra)
             if number in layers:
                 kept[number] = states.with_values(x)
+            if between and number in between:
+                x = between[number](x)
         return Encoded(states.with_values(self.norm(x)), kept)
 
     def _run(self, block: nn.Module, x: Tensor, valid: Tensor, mask: Tensor | None, extra: dict[str, Any]) -> Tensor:

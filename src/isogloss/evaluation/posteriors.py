@@ -44,7 +44,7 @@ def look_inside(model: Model, samples: NDArray[np.float32], language: str | None
         raise IsoglossError("This model has no CTC head to look into; fine-tune it first.")
     device = next(model.parameters()).device
     audio = Sequence.from_list([torch.from_numpy(samples)]).to(device)
-    scores = model.ctc(model.encoder(model.frontend(audio), languages=[language]).final)
+    scores = model.ctc(model.encode(model.frontend(audio), languages=[language]).final)
     path = greedy(scores)[0]
     posteriors = scores.unpad()[0].exp().cpu().numpy()
     drawn = {int(symbol) for symbol in np.flatnonzero(posteriors.max(axis=0) >= VISIBLE)} | set(path.tokens)

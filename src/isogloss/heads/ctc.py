@@ -23,6 +23,21 @@ class CTCHead(nn.Module):
         return states.zero_padding().map(lambda values: self.output(values).float().log_softmax(dim=-1))
 
 
+class SelfConditioning(nn.Module):
+    """What a block writes is told to the blocks after it: x + W softmax(CTC(x)) (Nozaki & Komatsu 2021, eq. 9).
+
+    CTC then no longer decides each frame without the others (arXiv 2104.02724).
+    """
+
+    def __init__(self, width: int, vocabulary: int):
+        super().__init__()
+        self.back = nn.Linear(vocabulary, width)
+
+    def forward(self, states: Tensor, head: CTCHead) -> Tensor:
+        """(B, T, D) -> (B, T, D); the head is the one that reads the last layer."""
+        return states + self.back(head.output(states).float().softmax(dim=-1).to(states.dtype))
+
+
 def ctc_loss(log_probabilities: Sequence, tokens: Sequence) -> Tensor:
     """-log P(tokens) of each utterance, in nats: (B, T, V) and (B, U) -> (B,).
 

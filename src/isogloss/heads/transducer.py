@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from isogloss.config import Config
 from isogloss.nn.predictors import LSTMConfig, PredictorConfig
+from isogloss.nn.pruned import two_step_loss
 from isogloss.nn.transducer import fused_transducer_loss
 from isogloss.sequence import Sequence
 
@@ -22,6 +23,9 @@ class TransducerConfig(Config):
 
     predictor: PredictorConfig = Field(default_factory=LSTMConfig, description="reads the symbols so far")
     joiner: int = Field(320, ge=1, description="width J of the joiner; Maestro has 640")
+    pruned: int | None = Field(
+        None, ge=2, description="train the joiner at this many symbol counts a frame, the likeliest; k2 has 5"
+    )
 
 
 class TransducerHead(nn.Module):
@@ -33,14 +37,23 @@ class TransducerHead(nn.Module):
         self.audio = nn.Linear(width, config.joiner)
         self.text = nn.Linear(self.predictor.width, config.joiner, bias=False)
         self.output = nn.Linear(config.joiner, vocabulary)
+        self.pruned = config.pruned
+        if config.pruned:
+            self.simple_audio = nn.Linear(width, vocabulary)
+            self.simple_text = nn.Linear(self.predictor.width, vocabulary)
 
     def forward(self, states: Sequence, tokens: Sequence) -> Tensor:
-        """-log P(tokens) of each utterance, in nats: (B, T, D) and (B, U) -> (B,)."""
-        audio = self.audio(states.zero_padding().values)
-        text = self.text(self.predictor(tokens))
-        weight, bias = self.output.weight, self.output.bias
+        """-log P(tokens) of each utterance, in nats: (B, T, D) and (B, U) -> (B,).
+
+        With `pruned` it is what two joiners pay, nn/pruned.py.
+        """
+        heard, read = states.zero_padding().values, self.predictor(tokens)
+        joiner = self.audio(heard), self.text(read), self.output.weight, self.output.bias
         lengths = states.lengths, tokens.lengths
-        return fused_transducer_loss(audio, text, weight, bias, tokens.values, *lengths, reduction="none")
+        if self.pruned:
+            simple = self.simple_audio(heard), self.simple_text(read)
+            return two_step_loss(simple, joiner, tokens.zero_padding().values, lengths, self.pruned)
+        return fused_transducer_loss(*joiner, tokens.values, *lengths, reduction="none")
 
     def join(self, audio: Tensor, text: Tensor) -> Tensor:
         """Projected states (…, J), broadcast against each other -> float32 log-probabilities (…, V)."""

@@ -55,6 +55,17 @@ def save_model(
         write_json(temporary / CONFIG, config | {"digest": _digest(config)})
 
 
+def quantise_model(folder: Path, out: Path) -> None:
+    """Write a model folder again with int8 weights; its card stays, for what was measured belongs to it."""
+    model = load_model(folder)
+    if model.config.weights == "int8":
+        raise IsoglossError(f"{folder} has int8 weights already.")
+    card = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else f"# {folder.name}\n"
+    title, _, rest = card.partition("\n")
+    note = f"Weights rounded to int8 from those of {folder.absolute()}; figures were measured before that."
+    save_model(model.quantised(), out, f"{title}\n\n{note}\n{rest}", read_json(folder / CONFIG)["recipe"])
+
+
 def load_model(folder: Path, base: tuple[Path, Model] | None = None) -> Model:
     """Read a model folder, in evaluation mode; every file is checked before it is used.
 

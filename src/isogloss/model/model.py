@@ -6,6 +6,9 @@
                                                                  └─ language ─> (B, languages)
 """
 
+import copy
+from collections.abc import Iterable
+from functools import partial
 from math import inf
 from typing import Literal
 
@@ -22,12 +25,15 @@ from isogloss.decoding.transducer_beam import transducer_beam
 from isogloss.decoding.words import Calibration, Word, words
 from isogloss.encoders.presets import preset
 from isogloss.encoders.speech import SpeechEncoder, SpeechEncoderConfig
+from isogloss.encoders.stack import Encoded
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.heads.attention import AttentionConfig, AttentionDecoder
 from isogloss.heads.classifier import Classifier
-from isogloss.heads.ctc import CTCHead
+from isogloss.heads.ctc import CTCHead, SelfConditioning
 from isogloss.heads.transducer import TransducerConfig, TransducerHead
 from isogloss.model.frontend import Frontend, FrontendConfig
+from isogloss.nn.int8 import with_int8_weights
+from isogloss.nn.past import EncoderPast
 from isogloss.nn.subsampling import FACTOR
 from isogloss.sequence import Sequence
 from isogloss.text.normalise import normalise
@@ -43,8 +49,10 @@ class ModelConfig(Config):
     encoder: SpeechEncoderConfig = Field(default_factory=lambda: preset("tiny"), description="the speech encoder")
     transducer: TransducerConfig | None = Field(None, description="a transducer beside the CTC head")
     attention: AttentionConfig | None = Field(None, description="an attention decoder beside the CTC head")
+    conditioning: tuple[int, ...] = Field((), description="blocks after which CTC's symbols are told to the next")
     languages: tuple[str, ...] = Field((), description="BCP 47 tags the model tells apart, in class order")
     alphabets: dict[str, tuple[int, ...]] = Field({}, description="symbols in each language's transcripts")
+    weights: Literal["float32", "int8"] = Field("float32", description="of linear layers; int8 to use only")
     calibration: tuple[float, float] = Field((1.0, 0.0), description="slope and offset of the words' log-odds")
 
 
@@ -65,7 +73,35 @@ class Model(nn.Module):
         self.attention = (
             AttentionDecoder(config.attention, width, tokenizer.size) if config.attention and tokenizer else None
         )
+        self.conditioning = SelfConditioning(width, tokenizer.size) if config.conditioning and tokenizer else None
+        if not all(1 <= block < self.encoder.layers for block in config.conditioning):
+            raise IsoglossError(
+                f"conditioning {list(config.conditioning)} must name blocks before the last, "
+                f"1 to {self.encoder.layers - 1}."
+            )
         self.language = Classifier(width, len(config.languages)) if config.languages else None
+        if config.weights == "int8":
+            with_int8_weights(self)
+
+    def quantised(self) -> "Model":
+        """The same model with int8 weights, to use and not to train."""
+        made = copy.deepcopy(self)
+        with_int8_weights(made)
+        made.config = self.config.model_copy(update={"weights": "int8"})
+        return made
+
+    def encode(
+        self,
+        features: Sequence,
+        layers: tuple[int, ...] = (),
+        past: EncoderPast | None = None,
+        languages: Iterable[str | None] | None = None,
+    ) -> Encoded:
+        """Features (B, T, F) -> hidden states (B, T/4, D), as the encoder's; self-conditioned if the model is."""
+        between = None
+        if self.conditioning is not None:
+            between = dict.fromkeys(self.config.conditioning, partial(self.conditioning, head=self.ctc))
+        return self.encoder(features, layers, past, languages, between)
 
     @property
     def frame_seconds(self) -> float:

@@ -64,7 +64,7 @@ class SpeechStream:
     def _encoded(self, samples: Tensor) -> Tensor:
         lengths = torch.full((len(samples),), samples.shape[1], device=samples.device)
         features = self.model.frontend(Sequence(samples, lengths))
-        encoded = self.model.encoder(features, past=self.past, languages=self.languages).final
+        encoded = self.model.encode(features, past=self.past, languages=self.languages).final
         return encoded.values[:, : int(encoded.lengths[0])]
 
 

@@ -60,7 +60,7 @@ class SelfAttention(nn.Module):
         """The position term of the score as a float mask (B, H, T, P+T), -inf where `mask` forbids."""
         _, _, frames, head_width = query.shape
         table = relative_table(frames, keys_seen, self.heads * head_width, query.device)
-        keys = self.relative(table.to(self.relative.weight.dtype))
+        keys = self.relative(table.to(query.dtype))
         keys = keys.view(-1, self.heads, head_width).permute(1, 2, 0)
         scores = (query + self.position_bias.to(query.dtype)) @ keys.to(query.dtype)
         bias = relative_shift(scores) / math.sqrt(head_width)

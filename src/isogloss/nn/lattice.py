@@ -13,6 +13,9 @@ float64, in which posteriors of hour-long alignments are still exact.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -42,12 +45,24 @@ class Posteriors:
         return self.blank + self.label
 
 
+@cache
+def kernels_for(device: torch.device) -> ModuleType | None:
+    """nn/kernels.py where it runs: on a GPU, with Triton, which comes with torch there."""
+    if device.type != "cuda" or find_spec("triton") is None:
+        return None
+    from isogloss.nn import kernels
+
+    return kernels
+
+
 def forward_backward(blank: Tensor, label: Tensor, lengths: Lengths) -> Posteriors:
     """Log-probabilities of the arcs, both (B, T, U+1) -> likelihood and posteriors; outside any graph.
 
     label[:, :, U] and everything after the lengths may hold anything, also NaN.
     """
     with torch.no_grad():
+        if gpu := kernels_for(blank.device):
+            return Posteriors(*gpu.forward_backward(blank, label, lengths))
         shape = blank.shape
         stay, move = _diagonals(blank, label, lengths)
         start, end = _ends(stay, lengths[1])

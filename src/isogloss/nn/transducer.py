@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from isogloss.nn.lattice import forward_backward
+from isogloss.nn.lattice import Lengths, forward_backward, kernels_for
 
 Reduction = Literal["none", "mean", "sum"]
 Piece = tuple[int, slice, slice]
@@ -80,36 +80,54 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, tokens: Tensor, frames: Tensor, symbols: Tensor, blank: int) -> Tensor:
-        following = _following(tokens, symbols)
-        pieces = _pieces(frames, symbols, logits.shape[-1], logits.device)
-        normaliser = torch.zeros(logits.shape[:3], dtype=_exact(logits.dtype), device=logits.device)
-        for piece in pieces:
-            normaliser[piece] = logits[piece].to(normaliser.dtype).logsumexp(dim=-1)
-        labels = logits.gather(3, following[:, None, :, None].expand(*logits.shape[:3], 1))[..., 0]
-        found = forward_backward(logits[..., blank] - normaliser, labels - normaliser, (frames, symbols))
-        ctx.save_for_backward(logits, following, found.blank, found.label)
-        ctx.pieces, ctx.blank = pieces, blank
+        following = successors(tokens, symbols)
+        lengths = frames, symbols
+        gpu = kernels_for(logits.device)
+        arcs = gpu.arcs if gpu else _arcs
+        blanks, labels, normaliser = arcs(logits, following, lengths, blank, exact(logits.dtype))
+        found = forward_backward(blanks, labels, lengths)
+        ctx.save_for_backward(logits, following, normaliser, found.blank, found.label)
+        ctx.lengths, ctx.blank = lengths, blank
         return -found.log_likelihood.to(normaliser.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        logits, *saved = ctx.saved_tensors
-        slope = _Slope(gradient, ctx.blank, *saved)
-        result = torch.empty_like(logits)
-        heard = [0] * len(result)
-        for piece in map(slope.narrowed, ctx.pieces):
-            row, time, nodes = piece
-            result[row, time, : nodes.start] = 0
-            result[row, time, nodes.stop :] = 0
-            heard[row] = time.stop
-            if result.dtype == gradient.dtype:
-                slope.of(logits[piece], piece, out=result[piece])
-            else:
-                result[piece] = slope.of(logits[piece], piece)
-        for row, end in enumerate(heard):
-            result[row, end:] = 0
-        return result, None, None, None, None
+        logits, following, normaliser, *posteriors = ctx.saved_tensors
+        if gpu := kernels_for(logits.device):
+            slopes = gpu.slopes(logits, following, normaliser, posteriors, gradient, ctx.lengths, ctx.blank)
+        else:
+            slopes = _slopes(logits, _Slope(gradient, ctx.blank, following, *posteriors), ctx.lengths)
+        return slopes, None, None, None, None
+
+
+def _arcs(
+    logits: Tensor, following: Tensor, lengths: Lengths, blank: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities of blank and of the next symbol, and log-sums of the logits: (B, T, U+1) each."""
+    normaliser = torch.zeros(logits.shape[:3], dtype=dtype, device=logits.device)
+    for piece in _pieces(lengths, logits.shape[-1], logits.device):
+        normaliser[piece] = logits[piece].to(dtype).logsumexp(dim=-1)
+    labels = logits.gather(3, following[:, None, :, None].expand(*logits.shape[:3], 1))[..., 0]
+    return logits[..., blank] - normaliser, labels - normaliser, normaliser
+
+
+def _slopes(logits: Tensor, slope: "_Slope", lengths: Lengths) -> Tensor:
+    """The gradient by all logits, zero where no path goes."""
+    result = torch.empty_like(logits)
+    heard = [0] * len(result)
+    for piece in map(slope.narrowed, _pieces(lengths, logits.shape[-1], logits.device)):
+        row, time, nodes = piece
+        result[row, time, : nodes.start] = 0
+        result[row, time, nodes.stop :] = 0
+        heard[row] = time.stop
+        if result.dtype == slope.nodes.dtype:
+            slope.of(logits[piece], piece, out=result[piece])
+        else:
+            result[piece] = slope.of(logits[piece], piece)
+    for row, end in enumerate(heard):
+        result[row, end:] = 0
+    return result
 
 
 class _FusedLoss(torch.autograd.Function):
@@ -127,9 +145,9 @@ class _FusedLoss(torch.autograd.Function):
         symbols: Tensor,
         blank: int,
     ) -> Tensor:
-        following = _following(tokens, symbols)
-        pieces = _pieces(frames, symbols, len(weight), audio.device)
-        shape, dtype = (*audio.shape[:2], text.shape[1]), _exact(audio.dtype)
+        following = successors(tokens, symbols)
+        pieces = _pieces((frames, symbols), len(weight), audio.device)
+        shape, dtype = (*audio.shape[:2], text.shape[1]), exact(audio.dtype)
         blanks, labels = (torch.zeros(shape, dtype=dtype, device=audio.device) for _ in range(2))
         for piece in pieces:
             logits = functional.linear(_joined(audio, text, piece), weight, bias).to(dtype)
@@ -193,12 +211,12 @@ class _Slope:
         return slope.scatter_add_(2, _index(self.following, piece), -self.labels[piece])
 
 
-def _exact(dtype: torch.dtype) -> torch.dtype:
+def exact(dtype: torch.dtype) -> torch.dtype:
     """The type in which logarithms of sums are taken."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _following(tokens: Tensor, symbols: Tensor) -> Tensor:
+def successors(tokens: Tensor, symbols: Tensor) -> Tensor:
     """The symbol written next at u = 0 … U, (B, U+1); any where there is none, for that arc is not in the lattice."""
     written = torch.arange(tokens.shape[1], device=tokens.device) < symbols[:, None]
     return functional.pad(torch.where(written, tokens, 0), (0, 1))
@@ -210,11 +228,11 @@ def _index(following: Tensor, piece: Piece) -> Tensor:
     return following[row, nodes, None].expand(time.stop - time.start, -1, 1)
 
 
-def _pieces(frames: Tensor, symbols: Tensor, vocabulary: int, device: torch.device) -> list[Piece]:
+def _pieces(lengths: Lengths, vocabulary: int, device: torch.device) -> list[Piece]:
     """All nodes of all utterances, some frames at a time."""
     size = PIECE.get(device.type, PIECE["cuda"])
     pieces = []
-    for row, (heard, written) in enumerate(zip(frames.tolist(), symbols.tolist(), strict=True)):
+    for row, (heard, written) in enumerate(zip(*map(Tensor.tolist, lengths), strict=True)):
         step = max(1, size // ((written + 1) * vocabulary))
         times = (slice(start, min(heard, start + step)) for start in range(0, heard, step))
         pieces += [(row, time, slice(0, written + 1)) for time in times]

@@ -9,6 +9,7 @@
     L = (1 - w) L_ctc + w L_mid + r L_rnnt + a L_att + v L_lid
                                               (intermediate CTC: Lee & Watanabe 2021, arXiv 2102.03216)
 
+Where CTC is self-conditioned (`model.conditioning`), L_mid is the mean over the layers it is conditioned on.
 Transducer and attention decoder are there if the model has them. These losses are nats a symbol,
 averaged over utterances, so that a long utterance weighs like a short one; the language loss is nats
 an utterance.
@@ -36,7 +37,7 @@ class RecognitionConfig(Config):
 
     name: Literal["recognition"] = "recognition"
     weight: float = Field(1.0, gt=0, description="weight of this loss in the stage")
-    intermediate: float = Field(0.3, ge=0, lt=1, description="w, weight of the CTC loss at the middle layer")
+    intermediate: float = Field(0.3, ge=0, lt=1, description="w, weight of the CTC loss at middle layers")
     transducer: float = Field(1.0, gt=0, description="r, weight of the transducer's loss, where the model has one")
     attention: float = Field(1.0, gt=0, description="a, weight of the attention decoder's loss, where there is one")
     language: float = Field(0.1, ge=0, description="v, weight of the language loss")
@@ -72,10 +73,12 @@ class Recognition(Objective):
         self.ctc = model.ctc
         self.transducer = model.transducer
         self.attention = model.attention
+        self.conditioning = model.conditioning
         self.language = model.language if config.language else None
         self.augment = SpecAugment(config.augment) if config.augment else None
-        self.middle = (model.encoder.layers + 1) // 2
+        self.middle = model.config.conditioning or ((model.encoder.layers + 1) // 2,)
         # Not modules, hence out of reach of state_dict: the model saves them itself.
+        self._encode = model.encode
         self._tokens = model.tokens
         self._language_index = model.language_index
 
@@ -87,14 +90,15 @@ class Recognition(Objective):
         features = self.frontend(batch.audio)
         if self.augment is not None:
             features = self.augment(features)
-        encoded = self.encoder(features, layers=(self.middle,), languages=batch.languages)
+        encoded = self._encode(features, layers=self.middle, languages=batch.languages)
         tokens = self.targets(batch)
         final = self.ctc(encoded.final)
         last = per_symbol(ctc_loss(final, tokens), tokens)
         total = last
         parts = {"ctc": last, "blank": blank_share(final) * len(batch.ids)}
         if self.config.intermediate:
-            middle = per_symbol(ctc_loss(self.ctc(encoded.layers[self.middle]), tokens), tokens)
+            written = [self.ctc(encoded.layers[block]) for block in self.middle]
+            middle = torch.stack([per_symbol(ctc_loss(found, tokens), tokens) for found in written]).mean()
             total = (1 - self.config.intermediate) * last + self.config.intermediate * middle
             parts["ctc_middle"] = middle
         if self.transducer is not None:

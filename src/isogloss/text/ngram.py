@@ -84,6 +84,20 @@ class NGram:
         whole = [*tokens, BOUNDARY]
         return float(sum(self.scores(self.context(whole[:place]))[symbol] for place, symbol in enumerate(whole)))
 
+    def seen(self) -> list[Floats]:
+        """p of the last symbol of each n-gram that was seen, order by order as in `keys`."""
+        found: list[Floats] = []
+        for length, order in enumerate(self.orders):
+            size = self.vocabulary**length
+            shorter = (
+                found[-1][np.searchsorted(self.orders[length - 1].keys, order.keys % size)]
+                if found
+                else np.full(len(order.keys), 1 / self.vocabulary)
+            )
+            places = np.searchsorted(order.contexts, order.keys // self.vocabulary)
+            found.append(order.shares + order.backoffs[places] * shorter)
+        return found
+
     def perplexity(self, sentences: Iterable[ListOf[int]]) -> float:
         """exp of the mean surprise a symbol, ends included."""
         total, count = 0.0, 0

@@ -29,6 +29,10 @@ SHARE = 0.02
 def build_model(recipe: Recipe, train: list[MonoCut], paired: list[MonoCut]) -> Model:
     """The model with random weights, or those of `model.start_from`; symbols and languages from the data."""
     start = load_model(recipe.model.start_from) if recipe.model.start_from else None
+    if start is not None and start.config.weights == "int8":
+        raise IsoglossError(
+            f"{recipe.model.start_from} has int8 weights, which cannot be trained; start from the model it was made of."
+        )
     if recipe.model.keep == "all":
         return _grown(start, recipe, paired)
     tokenizer, alphabets = None, {}
@@ -44,6 +48,7 @@ def build_model(recipe: Recipe, train: list[MonoCut], paired: list[MonoCut]) -> 
         encoder=_with_adapters(recipe.model.encoder, recipe.model, paired),
         transducer=recipe.model.transducer,
         attention=recipe.model.attention,
+        conditioning=recipe.model.conditioning,
         languages=languages if len(languages) > 1 and _identifies(recipe) else (),
         alphabets=alphabets,
     )
@@ -65,12 +70,14 @@ def _grown(start: Model | None, recipe: Recipe, paired: list[MonoCut]) -> Model:
         for language, symbols in _alphabets(tokenizer, texts).items():
             alphabets[language] = tuple(sorted({*symbols, *alphabets.get(language, ())}))
     encoder = _with_adapters(start.config.encoder, recipe.model, paired)
-    changes = {"encoder": encoder, "alphabets": alphabets, "calibration": (1.0, 0.0)}
+    # On an encoder that changes, a language head that does not would guess.
+    languages = start.config.languages if recipe.model.adapters or _identifies(recipe) else ()
+    changes = {"encoder": encoder, "alphabets": alphabets, "languages": languages, "calibration": (1.0, 0.0)}
     model = Model(start.config.model_copy(update=changes), tokenizer)
     weights = model.state_dict()  # adapters and new symbols keep their random weights
     for name, tensor in start.state_dict().items():
-        same = weights[name].shape == tensor.shape
-        (weights[name] if same else weights[name][: len(tensor)]).copy_(tensor)
+        if name in weights:
+            weights[name][tuple(slice(size) for size in tensor.shape)].copy_(tensor)
     return model
 
 

@@ -91,7 +91,7 @@ class Development:
         for batch in self._load("paired"):
             with autocast(self.device, self.precision):
                 features = self.model.frontend(batch.audio.to(self.device))
-                states = self.model.encoder(features, languages=batch.languages).final
+                states = self.model.encode(features, languages=batch.languages).final
                 found = self.model.decode(states)
             for text, language, hypothesis in zip(batch.texts, batch.languages, found, strict=True):
                 yield normalise(text or "", language), hypothesis, language

@@ -44,6 +44,9 @@ class ModelRecipe(Config):
     tokenizer: TokenizerConfig | None = Field(None, description="symbols of the recogniser; none to pre-train only")
     transducer: TransducerConfig | None = Field(None, description="a transducer beside the CTC head: {} for defaults")
     attention: AttentionConfig | None = Field(None, description="an attention decoder beside the CTC head: {} likewise")
+    conditioning: tuple[int, ...] = Field(
+        (), description="blocks after which CTC's symbols are told to the next ones (self-conditioning)"
+    )
     start_from: Path | None = Field(None, description="model folder whose front end and encoder are taken over")
     keep: Literal["encoder", "all"] = Field("encoder", description="all = its symbols and heads too, as they are there")
     adapters: AdapterRecipe | None = Field(None, description="adapters for what `start_from` is: {} for defaults")
