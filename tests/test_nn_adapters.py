@@ -196,10 +196,10 @@ def test_streaming_with_an_adapter_equals_the_whole(tmp_path):
     audio = torch.from_numpy(sound(6))[None]
     with torch.inference_mode():
         features = model.frontend(Sequence(audio, torch.tensor([audio.shape[1]])))
-        whole = model.encoder(features, languages=["uk"]).final.values
+        whole = model.encode(features, languages=["uk"]).final.values
         stream = SpeechStream(model, languages=["uk"])
         pieces = [stream.feed(part) for part in audio.split(5000, dim=1)]
         found = torch.cat([*pieces, stream.finish()], dim=1)
-        plain = model.encoder(features).final.values
+        plain = model.encode(features).final.values
     assert_close(found, whole, atol=1e-5, rtol=0)
     assert not torch.allclose(whole, plain, atol=1e-3)

@@ -88,13 +88,13 @@ class WordStream:
         self.stream = SpeechStream(model, languages=[language])
         self.reader = model.reader(1, decoder, allowed)
         self.draft = self.reader.drafts[0]
-        self.seconds = 0.0
+        self.heard = 0  # samples
         self.before = 0  # frame after the last symbol of the last word
 
     @torch.inference_mode()
     def feed(self, samples: Tensor) -> list[Word]:
         """(S,) at 16 kHz -> the words that are complete by now and were not before."""
-        self.seconds += len(samples) / SAMPLE_RATE
+        self.heard += len(samples)
         return self._read(self.stream.feed(samples[None]), last=False)
 
     @torch.inference_mode()
@@ -112,7 +112,7 @@ class WordStream:
         tokenizer = self.model.tokenizer
         assert tokenizer is not None
         self.reader.feed(Sequence(states, torch.full((1,), states.shape[1], device=states.device)))
-        spoken = self.model.words(self.draft.hypothesis(), end=self.seconds, before=self.before)
+        spoken = self.model.words(self.draft.hypothesis(), end=self.heard / SAMPLE_RATE, before=self.before)
         places = spelled(self.draft.tokens, tokenizer)
         # A word is complete when the next one has begun: symbols may still be added to it.
         complete = len(spoken) if last else max(0, len(spoken) - 1)
