@@ -1,18 +1,20 @@
-"""Long recordings without cutting them: local attention against chunk-wise, the deeper the encoder.
+"""Long recordings without cutting them: full, local and chunk-wise attention, the deeper the encoder.
 
-    python benchmarks/long_form.py --data data/tuxpaint --runs runs/long-form
+    python benchmarks/long_form.py --data data/festvox-ru data/tuxpaint --runs runs/long-form
         --json benchmarks/results/long_form.json --plot docs/long_form.svg        (in the project's environment)
 
 USM's argument (arXiv 2303.01037 §2.4): with a local window the receptive field grows with depth beyond anything
 heard in training, so that on long recordings deletions grow with depth; with chunks it is the chunk, at any depth.
 Models of long_form.yaml are trained on clips of at most 15 s, as many steps each (runs that are there are not made
-again): windows of 201 frames against chunks of 200 (8 s). They write the held-out clips one by one, and joined to
-recordings of at least two minutes, encoded whole. Deletions, insertions and substitutions are % of the characters; CER
-with the 95 % interval of the bootstrap over recordings.
+again). On such clips a window of 15 s to both sides and a chunk of 15 s are full attention, so that one model has
+learned all three. It writes the held-out clips of the first corpus one by one, and joined to recordings of at least two
+minutes, which are encoded whole. Deletions, insertions and substitutions are % of the characters; CER with the 95 %
+interval of the bootstrap over recordings.
 """
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -29,52 +31,56 @@ from isogloss.metrics.bootstrap import bootstrap_interval
 from isogloss.metrics.error_rates import ErrorCounts, error_counts
 from isogloss.model.folder import load_model
 from isogloss.model.model import Model
+from isogloss.nn.masks import ChunkContext, Context, FullContext, LocalContext
 from isogloss.sequence import Sequence
 from isogloss.text.normalise import normalise
 from isogloss.training.recipe import load_recipe
 from isogloss.training.trainer import train
 
 RECIPE = Path(__file__).with_suffix(".yaml")
-CONTEXTS = {"local": "{kind: local, left: 100, right: 100}", "chunk": "{kind: chunk, size: 200}"}
+LONGEST = 375
+"""Frames of the longest clip heard in training."""
+CONTEXTS: dict[str, Context] = {
+    "full": FullContext(),
+    "local": LocalContext(left=LONGEST, right=LONGEST),
+    "chunk": ChunkContext(size=LONGEST),
+}
 LONG = 120.0
 """Seconds a joined recording has at least."""
 
 
 def main() -> None:
     arguments = parser(__doc__)
-    arguments.add_argument("--data", type=Path, required=True, help="tuxpaint made by isogloss prepare")
+    arguments.add_argument("--data", type=Path, nargs="+", required=True, help="folders made by isogloss prepare")
     arguments.add_argument("--runs", type=Path, required=True, help="where the models are, or will be")
-    arguments.add_argument("--depths", nargs="+", type=int, default=[2, 4, 8], help="blocks of the encoders")
-    arguments.add_argument("--contexts", nargs="+", choices=CONTEXTS, default=list(CONTEXTS))
-    arguments.add_argument("--steps", type=int, default=1300, help="of training, each")
+    arguments.add_argument("--depths", nargs="+", type=int, default=[3, 6, 12], help="blocks of the encoders")
     arguments.add_argument("--plot", type=Path, metavar="FILE", help="draw the deletions there, as SVG")
     options = arguments.parse_args()
     languages = load_recipe(RECIPE).data.languages
-    clips = [cut for cut in read_cuts(options.data, "test") if language_of(cut) in languages]
+    clips = [cut for cut in read_cuts(options.data[0], "test") if language_of(cut) in languages]
     recordings = {"clips": [[cut] for cut in clips], "joined": joined(clips)}
     rows: list[dict[str, Any]] = []
     for depth in options.depths:
-        for context in options.contexts:
-            model = trained(options, depth, context)
-            for name, groups in recordings.items():
-                rows.append({"context": context, "blocks": depth, "recordings": name} | errors(model, groups))
+        model = trained(options, depth)
+        for name, groups in recordings.items():
+            for context in CONTEXTS if name == "joined" else ["full"]:
+                model.encoder.context = CONTEXTS[context]
+                rows.append({"blocks": depth, "recordings": name, "context": context} | errors(model, groups))
     seconds = sorted(sum(cut.duration for cut in group) for group in recordings["joined"])
     table(f"{len(clips)} clips, and joined to {len(seconds)} recordings of {seconds[0]:.0f} s or more", rows)
     if options.plot:
         draw(rows, options.plot)
-    about = {"clips": len(clips), "joined": len(seconds), "languages": list(languages), "steps": options.steps}
+    about = {"clips": len(clips), "joined": len(seconds), "languages": list(languages)}
     finish(options.json, environment() | about | {"rows": rows})
 
 
-def trained(options: Any, depth: int, context: str) -> Model:
+def trained(options: Namespace, depth: int) -> Model:
     """The model of a run, which is made if it is not there."""
-    run = options.runs / f"{context}-{depth}"
+    run = options.runs / f"blocks-{depth}"
     settings = [
-        f"name=long-form-{context}-{depth}",
-        f"data.folders=[{options.data}]",
+        f"name=long-form-{depth}",
+        f"data.folders=[{', '.join(map(str, options.data))}]",
         f"model.encoder.blocks.layers={depth}",
-        f"model.encoder.context={CONTEXTS[context]}",
-        f"stages.0.steps={options.steps}",
     ]
     folder = run / "model"
     return load_model(folder if folder.is_dir() else train(load_recipe(RECIPE, settings), run))
@@ -116,14 +122,15 @@ def percent(errors: NDArray[np.int64], counts: ErrorCounts) -> float:
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Deletions over depth: a line for each context, on clips and on joined recordings."""
+    """Deletions over depth: a line for each context on joined recordings, and one for the clips."""
     figure = Figure(figsize=(5, 3), layout="constrained")
     axes = figure.subplots()
-    for context, colour in zip(CONTEXTS, ("#d55e00", "#0072b2"), strict=True):
-        for name, style in (("joined", "o-"), ("clips", "o--")):
-            points = [row for row in rows if (row["context"], row["recordings"]) == (context, name)]
-            depths, deletions = zip(*((row["blocks"], row["deletions"]) for row in points), strict=True)
-            axes.plot(depths, deletions, style, color=colour, markersize=4, label=f"{context}, {name}")
+    lines = [("joined", context) for context in CONTEXTS] + [("clips", "full")]
+    for line, colour in zip(lines, ("#009e73", "#d55e00", "#0072b2", "#888888"), strict=True):
+        points = [row for row in rows if (row["recordings"], row["context"]) == line]
+        depths, deletions = zip(*((row["blocks"], row["deletions"]) for row in points), strict=True)
+        label = f"{line[1]} attention, 2 minutes" if line[0] == "joined" else "clips"
+        axes.plot(depths, deletions, "o-" if line[0] == "joined" else "o--", color=colour, markersize=4, label=label)
     axes.set(xlabel="blocks of the encoder", ylabel="deletions, % of characters", ylim=(0, None))
     axes.set_xticks(sorted({row["blocks"] for row in rows}))
     axes.spines[["top", "right"]].set_visible(False)

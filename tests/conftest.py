@@ -13,6 +13,7 @@ import pytest
 
 from isogloss.data.fetch import cache_folder, fetch_packages
 from isogloss.data.manifests import Utterance
+from isogloss.data.prepare import prepare
 from isogloss.data.recipes import CORPORA
 from isogloss.errors import IsoglossError
 
@@ -58,6 +59,14 @@ def fetched() -> Callable[..., Path]:
 def debian_cache(fetched: Callable[..., Path]) -> Path:
     """The cache folder with the three small packages unpacked in it."""
     return fetched(*SMALL)
+
+
+@pytest.fixture(scope="session")
+def letters(debian_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Spoken letters of Spanish and Italian, prepared."""
+    folder = tmp_path_factory.mktemp("data") / "letters"
+    prepare("klettres", folder, languages=["es", "it"], cache=debian_cache)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -9,20 +9,11 @@ from rich.console import Console
 import isogloss
 from isogloss.adaptation import finetune
 from isogloss.adaptation.finetune import plan
-from isogloss.data.prepare import prepare
 from isogloss.errors import IsoglossError
 from isogloss.model.folder import WEIGHTS, load_model, read_tensors, save_model
 from isogloss.training.recipe import Recipe
 from isogloss.training.trainer import train
 from small_models import build
-
-
-@pytest.fixture(scope="module")
-def letters(debian_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Spoken letters of Spanish and Italian, prepared."""
-    folder = tmp_path_factory.mktemp("data") / "letters"
-    prepare("klettres", folder, languages=["es", "it"], cache=debian_cache)
-    return folder
 
 
 @pytest.fixture(scope="module")

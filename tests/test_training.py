@@ -17,7 +17,6 @@ import torch
 import yaml
 from rich.console import Console
 
-from isogloss.data.prepare import prepare
 from isogloss.errors import IsoglossError
 from isogloss.training.journal import read_log
 from isogloss.training.recipe import OptimizerRecipe, Recipe
@@ -25,14 +24,6 @@ from isogloss.training.schedule import learning_rate
 from isogloss.training.trainer import train
 
 VOLATILE = {"time", "speed"}
-
-
-@pytest.fixture(scope="module")
-def letters(debian_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Spoken letters of Spanish and Italian, prepared."""
-    folder = tmp_path_factory.mktemp("data") / "letters"
-    prepare("klettres", folder, languages=["es", "it"], cache=debian_cache)
-    return folder
 
 
 @pytest.fixture

@@ -55,9 +55,8 @@ def transcribe(
     device: Device = "auto",
 ) -> None:
     """Write down what is said."""
-    searches = beam > 1 or nbest > 1 or lm is not None or bool(hotwords)
     if stream:
-        if searches:
+        if beam > 1 or nbest > 1 or lm or hotwords:
             raise typer.BadParameter("--stream decides frame by frame; leave out --beam, --nbest, --lm and --hotwords")
         from isogloss.live import transcribe_live
 
@@ -65,6 +64,7 @@ def transcribe(
         transcribe_live(audio, lambda: loaded(model, device, adapter), language, decoder, format, raw)
         return
     from isogloss import output
+    from isogloss.decoding.beam import width_for
     from isogloss.recordings import find_recordings, places
     from isogloss.text.languages import normalise_language
 
@@ -85,9 +85,9 @@ def transcribe(
             terminal.write(f"{recording.name}\t" * prefixed + write(recording.name, transcript))
 
     search = None
-    if searches:
+    width = max(width_for(beam, lm, hotwords, nbest > 1), nbest)
+    if width > 1:
         words = listed(hotwords) or ()
-        width = max(beam if beam > 1 else 8, nbest)
         search = recogniser.beam(width, most=nbest, language_model=lm, weight=lm_weight, hotwords=words)
     if not files:
         terminal.write(heading)

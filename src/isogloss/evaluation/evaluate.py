@@ -21,7 +21,7 @@ from isogloss import __version__
 from isogloss.audio.reading import Audio
 from isogloss.data.loading import language_of, text_of, waveform
 from isogloss.data.manifests import fingerprint, read_cuts, source_of
-from isogloss.decoding.beam import Beam
+from isogloss.decoding.beam import Beam, width_for
 from isogloss.errors import AudioError, IsoglossError, did_you_mean
 from isogloss.evaluation.figures import Conditions, Evaluation, Prediction, score
 from isogloss.files import read_json
@@ -59,9 +59,9 @@ def evaluate(
 
     languages: only clips in these. tell_language: the model is told what is spoken instead of
     guessing it; only symbols of that language are then written. beam: texts to keep while searching, 1
-    decides frame by frame; language_model: made by `isogloss lm`, searched with a beam of 8 at least,
-    at this weight. system: the name in tables, by
-    default that of the model. on_progress: told clips done and clips in all.
+    decides frame by frame, and with a language model means 8; language_model: made by `isogloss lm`, of this
+    weight. system: the name in tables, by default that of the model. on_progress: told clips done and clips
+    in all.
 
     Raises IsoglossError for a folder that is no model or no corpus, for a model that neither
     transcribes nor identifies, and where there is no clip left to evaluate.
@@ -71,7 +71,7 @@ def evaluate(
         raise IsoglossError(
             f"{model_folder} was pre-trained on speech alone and predicts nothing yet; fine-tune it first."
         )
-    width = max(beam, 8) if language_model else beam
+    width = width_for(beam, language_model)
     search = recogniser.beam(width, language_model=language_model, weight=weight) if width > 1 else None
     cuts = _select([cut for folder in data for cut in read_cuts(folder, split)], languages, data, split)
     broken: Counter[str] = Counter()
