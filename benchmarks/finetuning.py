@@ -1,0 +1,84 @@
+"""Minutes of speech in one language: adapters on a frozen encoder against training everything.
+
+    python benchmarks/finetuning.py --model runs/usm-small/model --data data/gcompris --languages de gd pt-BR fr
+        --before data/tuxpaint --runs runs/little --json benchmarks/results/finetuning.json
+                                                                           (in the project's environment)
+
+`isogloss finetune` as it is, once a way and language, on the train clips; CER on the test clips with the 95 % interval
+of the bootstrap. `± adapters` is whole minus adapters on the same clips (paired bootstrap); above 0 adapters are better.
+`before` is the CER of the base on test clips of corpora and languages it was trained on, `after` that of the fine-tuned
+model: what was forgotten; adapters leave the base as it is, and what they do not serve is read by it. Runs that are
+there are not made again.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import environment, finish, parser, table
+
+from isogloss.adaptation.finetune import plan
+from isogloss.evaluation.evaluate import evaluate
+from isogloss.evaluation.figures import errors
+from isogloss.metrics.bootstrap import bootstrap_interval, paired_difference
+from isogloss.metrics.error_rates import ErrorCounts
+from isogloss.model.folder import load_model
+from isogloss.training.launch import train_in_processes
+
+WAYS = ("adapters", "whole")
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--model", type=Path, required=True, help="a model that recognises")
+    arguments.add_argument("--data", type=Path, required=True, help="folder made by isogloss prepare")
+    arguments.add_argument("--languages", nargs="+", required=True, help="one model each")
+    arguments.add_argument("--before", type=Path, nargs="+", required=True, help="corpora the model was trained on")
+    arguments.add_argument("--runs", type=Path, required=True, help="where the models are, or will be")
+    arguments.add_argument("--processes", type=int, default=2)
+    options = arguments.parse_args()
+    known = list(load_model(options.model).config.alphabets)
+    before = counts(options.model, options.before, known)
+    rows: list[dict[str, Any]] = []
+    for language in options.languages:
+        found = {way: adapted(options, language, way) for way in WAYS}
+        heard = {way: counts(folder, [options.data], [language]) for way, folder in found.items()}
+        gain = paired_difference(heard["whole"].errors, heard["adapters"].errors, heard["whole"].totals)
+        for way, folder in found.items():
+            row: dict[str, Any] = {"language": language, "known": language in known, "way": way} | rate(heard[way])
+            if way == "whole":
+                row["± adapters"] = round(100 * gain.difference, 1)
+                row["± 95 %"] = f"{100 * gain.interval.low:.1f} – {100 * gain.interval.high:.1f}"
+                row["before"] = rate(before)["CER"]
+                row["after"] = rate(counts(folder, options.before, known))["CER"]
+            rows.append(row)
+    table("fine-tuning on minutes of speech", rows)
+    finish(options.json, environment() | {"data": options.data.name, "rows": rows})
+
+
+def adapted(options: Namespace, language: str, way: Any) -> Path:
+    """The model folder of a run, which is made if it is not there."""
+    run = options.runs / f"{language}-{way}"
+    folder: Path = run / "model"
+    if not folder.is_dir():
+        recipe = plan(options.model, [options.data], languages=(language,), way=way).recipe
+        train_in_processes(recipe, run, options.processes)
+    return folder
+
+
+def counts(folder: Path, data: list[Path], languages: list[str]) -> ErrorCounts:
+    """Errors of each test clip, the language told."""
+    return errors([p for p in evaluate(folder, data, languages=languages, tell_language=True).predictions if p.scored])
+
+
+def rate(found: ErrorCounts) -> dict[str, Any]:
+    sure = bootstrap_interval(found.errors, found.totals)
+    cer = round(100 * float(found.errors.sum() / np.maximum(1, found.totals.sum())), 1)
+    return {"clips": len(found.totals), "CER": cer, "95 %": f"{100 * sure.low:.1f} – {100 * sure.high:.1f}"}
+
+
+if __name__ == "__main__":
+    main()
