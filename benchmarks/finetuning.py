@@ -5,7 +5,7 @@
                                                                            (in the project's environment)
 
 `isogloss finetune` as it is, once a way and language, on the train clips; CER on the test clips with the 95 % interval
-of the bootstrap. `± adapters` is whole minus adapters on the same clips (paired bootstrap); above 0 adapters are better.
+of the bootstrap. `± adapters` is whole minus adapters on the same clips (paired bootstrap): above 0 they are better.
 `before` is the CER of the base on test clips of corpora and languages it was trained on, `after` that of the fine-tuned
 model: what was forgotten; adapters leave the base as it is, and what they do not serve is read by it. Runs that are
 there are not made again.

@@ -159,15 +159,23 @@ class Model(nn.Module):
             raise IsoglossError(f'This model has no decoder "{asked}".{near} It has: {", ".join(self.decoders)}.')
         return asked or self.decoders[0]
 
-    def words(self, hypothesis: Hypothesis, start: float = 0.0, end: float = inf, before: int = 0) -> list[Word]:
+    def words(
+        self,
+        hypothesis: Hypothesis,
+        start: float = 0.0,
+        end: float = inf,
+        before: int = 0,
+        calibration: tuple[float, float] | None = None,
+    ) -> list[Word]:
         """The words of what `decode` found in the audio between `start` and `end`, in seconds.
 
-        before: the frame after the last symbol of the word before.
+        before: the frame after the last symbol of the word before. calibration: of their confidence, where they
+        were not found greedily.
         """
         if self.tokenizer is None:
             raise IsoglossError("This model has no tokenizer: it was pre-trained on speech alone; fine-tune it first.")
-        calibration = Calibration(*self.config.calibration)
-        return words(hypothesis, self.tokenizer, self.frame_seconds, start, end, calibration, before)
+        sure = Calibration(*(calibration or self.config.calibration))
+        return words(hypothesis, self.tokenizer, self.frame_seconds, start, end, sure, before)
 
     def tokens(self, text: str, language: str | None = None) -> list[int]:
         """A transcript as the symbols the heads predict, after normalisation."""

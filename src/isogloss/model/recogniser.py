@@ -25,7 +25,7 @@ from isogloss.model.pieces import Piece, Recordings, batches
 from isogloss.model.streaming import WordStream
 from isogloss.nn.adapters import nearest
 from isogloss.sequence import Sequence
-from isogloss.text.ngram import load_ngram
+from isogloss.text.ngram import NGram, load_ngram
 from isogloss.text.tokenizers import digest
 
 
@@ -130,6 +130,7 @@ class Recogniser:
         if not isinstance(audio, list):
             return self.transcribe([audio], language=language, decoder=decoder, beam=beam)[0]
         allowed = self._allowed(language)
+        known = beam.language_model if beam else None
         recordings = Recordings(audio)
         segments: list[list[Segment]] = [[] for _ in audio]
         votes = _Votes(len(audio), self.languages)
@@ -144,7 +145,7 @@ class Recogniser:
                         ranked = [[hypothesis] for hypothesis in model.decode(states, decoder, allowed)]
                     else:
                         ranked = model.search(states, beam, decoder, allowed)
-                    for piece, found in zip(batch, _segments(batch, ranked, model), strict=True):
+                    for piece, found in zip(batch, _segments(batch, ranked, model, known), strict=True):
                         if found.text:
                             segments[piece.owner].append(found)
                     if model.language is not None and language is None and not self._adapts:
@@ -307,11 +308,14 @@ def load(folder: str | Path, device: torch.device | str = "cpu", adapters: ListO
     return Recogniser(model, device, base, [load_model(Path(other), (base, model)) for other in adapters])
 
 
-def _segments(pieces: ListOf[Piece], ranked: list[list[Hypothesis]], model: Model) -> list[Segment]:
+def _segments(
+    pieces: ListOf[Piece], ranked: list[list[Hypothesis]], model: Model, language_model: NGram | None
+) -> list[Segment]:
     """The best text of each piece as a segment."""
     found = []
+    calibration = language_model.calibration if language_model else None
     for piece, hypotheses in zip(pieces, ranked, strict=True):
-        spoken = model.words(hypotheses[0], piece.start, piece.end)
+        spoken = model.words(hypotheses[0], piece.start, piece.end, calibration=calibration)
         texts = [(" ".join(w.text for w in model.words(other)), other.score) for other in hypotheses]
         found.append(
             Segment(

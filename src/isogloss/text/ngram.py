@@ -41,11 +41,15 @@ class _Order:
 
 
 class NGram:
-    """p(next symbol | last symbols), for all next symbols at once."""
+    """p(next symbol | last symbols), for all next symbols at once.
 
-    def __init__(self, vocabulary: int, orders: list[_Order]):
+    calibration: slope and offset of the log-odds of words that a recogniser found with it, if that was measured.
+    """
+
+    def __init__(self, vocabulary: int, orders: list[_Order], calibration: tuple[float, float] | None = None):
         self.vocabulary = vocabulary
         self.orders = orders
+        self.calibration = calibration
         self._known: dict[tuple[int, ...], Floats] = {}
 
     @property
@@ -183,7 +187,12 @@ def save_ngram(model: NGram, folder: Path, symbols: str, notes: dict[str, object
     }
     with atomic_folder(folder) as temporary:
         safetensors.numpy.save_file(arrays, temporary / COUNTS)
-        config = {"format": FORMAT, "order": model.order, "vocabulary": model.vocabulary}
+        config = {
+            "format": FORMAT,
+            "order": model.order,
+            "vocabulary": model.vocabulary,
+            "calibration": model.calibration,
+        }
         write_json(temporary / CONFIG, config | {"symbols": symbols, "notes": notes})
 
 
@@ -205,4 +214,5 @@ def load_ngram(folder: Path, symbols: str) -> NGram:
         orders = [_Order(*(arrays[f"{part}.{n}"] for part in parts)) for n in range(1, config["order"] + 1)]
     except (OSError, KeyError, safetensors.SafetensorError) as error:
         raise IsoglossError(f"{folder / COUNTS} is damaged ({error}); make the language model again.") from None
-    return NGram(config["vocabulary"], orders)
+    calibration = config.get("calibration")
+    return NGram(config["vocabulary"], orders, calibration and tuple(calibration))

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from isogloss.data.loading import Batch, Loader, language_of
+from isogloss.decoding.beam import Beam
 from isogloss.decoding.hypothesis import Hypothesis
 from isogloss.metrics.calibration import fit_log_odds
 from isogloss.metrics.error_rates import error_rates, right_words
@@ -61,13 +62,16 @@ class Development:
         return figures
 
     @torch.no_grad()
-    def calibration(self) -> tuple[float, float]:
-        """Slope and offset that make the confidence of words true on the dev split; (1, 0) for want of words."""
+    def calibration(self, beam: Beam | None = None) -> tuple[float, float]:
+        """Slope and offset that make the confidence of words true on the dev split; (1, 0) for want of words.
+
+        beam: how words are searched for, if not greedily.
+        """
         pairs, claims = [], []
         if self.model.decoders:
             self.model.eval()
-            for reference, hypothesis, _ in self._decoded():
-                spoken = self.model.words(hypothesis)
+            for reference, hypothesis, _ in self._decoded(beam):
+                spoken = self.model.words(hypothesis, calibration=(1.0, 0.0))
                 pairs.append((reference, " ".join(word.text for word in spoken)))
                 claims += [word.confidence for word in spoken]
         right = [hit for row in right_words([r for r, _ in pairs], [h for _, h in pairs]) for hit in row]
@@ -86,13 +90,14 @@ class Development:
         }
         return {"cer": sum(rates.values()) / len(rates)} | rates
 
-    def _decoded(self) -> Iterator[tuple[str, Hypothesis, str]]:
+    def _decoded(self, beam: Beam | None = None) -> Iterator[tuple[str, Hypothesis, str]]:
         """The normalised reference of each clip, what the model makes of it, and its language."""
         for batch in self._load("paired"):
             with autocast(self.device, self.precision):
                 features = self.model.frontend(batch.audio.to(self.device))
                 states = self.model.encode(features, languages=batch.languages).final
-                found = self.model.decode(states)
+                searched = self.model.search(states, beam) if beam else []
+                found = [best for best, *_ in searched] if beam else self.model.decode(states)
             for text, language, hypothesis in zip(batch.texts, batch.languages, found, strict=True):
                 yield normalise(text or "", language), hypothesis, language
 

@@ -6,13 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from isogloss.data.loading import language_of, text_of
 from isogloss.data.manifests import TEXT, read_cuts
+from isogloss.decoding.beam import Beam
 from isogloss.errors import IsoglossError
 from isogloss.model.folder import load_model
 from isogloss.text.corpus import read_text_lines
 from isogloss.text.ngram import save_ngram, train_ngram
 from isogloss.text.tokenizers import digest
+from isogloss.training.development import Development
 
 HELD_OUT = 20
 """Each so-many-th sentence is held out to measure how well the others predict it."""
@@ -30,7 +34,8 @@ def train_language_model(
     """Train and write a language model; returns what is known of it.
 
     texts: .txt or .jsonl files. data: prepared corpora, of which the transcripts of the train split and
-    the unspoken text count; held-out sentences never do. language: of plain text.
+    the unspoken text count; held-out sentences never do, but the dev clips say how sure to be of words found with
+    it. language: of plain text.
     perplexity: a symbol's, on sentences held out while it was measured; the model written has seen all.
     """
     model = load_model(model_folder)
@@ -54,7 +59,12 @@ def train_language_model(
         "order": order,
         "perplexity": round(train_ngram(rest, size, order).perplexity(held), 3) if rest else None,
     }
-    save_ngram(train_ngram(sentences, size, order), out, digest(model_folder), notes)
+    ngram = train_ngram(sentences, size, order)
+    dev = [cut for folder in data for cut in read_cuts(folder, "dev") if language_of(cut) in model.config.alphabets]
+    if dev:
+        development = Development(model, dev, torch.float32)
+        ngram.calibration = development.calibration(Beam(language_model=ngram))
+    save_ngram(ngram, out, digest(model_folder), notes)
     return notes
 
 
