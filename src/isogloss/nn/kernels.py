@@ -99,10 +99,11 @@ def _arcs(
     row, node, inside = _node(frames, symbols, most, width)
     if inside:
         start = logits + node * size
-        peak, total = -float("inf"), 0.0
+        exact = normaliser.dtype.element_ty
+        peak, total = tl.full((), -float("inf"), exact), tl.full((), 0.0, exact)
         for first in range(0, size, BLOCK):
             v = first + tl.arange(0, BLOCK)
-            x = tl.load(start + v, mask=v < size, other=-float("inf")).to(normaliser.dtype.element_ty)
+            x = tl.load(start + v, mask=v < size, other=-float("inf")).to(exact)
             higher = tl.maximum(peak, tl.max(x, axis=0))
             total = total * tl.exp(peak - higher) + tl.sum(tl.exp(x - higher), axis=0)
             peak = higher
