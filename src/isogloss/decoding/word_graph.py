@@ -134,11 +134,12 @@ class _Tree:
 
     def add(self, symbols: list[int], cost: float, after: Context) -> None:
         """A word, and the context that it leads to."""
-        tree = self
-        for symbol in [None, *symbols]:
-            tree = tree if symbol is None else tree.following.setdefault(symbol, _Tree())
+        path = [self]
+        for symbol in symbols:
+            path.append(path[-1].following.setdefault(symbol, _Tree()))
+        for tree in path:
             tree.least = min(tree.least, cost)
-        tree.ends.append((cost, after))
+        path[-1].ends.append((cost, after))
 
 
 def _lexical(grammar: _Grammar, spelled: list[list[int]], space: int) -> Any:
