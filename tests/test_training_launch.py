@@ -1,13 +1,14 @@
 """Processes that share one machine: the same run as one process, and one sentence when it fails."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from isogloss.data.prepare import prepare
 from isogloss.errors import IsoglossError
+from isogloss.training.budget import Budget
 from isogloss.training.journal import read_log
 from isogloss.training.launch import train_in_processes, useful_processes
 from isogloss.training.recipe import Recipe, load_recipe
@@ -15,16 +16,14 @@ from isogloss.training.trainer import RECIPE, StageRun, train
 
 
 @pytest.fixture(scope="module")
-def recipe(debian_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+def recipe(letters: Path) -> Recipe:
     """Twenty steps on spoken letters; a step is two batches."""
-    folder = tmp_path_factory.mktemp("data") / "letters"
-    prepare("klettres", folder, languages=["es", "it"], cache=debian_cache)
     plain: dict[str, Any] = {
         "name": "test",
         "precision": "fp32",
         "device": "cpu",
         "model": {"encoder": "test", "tokenizer": {"kind": "characters", "unknown": True}},
-        "data": {"folders": [str(folder)], "shortest": 0.1},
+        "data": {"folders": [str(letters)], "shortest": 0.1},
         "stages": [
             {
                 "name": "finetune",
@@ -59,9 +58,45 @@ def test_minutes_scale_every_stage_alike(recipe: Recipe, tmp_path: Path, monkeyp
     """20 + 40 steps of 10 ms are 0.6 s; 0.45 s are three quarters of them."""
     monkeypatch.setattr(StageRun, "measure", lambda run: 0.01)
     twice = recipe.model_copy(update={"stages": (recipe.stages[0], recipe.stages[0].model_copy(update={"steps": 40}))})
+    monkeypatch.setattr(Budget, "share", lambda budget, stages, ended: 1.0 if ended else 0.75)
     train(twice, tmp_path, minutes=0.45 / 60, console=Console(quiet=True))
     assert [stage.steps for stage in load_recipe(tmp_path / RECIPE).stages] == [15, 30]
     assert len(_losses(tmp_path)) == 45
+
+
+def test_a_run_fitted_to_a_time_goes_on_by_the_same_command(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its steps are those of the checkpoint, also of stages that were shortened under way."""
+    monkeypatch.setattr(StageRun, "measure", lambda run: 0.01)
+    monkeypatch.setattr(Budget, "share", lambda budget, stages, ended: 0.5)
+    twice = recipe.model_copy(update={"stages": (recipe.stages[0], recipe.stages[0].model_copy(update={"steps": 60}))})
+    whole = train(twice, tmp_path / "whole", minutes=1, console=Console(quiet=True))
+    assert [stage.steps for stage in load_recipe(tmp_path / "whole" / RECIPE).stages] == [10, 15]
+
+    class Cut(Exception):
+        pass
+
+    def cut(run: StageRun) -> None:
+        if run.number == 1:
+            raise Cut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StageRun, "_step", _before(StageRun._step, cut))
+        with pytest.raises(Cut):
+            train(twice, tmp_path / "cut", minutes=1, console=Console(quiet=True))
+    resumed = train(twice, tmp_path / "cut", minutes=1, resume=True, console=Console(quiet=True))
+    assert (resumed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    with pytest.raises(IsoglossError, match=r"stages.0.steps, stages.1.steps"):
+        train(twice, tmp_path / "cut", resume=True, console=Console(quiet=True))
+
+
+def _before(step: Callable[[StageRun], None], first: Callable[[StageRun], None]) -> Callable[[StageRun], None]:
+    def both(run: StageRun) -> None:
+        first(run)
+        step(run)
+
+    return both
 
 
 def test_a_step_is_shared_by_no_more_processes_than_it_has_batches(recipe: Recipe) -> None:

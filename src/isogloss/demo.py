@@ -26,7 +26,6 @@ from isogloss.evaluation.tables import render
 from isogloss.training.language_model import train_language_model
 from isogloss.training.launch import train_in_processes, useful_processes
 from isogloss.training.recipe import load_recipe
-from isogloss.training.trainer import RECIPE as RESOLVED
 
 RECIPE = "usm-tiny"
 LANGUAGES = ("be", "el", "es", "ro")
@@ -114,15 +113,15 @@ def _train(demo: Demo, corpus: Path) -> Path:
     if (run / "model").exists():
         demo.step(f"Trained already: {run / 'model'}")
         return run / "model"
-    if (run / "checkpoints").exists():
+    resume = (run / "checkpoints").exists()
+    if resume:
         demo.step("Go on training where the last demo stopped")
-        recipe = load_recipe(run / RESOLVED)
-        return train_in_processes(recipe, run, useful_processes(recipe), resume=True)
-    demo.step(f"Train for about {demo.minutes:.0f} minutes: first on speech alone, then on transcribed speech")
+    else:
+        demo.step(f"Train for about {demo.minutes:.0f} minutes: first on speech alone, then on transcribed speech")
     recipe = load_recipe(RECIPE)
     data = recipe.data.model_copy(update={"folders": (corpus,), "languages": demo.languages})
     recipe = recipe.model_copy(update={"data": data})
-    return train_in_processes(recipe, run, useful_processes(recipe), minutes=demo.minutes)
+    return train_in_processes(recipe, run, useful_processes(recipe), resume=resume, minutes=demo.minutes)
 
 
 def _language_model(demo: Demo, model: Path, corpus: Path) -> Path:

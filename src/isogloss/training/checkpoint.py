@@ -8,6 +8,7 @@ There is no random state to store: every random number of a step is drawn from a
 function of (recipe seed, stage, step, micro-batch).
 """
 
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,28 @@ def newest_checkpoint(run: Path) -> Checkpoint | None:
         except (IsoglossError, OSError, KeyError, TypeError):
             continue
     return None
+
+
+def to_resume(run: Path, recipe: dict[str, Any], resume: bool, fitted: bool) -> Checkpoint | None:
+    """The checkpoint to go on from; None where a run begins.
+
+    fitted: the steps were made to fit into a time, so that those of the checkpoint count. Raises IsoglossError for a
+    folder that holds a run already, and for a run of another recipe.
+    """
+    found = newest_checkpoint(run)
+    if found is None:
+        return None
+    if not resume:
+        raise IsoglossError(f"{run} already holds a run; go on with --resume, or choose another --out.")
+    changed = _differences(found.state["recipe"], recipe)
+    if fitted:
+        changed = [name for name in changed if not re.fullmatch(r"stages\.\d+\.steps", name)]
+    if changed:
+        raise IsoglossError(
+            f"{run} was trained with another recipe (changed: {', '.join(changed)}); "
+            "resume with the old recipe, or choose another --out."
+        )
+    return found
 
 
 def read_checkpoint(run: Path, step: int) -> Checkpoint:
@@ -107,3 +130,14 @@ def _storable(values: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _folder(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"step-{step:08d}"
+
+
+def _differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Dotted names of the values in which two plain configurations differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+        return [name for key in keys for name in _differences(old.get(key), new.get(key), f"{path}.{key}".strip("."))]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = enumerate(zip(old, new, strict=True))
+        return [name for place, pair in pairs for name in _differences(*pair, f"{path}.{place}")]
+    return [path] if old != new else []

@@ -20,6 +20,7 @@ from isogloss.files import write_text
 from isogloss.model.folder import save_model
 from isogloss.objectives.base import Kind
 from isogloss.training import checkpoint as checkpoints
+from isogloss.training.budget import Budget, scaled
 from isogloss.training.build import build_model
 from isogloss.training.card import describe
 from isogloss.training.development import Development, sentence
@@ -47,9 +48,9 @@ def train(
 
     With `resume`, goes on from the newest checkpoint exactly as if the run had not been cut off.
     With `minutes`, a new run takes as many steps as fit into that time on this machine, each stage
-    its share; `run/recipe.yaml` then says how many they are.
+    its share, and a resumed one as many as it was going to; `run/recipe.yaml` says how many they are.
     """
-    trainer = Trainer(recipe, run, resume, console or Console(stderr=True))
+    trainer = Trainer(recipe, run, resume, console or Console(stderr=True), fitted=minutes is not None)
     if minutes is not None and trainer.found is None:
         trainer.fit(minutes)
     return trainer.run_all()
@@ -58,11 +59,12 @@ def train(
 class Trainer:
     """The state of a run: model, data, where it stands."""
 
-    def __init__(self, recipe: Recipe, run: Path, resume: bool, console: Console):
+    def __init__(self, recipe: Recipe, run: Path, resume: bool, console: Console, fitted: bool = False):
         self.rank, self.world = start_group()
         self.folder, self.console = run, console
-        self.found = self._previous(run, recipe, resume)
-        self.recipe = recipe
+        self.budget: Budget | None = None
+        self.found = checkpoints.to_resume(run, recipe.plain(), resume, fitted)
+        self.recipe = Recipe.parse(self.found.state["recipe"], str(run)) if self.found else recipe
         self.device = choose_device(recipe.device)
         self.precision = self._precision()
         self.train = read_data(recipe.data, "train")
@@ -80,8 +82,7 @@ class Trainer:
 
     def run_all(self) -> Path:
         """All stages, then the export."""
-        if self.rank == 0:
-            write_text(self.folder / RECIPE, yaml.safe_dump(self.recipe.plain(), sort_keys=False, allow_unicode=True))
+        self._write_recipe()
         journal = Journal(
             self.folder,
             resume_at=self.found.state["step"] if self.found else None,
@@ -91,11 +92,11 @@ class Trainer:
         )
         with journal:
             start = 0
-            for number, stage in enumerate(self.recipe.stages):
+            for number in range(len(self.recipe.stages)):
                 if self.found is None or self.found.state["stage"] <= number:
                     StageRun(self, journal, number, start).run()
                     self.found = None
-                start += stage.steps
+                start += self.recipe.stages[number].steps
         if self.rank == 0:
             calibration = self.development.calibration()
             self.model.config = self.model.config.model_copy(update={"calibration": calibration})
@@ -107,31 +108,26 @@ class Trainer:
         return self.folder / "model"
 
     def fit(self, minutes: float) -> None:
-        """Scale the steps of all stages so that together they take about `minutes`, as measured here."""
+        """Scale the steps of all stages so that together they take about `minutes` on this machine."""
         journal = Journal(self.folder, resume_at=None, speak=False, tensorboard=False, console=self.console)
         runs = [StageRun(self, journal, number, 0) for number in range(len(self.recipe.stages))]
         seconds = torch.tensor([run.measure() for run in runs], dtype=torch.float64, device=self.device)
-        seconds = sum_over_group(seconds) / self.world  # all processes must take the same steps
-        planned = sum(s.steps * cost for s, cost in zip(self.recipe.stages, seconds.tolist(), strict=True))
-        share = minutes * 60 / planned
-        stages = tuple(
-            stage.model_copy(update={"steps": max(10, round(stage.steps * share))}) for stage in self.recipe.stages
-        )
-        self.recipe = self.recipe.model_copy(update={"stages": stages})
+        self.budget = Budget(minutes, (sum_over_group(seconds) / self.world).tolist())
+        self.refit(ended=0)
 
-    def _previous(self, run: Path, recipe: Recipe, resume: bool) -> checkpoints.Checkpoint | None:
-        """The checkpoint to go on from."""
-        found = checkpoints.newest_checkpoint(run)
-        if not resume:
-            if found is not None:
-                raise IsoglossError(f"{run} already holds a run; go on with --resume, or choose another --out.")
-            return None
-        if found is not None and (changed := _differences(found.state["recipe"], recipe.plain())):
-            raise IsoglossError(
-                f"{run} was trained with another recipe (changed: {', '.join(changed)}); "
-                "resume with the old recipe, or choose another --out."
-            )
-        return found
+    def refit(self, ended: int) -> None:
+        """Let the stages that follow share what is left of the minutes; to be done before the checkpoint is written."""
+        if self.budget is None or ended == len(self.recipe.stages):
+            return
+        share = torch.tensor([self.budget.share(self.recipe.stages, ended)], dtype=torch.float64, device=self.device)
+        share = sum_over_group(share) / self.world  # all processes must take the same steps
+        stages = scaled(self.recipe.stages, ended, float(share))
+        self.recipe = self.recipe.model_copy(update={"stages": stages})
+        self._write_recipe()
+
+    def _write_recipe(self) -> None:
+        if self.rank == 0:
+            write_text(self.folder / RECIPE, yaml.safe_dump(self.recipe.plain(), sort_keys=False, allow_unicode=True))
 
     def _precision(self) -> torch.dtype:
         """Decided once a run: what `auto` measured is kept over a resume."""
@@ -185,6 +181,8 @@ class StageRun:
             while self.done < self.recipe.steps:
                 self._step()
                 last = self.done == self.recipe.steps
+                if last:
+                    self.trainer.refit(ended=self.number + 1)
                 save = last or self.done % self.recipe.save_every == 0
                 if last or self.done % self.recipe.evaluate_every == 0:
                     save |= self._evaluate()
@@ -386,14 +384,3 @@ class StageRun:
                 "prepare them with their transcripts."
             )
         return cuts
-
-
-def _differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """Dotted names of the values in which two plain configurations differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-        return [name for key in keys for name in _differences(old.get(key), new.get(key), f"{path}.{key}".strip("."))]
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        pairs = enumerate(zip(old, new, strict=True))
-        return [name for place, pair in pairs for name in _differences(*pair, f"{path}.{place}")]
-    return [path] if old != new else []
