@@ -21,9 +21,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from common import Peers, environment, finish, parser, table
+from common import Peers, environment, finish, parser, rate, table
 from lhotse.cut import MonoCut
-from numpy.typing import NDArray
+from transcription import Waveform, pocketsphinx_reader
 
 from isogloss.audio.reading import SAMPLE_RATE
 from isogloss.data.loading import language_of, text_of, waveform
@@ -31,7 +31,6 @@ from isogloss.data.manifests import SPLITS, read_cuts
 from isogloss.decoding.beam import Beam
 from isogloss.decoding.ctc_beam import ctc_beam
 from isogloss.decoding.word_graph import word_graph
-from isogloss.metrics.bootstrap import bootstrap_interval
 from isogloss.metrics.error_rates import error_counts
 from isogloss.model.folder import load_model
 from isogloss.model.model import Model
@@ -39,7 +38,6 @@ from isogloss.sequence import Sequence
 from isogloss.text.ngram import train_ngram
 from isogloss.text.normalise import normalise
 
-Waveform = NDArray[np.float32]
 Way = Callable[[], list[str]]
 Made = TypeVar("Made")
 
@@ -84,7 +82,7 @@ def of_language(model: Model, language: str, options: Namespace, peers: Peers) -
     }
     ways = searches(model, language, sentences, states, options.order)
     if language == "en":
-        peers.add(ways, "pocketsphinx", lambda: pocketsphinx(audio))
+        peers.add(ways, "pocketsphinx", lambda: pocketsphinx(audio, options))
     return [about | row(name, way, references, seconds, language) for name, way in ways.items()]
 
 
@@ -102,18 +100,8 @@ def searches(model: Model, language: str, sentences: list[str], states: list[Seq
     }
 
 
-def pocketsphinx(audio: list[Waveform]) -> Way:
-    from pocketsphinx import Decoder
-
-    decoder = Decoder(samprate=SAMPLE_RATE, loglevel="FATAL")
-
-    def read(samples: Waveform) -> str:
-        decoder.start_utt()
-        decoder.process_raw((samples * 32767).astype(np.int16).tobytes(), full_utt=True)
-        decoder.end_utt()
-        found = decoder.hyp()
-        return found.hypstr if found else ""
-
+def pocketsphinx(audio: list[Waveform], options: Namespace) -> Way:
+    read = pocketsphinx_reader(options)
     return lambda: [read(samples) for samples in audio]
 
 
@@ -122,11 +110,9 @@ def row(name: str, way: Way, references: list[str], seconds: float, language: st
     found, taken = timed(way)
     hypotheses = [normalise(text, language) for text in found]
     figures: dict[str, Any] = {"search": name}
-    for rate, unit in (("CER", "character"), ("WER", "word")):
+    for kind, unit in (("CER", "character"), ("WER", "word")):
         counts = error_counts(references, hypotheses, unit)  # type: ignore[arg-type]
-        sure = bootstrap_interval(counts.errors, counts.totals)
-        figures[rate] = round(100 * float(counts.errors.sum() / counts.totals.sum()), 1)
-        figures[f"{rate} 95 %"] = f"{100 * sure.low:.1f} – {100 * sure.high:.1f}"
+        figures |= rate(counts, kind)
     return figures | {"real-time factor": round(taken / seconds, 4)}
 
 

@@ -24,6 +24,9 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from isogloss.metrics.bootstrap import bootstrap_interval
+from isogloss.metrics.error_rates import ErrorCounts
+
 Work = Callable[[], object]
 
 
@@ -216,6 +219,13 @@ def timing_rows(
             row["of the limit"] = round(timing.median / limits[name], 2)
         rows.append(row)
     return rows
+
+
+def rate(counts: ErrorCounts, name: str = "CER", digits: int = 1) -> dict[str, Any]:
+    """Errors in % of all units, and the 95 % interval of the bootstrap over clips, as columns."""
+    sure = bootstrap_interval(counts.errors, counts.totals)
+    value = round(100 * float(counts.errors.sum() / counts.totals.sum()), digits)
+    return {name: value, f"{name} 95 %": f"{100 * sure.low:.1f} – {100 * sure.high:.1f}"}
 
 
 def table(title: str, rows: list[dict[str, Any]]) -> None:

@@ -17,13 +17,12 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from common import environment, finish, parser, table
+from common import environment, finish, parser, rate, table
 
 from isogloss.adaptation.finetune import plan
 from isogloss.evaluation.evaluate import evaluate
 from isogloss.evaluation.figures import errors
-from isogloss.metrics.bootstrap import bootstrap_interval, paired_difference
+from isogloss.metrics.bootstrap import paired_difference
 from isogloss.metrics.error_rates import ErrorCounts
 from isogloss.model.folder import load_model
 from isogloss.training.launch import train_in_processes
@@ -48,7 +47,8 @@ def main() -> None:
         heard = {way: counts(folder, [options.data], [language]) for way, folder in found.items()}
         gain = paired_difference(heard["whole"].errors, heard["adapters"].errors, heard["whole"].totals)
         for way, folder in found.items():
-            row: dict[str, Any] = {"language": language, "known": language in known, "way": way} | rate(heard[way])
+            row: dict[str, Any] = {"language": language, "known": language in known, "way": way}
+            row |= {"clips": len(heard[way].totals)} | rate(heard[way])
             if way == "whole":
                 row["± adapters"] = round(100 * gain.difference, 1)
                 row["± 95 %"] = f"{100 * gain.interval.low:.1f} – {100 * gain.interval.high:.1f}"
@@ -72,12 +72,6 @@ def adapted(options: Namespace, language: str, way: Any) -> Path:
 def counts(folder: Path, data: list[Path], languages: list[str]) -> ErrorCounts:
     """Errors of each test clip, the language told."""
     return errors([p for p in evaluate(folder, data, languages=languages, tell_language=True).predictions if p.scored])
-
-
-def rate(found: ErrorCounts) -> dict[str, Any]:
-    sure = bootstrap_interval(found.errors, found.totals)
-    cer = round(100 * float(found.errors.sum() / np.maximum(1, found.totals.sum())), 1)
-    return {"clips": len(found.totals), "CER": cer, "95 %": f"{100 * sure.low:.1f} – {100 * sure.high:.1f}"}
 
 
 if __name__ == "__main__":

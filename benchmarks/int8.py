@@ -16,11 +16,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import environment, finish, parser, table
+from common import environment, finish, parser, rate, table
 
 from isogloss.evaluation.evaluate import evaluate
 from isogloss.evaluation.figures import errors
-from isogloss.metrics.bootstrap import bootstrap_interval, paired_difference
+from isogloss.metrics.bootstrap import paired_difference
 from isogloss.metrics.error_rates import ErrorCounts
 from isogloss.model.folder import WEIGHTS, load_model, quantise_model
 
@@ -43,19 +43,14 @@ def main() -> None:
             taken = time.perf_counter() - began
             counts[name] = errors([prediction for prediction in heard if prediction.scored])
             size = round((folder / WEIGHTS).stat().st_size / 1e6, 1)
-            rows.append({"weights": name, "MB": size, "clips": len(heard), "s": round(taken, 1)} | cer(counts[name]))
+            about = {"weights": name, "MB": size, "clips": len(heard), "s": round(taken, 1)}
+            rows.append(about | rate(counts[name], digits=2))
     exact, rounded = counts["float32"], counts["int8"]
     found = paired_difference(rounded.errors, exact.errors, exact.totals)
     rows[-1]["± CER"] = round(100 * found.difference, 2)
     rows[-1]["± 95 %"] = f"{100 * found.interval.low:+.2f} – {100 * found.interval.high:+.2f}"
     table("int8 weights", rows)
     finish(options.json, environment() | {"rows": rows})
-
-
-def cer(counts: ErrorCounts) -> dict[str, Any]:
-    sure = bootstrap_interval(counts.errors, counts.totals)
-    rate = round(100 * float(counts.errors.sum() / counts.totals.sum()), 2)
-    return {"CER": rate, "95 %": f"{100 * sure.low:.1f} – {100 * sure.high:.1f}"}
 
 
 if __name__ == "__main__":

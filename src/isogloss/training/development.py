@@ -96,8 +96,7 @@ class Development:
             with autocast(self.device, self.precision):
                 features = self.model.frontend(batch.audio.to(self.device))
                 states = self.model.encode(features, languages=batch.languages).final
-                searched = self.model.search(states, beam) if beam else []
-                found = [best for best, *_ in searched] if beam else self.model.decode(states)
+                found = [best for best, *_ in self.model.search(states, beam)] if beam else self.model.decode(states)
             for text, language, hypothesis in zip(batch.texts, batch.languages, found, strict=True):
                 yield normalise(text or "", language), hypothesis, language
 
