@@ -63,10 +63,13 @@ def debian_cache(fetched: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def letters(debian_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Spoken letters of Spanish and Italian, prepared."""
-    folder = tmp_path_factory.mktemp("data") / "letters"
-    prepare("klettres", folder, languages=["es", "it"], cache=debian_cache)
-    return folder
+    """Spoken letters of Spanish and Italian, prepared, with some text that nobody spoke."""
+    folder = tmp_path_factory.mktemp("data")
+    texts = [folder / "es.txt", folder / "it.txt"]
+    texts[0].write_text("hola\nbuenos días\nuna casa\nque tal\n", encoding="utf-8")
+    texts[1].write_text("ciao\nbuon giorno\nuna casa\ncome va\n", encoding="utf-8")
+    prepare("klettres", folder / "letters", languages=["es", "it"], cache=debian_cache, text=texts)
+    return folder / "letters"
 
 
 @pytest.fixture(scope="session")

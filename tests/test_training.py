@@ -59,6 +59,29 @@ def recipe(letters: Path) -> dict[str, Any]:
     }
 
 
+@pytest.fixture
+def joined(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The same, and a third stage of speech, pairs and text in one step, with an aligner that follows."""
+    recipe["model"]["text"] = {
+        "entry": 1, "convolutions": 1, "layers": 1, "duration_layers": 1, "refiner": 1, "dropout": 0.1,
+    }  # fmt: skip
+    join = {
+        "name": "join",
+        "steps": 4,
+        "seconds": {"speech": 8, "paired": 16, "text": 4},
+        "batch_seconds": 8,
+        "temperatures": {"text": 3.0},
+        "objectives": [
+            {"name": "best_rq", "codes": 64, "start_probability": 0.05},
+            {"name": "maestro", "aligner": 0.9, "augment": "conformer"},
+            {"name": "aligned_mlm", "ramp": 3},
+        ],
+        "save_every": 2,
+        "evaluate_every": 3,
+    }
+    return recipe | {"stages": [*recipe["stages"], join]}
+
+
 def start(recipe: dict[str, Any], run: Path, *options: str, processes: int = 1) -> subprocess.Popen[str]:
     """`isogloss train` in a process of its own."""
     path = run.parent / f"{run.name}.yaml"
@@ -109,12 +132,13 @@ def kill_after(process: subprocess.Popen[str], run: Path, step: int) -> None:
     raise AssertionError("the run never came so far")
 
 
-def test_resume_after_sigkill_is_bit_identical(recipe: dict[str, Any], tmp_path: Path) -> None:
-    """Killed in the first stage, at its end and in the second: same log, same parameters."""
+def test_resume_after_sigkill_is_bit_identical(joined: dict[str, Any], tmp_path: Path) -> None:
+    """Killed in the first stage, at its end, in the second and in the third: same log, same parameters."""
+    recipe = joined
     whole = tmp_path / "whole"
     finish(start(recipe, whole))
     cut = tmp_path / "cut"
-    for options, step in (((), 1), (("--resume",), 4), (("--resume",), 7)):
+    for options, step in (((), 1), (("--resume",), 4), (("--resume",), 7), (("--resume",), 12)):
         kill_after(start(recipe, cut, *options), cut, step)
     finish(start(recipe, cut, "--resume"))
     assert steps(cut) == steps(whole)
@@ -123,12 +147,14 @@ def test_resume_after_sigkill_is_bit_identical(recipe: dict[str, Any], tmp_path:
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
-def test_two_processes_take_the_same_steps_as_one(recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_two_processes_take_the_same_steps_as_one(joined: dict[str, Any], tmp_path: Path) -> None:
+    recipe = joined
     finish(start(recipe, tmp_path / "one"))
     finish(start(recipe, tmp_path / "two", processes=2))
     for alone, shared in zip(steps(tmp_path / "one"), steps(tmp_path / "two"), strict=True):
         assert alone["step"] == shared["step"] and alone["event"] == shared["event"]
-        assert shared["loss"] == pytest.approx(alone["loss"], rel=2e-4)
+        if alone["event"] != "gradients":
+            assert shared["loss"] == pytest.approx(alone["loss"], rel=2e-4)
         if alone["event"] == "step":
             assert shared["heard"] == pytest.approx(alone["heard"])
 

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence as ListOf
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -16,10 +17,16 @@ from isogloss.audio.augment import change_speed
 from isogloss.audio.reading import read
 from isogloss.errors import AudioError, IsoglossError
 from isogloss.sequence import Sequence
+from isogloss.text.corpus import TextLine
 
 if TYPE_CHECKING:
     from lhotse.cut import MonoCut
 
+Kind = Literal["speech", "paired", "text"]
+"""Untranscribed speech, speech with its transcripts, and text that nobody spoke."""
+
+CHARACTERS_A_SECOND = 14.0
+"""Of speech, roughly, in every alphabet; by this text alone is weighed against speech."""
 REMEMBERED_BYTES = 2**30
 """Decoded audio a loader keeps: 4.6 hours, so that a small corpus is decoded once and not once a round."""
 
@@ -28,8 +35,8 @@ REMEMBERED_BYTES = 2**30
 class Batch:
     """Clips of one micro-batch; the lists run parallel to the rows of `audio`.
 
-    audio: waveforms at 16 kHz, (B, S) float32. texts: None where untranscribed, spelled as in the
-    corpus. languages: BCP 47. seed: everything random about this batch is drawn from it.
+    audio: waveforms at 16 kHz, (B, S) float32; (B, 0) of text alone. texts: None where untranscribed,
+    spelled as in the corpus. languages: BCP 47. seed: everything random about this batch is drawn from it.
     """
 
     ids: list[str]
@@ -45,6 +52,16 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         return Batch(self.ids, self.audio.to(device), self.texts, self.languages, self.seed)
+
+
+def as_cut(line: TextLine) -> MonoCut:
+    """A sentence that nobody spoke as a cut without a recording, as long as it would take to say."""
+    from lhotse import MonoCut, SupervisionSegment
+
+    name = f"text-{blake2b(f'{line.language} {line.text}'.encode(), digest_size=8).hexdigest()}"
+    seconds = len(line.text) / CHARACTERS_A_SECOND
+    said = SupervisionSegment(name, name, 0.0, seconds, text=line.text, language=line.language)
+    return MonoCut(name, 0.0, seconds, 0, supervisions=[said], custom={"source": line.source})
 
 
 def waveform(cut: MonoCut) -> NDArray[np.float32]:
@@ -69,7 +86,8 @@ class Loader:
 
     Broken clips are left out and counted by cause. Above `max_bad` of all clips asked for (and
     more than three), or when a whole batch is broken, it stops with the causes and an example.
-    Each clip is played at one of `speeds`, drawn from the seed of its batch.
+    Each clip is played at one of `speeds`, drawn from the seed of its batch. A cut without a recording
+    is text alone (`as_cut`).
     """
 
     def __init__(
@@ -125,7 +143,7 @@ class Loader:
             if not isinstance(clip, AudioError) and self._room >= clip.nbytes:
                 self._remembered[index] = clip
                 self._room -= clip.nbytes
-        return clip if speed == 1.0 or isinstance(clip, AudioError) else change_speed(clip, speed)
+        return clip if speed == 1.0 or isinstance(clip, AudioError) or not len(clip) else change_speed(clip, speed)
 
     def close(self) -> None:
         self._threads.shutdown(cancel_futures=True)
@@ -133,6 +151,8 @@ class Loader:
 
 def _read(cut: MonoCut) -> NDArray[np.float32] | AudioError:
     """A clip, or why it cannot be had (counted by the caller, in the order of the batch)."""
+    if cut.recording is None:
+        return np.zeros(0, dtype=np.float32)
     try:
         return waveform(cut)
     except AudioError as error:

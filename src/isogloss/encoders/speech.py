@@ -12,7 +12,7 @@ from isogloss.config import Config
 from isogloss.encoders.conformer import ConformerConfig
 from isogloss.encoders.stack import Between, BlocksConfig, Encoded, Stack
 from isogloss.errors import IsoglossError
-from isogloss.nn.adapters import AdapterConfig, Adapters
+from isogloss.nn.adapters import AdapterConfig, Adapters, Branch
 from isogloss.nn.dropout import Dropout
 from isogloss.nn.masks import ChunkContext, Context, FullContext, LocalContext
 from isogloss.nn.past import EncoderPast, Past
@@ -52,16 +52,31 @@ class SpeechEncoder(nn.Module):
         past: EncoderPast | None = None,
         languages: Iterable[str | None] | None = None,
         between: Between | None = None,
+        until: int | None = None,
     ) -> Encoded:
         """(B, T, F) -> (B, ceil(T/4), D), with the hidden states of `layers` (0 … number of blocks).
 
         past: from `begin`, where features arrive in pieces; each piece but the last is of 4 · `chunk`
         frames or a multiple of it, and the states are those of the whole. languages: of the utterances,
-        which choose their adapters; without them no adapter works. between: as of `Stack`.
+        which choose their adapters; without them no adapter works. between, until: as of `Stack`.
         """
         states = self.subsampling(features, past.subsampling if past else None).map(self.dropout)
-        adapters = self.adapters(languages) if self.adapters is not None and languages is not None else None
-        return self.stack(states, self.context, layers, past.blocks if past else None, adapters, between)
+        blocks = past.blocks if past else None
+        return self.stack(states, self.context, layers, blocks, self._adapters(languages), between, until=until)
+
+    def go_on(
+        self,
+        states: Sequence,
+        after: int,
+        layers: tuple[int, ...] = (),
+        languages: Iterable[str | None] | None = None,
+        between: Between | None = None,
+    ) -> Encoded:
+        """What came out of block `after`, (B, T, D), or could have -> (B, T, D); arguments as of `forward`."""
+        return self.stack(states, self.context, layers, None, self._adapters(languages), between, after)
+
+    def _adapters(self, languages: Iterable[str | None] | None) -> list[Branch] | None:
+        return self.adapters(languages) if self.adapters is not None and languages is not None else None
 
     @property
     def chunk(self) -> int:

@@ -51,19 +51,22 @@ class Stack(nn.Module):
         past: list[Past] | None = None,
         adapters: list[Branch] | None = None,
         between: Between | None = None,
+        after: int = 0,
+        until: int | None = None,
     ) -> Encoded:
         """(B, T, D) -> (B, T, D); `layers` names the hidden states to return as well.
 
         past: of each block, where the states go on from earlier ones. adapters: one for
         each feed-forward module, in order. between: what happens after blocks; `layers` are
-        as they were before that. With `recompute`, activations inside blocks are computed
+        as they were before that. after, until: only the blocks after this one, and up to that one, whose
+        output then is final as it is. With `recompute`, activations inside blocks are computed
         again in the backward pass instead of being kept: memory for time.
         """
         valid = states.valid
         mask = attention_mask(valid, context, past[0].frames if past else 0)
         x = states.zero_padding().values
-        kept: dict[int, Sequence] = {0: states.with_values(x)} if 0 in layers else {}
-        for number, block in enumerate(self.blocks, start=1):
+        kept: dict[int, Sequence] = {after: states.with_values(x)} if after in layers else {}
+        for number, block in enumerate(self.blocks[after:until], start=after + 1):
             extra: dict[str, Any] = {"past": past[number - 1]} if past else {}
             if adapters:
                 extra["adapters"] = adapters[(number - 1) * self.feeds : number * self.feeds]
@@ -72,7 +75,7 @@ class Stack(nn.Module):
                 kept[number] = states.with_values(x)
             if between and number in between:
                 x = between[number](x)
-        return Encoded(states.with_values(self.norm(x)), kept)
+        return Encoded(states.with_values(self.norm(x) if until is None else x), kept)
 
     def _run(self, block: nn.Module, x: Tensor, valid: Tensor, mask: Tensor | None, extra: dict[str, Any]) -> Tensor:
         if self.recompute and self.training and "past" not in extra:

@@ -12,9 +12,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from isogloss.config import Config
+from isogloss.nn.lattice import best_path
 from isogloss.nn.predictors import LSTMConfig, PredictorConfig
 from isogloss.nn.pruned import two_step_loss
-from isogloss.nn.transducer import fused_transducer_loss
+from isogloss.nn.transducer import fused_arcs, fused_transducer_loss
 from isogloss.sequence import Sequence
 
 
@@ -54,6 +55,14 @@ class TransducerHead(nn.Module):
             simple = self.simple_audio(heard), self.simple_text(read)
             return two_step_loss(simple, joiner, tokens.zero_padding().values, lengths, self.pruned)
         return fused_transducer_loss(*joiner, tokens.values, *lengths, reduction="none")
+
+    def align(self, states: Sequence, tokens: Sequence) -> Tensor:
+        """The frame in which the best path writes each symbol: (B, T, D) and (B, U) -> (B, U) int64, -1 after them."""
+        lengths = states.lengths, tokens.lengths
+        with torch.no_grad():
+            heard, read = self.audio(states.zero_padding().values), self.text(self.predictor(tokens))
+            joiner = heard.float(), read.float(), self.output.weight.float(), self.output.bias.float()
+            return best_path(*fused_arcs(*joiner, tokens.zero_padding().values, lengths), lengths)[0]
 
     def join(self, audio: Tensor, text: Tensor) -> Tensor:
         """Projected states (…, J), broadcast against each other -> float32 log-probabilities (…, V)."""

@@ -1,8 +1,8 @@
 """`Model`: front end, encoder, heads and tokenizer together; what is trained, saved and used.
 
     audio (B, S) ─ frontend ─ (B, T, F) ─ encoder ─ (B, T/4, D) ─┬─ ctc ──────> (B, T/4, V)
-                                                                 ├─ transducer ─> symbol by symbol
-                                                                 ├─ attention ──> symbol by symbol
+                                           │ after some blocks   ├─ transducer ─> symbol by symbol
+    symbols (B, U) ─ text encoder ─────────┘                     ├─ attention ──> symbol by symbol
                                                                  └─ language ─> (B, languages)
 """
 
@@ -25,7 +25,8 @@ from isogloss.decoding.transducer_beam import transducer_beam
 from isogloss.decoding.words import Calibration, Word, words
 from isogloss.encoders.presets import preset
 from isogloss.encoders.speech import SpeechEncoder, SpeechEncoderConfig
-from isogloss.encoders.stack import Encoded
+from isogloss.encoders.stack import Between, Encoded
+from isogloss.encoders.text import TextEncoder, TextEncoderConfig
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.heads.attention import AttentionConfig, AttentionDecoder
 from isogloss.heads.classifier import Classifier
@@ -50,6 +51,8 @@ class ModelConfig(Config):
     transducer: TransducerConfig | None = Field(None, description="a transducer beside the CTC head")
     attention: AttentionConfig | None = Field(None, description="an attention decoder beside the CTC head")
     conditioning: tuple[int, ...] = Field((), description="blocks after which CTC's symbols are told to the next")
+    text: TextEncoderConfig | None = Field(None, description="a text encoder, whose states enter the speech encoder")
+    text_languages: tuple[str, ...] = Field((), description="BCP 47 tags the text encoder knows, in order")
     languages: tuple[str, ...] = Field((), description="BCP 47 tags the model tells apart, in class order")
     alphabets: dict[str, tuple[int, ...]] = Field({}, description="symbols in each language's transcripts")
     weights: Literal["float32", "int8"] = Field("float32", description="of linear layers; int8 to use only")
@@ -79,6 +82,14 @@ class Model(nn.Module):
                 f"conditioning {list(config.conditioning)} must name blocks before the last, "
                 f"1 to {self.encoder.layers - 1}."
             )
+        self.text = None
+        if config.text and tokenizer:
+            self.text = TextEncoder(config.text, width, tokenizer.spelling(), config.text_languages)
+            if config.text.entry >= self.encoder.layers:
+                raise IsoglossError(
+                    f"text.entry {config.text.entry} leaves no block for text to share; the encoder has "
+                    f"{self.encoder.layers}, choose less."
+                )
         self.language = Classifier(width, len(config.languages)) if config.languages else None
         if config.weights == "int8":
             with_int8_weights(self)
@@ -98,10 +109,40 @@ class Model(nn.Module):
         languages: Iterable[str | None] | None = None,
     ) -> Encoded:
         """Features (B, T, F) -> hidden states (B, T/4, D), as the encoder's; self-conditioned if the model is."""
-        between = None
-        if self.conditioning is not None:
-            between = dict.fromkeys(self.config.conditioning, partial(self.conditioning, head=self.ctc))
-        return self.encoder(features, layers, past, languages, between)
+        return self.encoder(features, layers, past, languages, self._between())
+
+    def heard(self, features: Sequence, languages: Iterable[str | None] | None = None) -> Sequence:
+        """Features (B, T, F) -> states (B, T/4, D) after the blocks that only speech goes through: MAESTRO's e_s."""
+        return self.encoder(features, languages=languages, between=self._between(), until=self.text_encoder.entry).final
+
+    def read(
+        self, tokens: Sequence, languages: Iterable[str | None] | None = None, durations: Sequence | None = None
+    ) -> Sequence:
+        """Symbols (B, U) -> states (B, T, D) as `heard` gives of their speech: MAESTRO's ê_t.
+
+        durations: (B, U+1) frames of the silence before the text and of its symbols; predicted if not given.
+        """
+        text = self.text_encoder
+        units = text.embed(tokens, languages)
+        return text(units, durations or text.durations(units))
+
+    def shared(
+        self, states: Sequence, layers: tuple[int, ...] = (), languages: Iterable[str | None] | None = None
+    ) -> Encoded:
+        """What `heard` or `read` gave, (B, T, D) -> hidden states (B, T, D), as `encode` gives."""
+        return self.encoder.go_on(states, self.text_encoder.entry, layers, languages, self._between())
+
+    @property
+    def text_encoder(self) -> TextEncoder:
+        """The text encoder; raises IsoglossError where there is none."""
+        if self.text is None:
+            raise IsoglossError("This model has no text encoder; train one with model.text in the recipe.")
+        return self.text
+
+    def _between(self) -> Between | None:
+        if self.conditioning is None:
+            return None
+        return dict.fromkeys(self.config.conditioning, partial(self.conditioning, head=self.ctc))
 
     @property
     def frame_seconds(self) -> float:

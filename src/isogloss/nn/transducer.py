@@ -75,6 +75,25 @@ def fused_transducer_loss(
     return _reduced(_FusedLoss.apply(audio, text, weight, bias, tokens.long(), *lengths, blank), reduction)
 
 
+def fused_arcs(
+    audio: Tensor, text: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor, lengths: Lengths, blank: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of blank and of the next symbol at every node, (B, T, U+1) each, zero after the lengths.
+
+    Arguments as in `fused_transducer_loss`; outside any graph.
+    """
+    with torch.no_grad():
+        following = successors(tokens, lengths[1])
+        shape, dtype = (*audio.shape[:2], text.shape[1]), exact(audio.dtype)
+        blanks, labels = (torch.zeros(shape, dtype=dtype, device=audio.device) for _ in range(2))
+        for piece in _pieces(lengths, len(weight), audio.device):
+            logits = functional.linear(_joined(audio, text, piece), weight, bias).to(dtype)
+            normaliser = logits.logsumexp(dim=-1)
+            blanks[piece] = logits[..., blank] - normaliser
+            labels[piece] = logits.gather(2, _index(following, piece))[..., 0] - normaliser
+        return blanks, labels
+
+
 class _Loss(torch.autograd.Function):
     """Logits (B, T, U+1, V) -> losses (B,)."""
 
@@ -145,19 +164,11 @@ class _FusedLoss(torch.autograd.Function):
         symbols: Tensor,
         blank: int,
     ) -> Tensor:
-        following = successors(tokens, symbols)
-        pieces = _pieces((frames, symbols), len(weight), audio.device)
-        shape, dtype = (*audio.shape[:2], text.shape[1]), exact(audio.dtype)
-        blanks, labels = (torch.zeros(shape, dtype=dtype, device=audio.device) for _ in range(2))
-        for piece in pieces:
-            logits = functional.linear(_joined(audio, text, piece), weight, bias).to(dtype)
-            normaliser = logits.logsumexp(dim=-1)
-            blanks[piece] = logits[..., blank] - normaliser
-            labels[piece] = logits.gather(2, _index(following, piece))[..., 0] - normaliser
+        blanks, labels = fused_arcs(audio, text, weight, bias, tokens, (frames, symbols), blank)
         found = forward_backward(blanks, labels, (frames, symbols))
-        ctx.save_for_backward(audio, text, weight, bias, following, found.blank, found.label)
-        ctx.pieces, ctx.blank = pieces, blank
-        return -found.log_likelihood.to(dtype)
+        ctx.save_for_backward(audio, text, weight, bias, successors(tokens, symbols), found.blank, found.label)
+        ctx.pieces, ctx.blank = _pieces((frames, symbols), len(weight), audio.device), blank
+        return -found.log_likelihood.to(blanks.dtype)
 
     @staticmethod
     @once_differentiable

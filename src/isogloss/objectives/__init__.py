@@ -5,6 +5,10 @@ from typing import Annotated
 from pydantic import Field
 
 from isogloss.objectives.best_rq import BestRQConfig
+from isogloss.objectives.maestro import AlignedMLMConfig, MaestroConfig
+from isogloss.objectives.most import MostConfig
 from isogloss.objectives.recognition import RecognitionConfig
 
-ObjectiveConfig = Annotated[BestRQConfig | RecognitionConfig, Field(discriminator="name")]
+ObjectiveConfig = Annotated[
+    BestRQConfig | RecognitionConfig | MaestroConfig | MostConfig | AlignedMLMConfig, Field(discriminator="name")
+]

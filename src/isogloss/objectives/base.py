@@ -2,13 +2,27 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Literal
 
+from pydantic import Field
 from torch import Tensor, nn
 
-from isogloss.data.loading import Batch
+from isogloss.config import Config
+from isogloss.data.loading import Batch, Kind
 
-Kind = Literal["speech", "paired"]
+
+class BaseConfig(Config):
+    """What a stage says about each of its objectives."""
+
+    weight: float = Field(1.0, gt=0, description="weight of this loss in the stage")
+    ramp: int = Field(0, ge=0, description="steps in which the weight climbs from zero, as the stage begins")
+    guard: float | None = Field(
+        None, gt=0, description="dev CER above which this loss is left out: what an aligner that poor says is wrong"
+    )
+
+    @property
+    def identifies(self) -> bool:
+        """Whether it trains the language head."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -36,3 +50,6 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def forward(self, batch: Batch) -> Loss:
         """The loss of a batch whose audio is (B, S)."""
+
+    def after_step(self) -> None:
+        """What follows an optimizer's step: teachers follow."""

@@ -14,7 +14,6 @@ codebooks; it starts at ln C = 9.01.
 Differs from the paper: nothing; the projection is drawn Xavier-uniform per codebook.
 """
 
-
 from typing import Literal
 
 import torch
@@ -22,21 +21,19 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
-from isogloss.config import Config
 from isogloss.data.loading import Batch
 from isogloss.model.model import Model
 from isogloss.nn.masking import span_mask
 from isogloss.nn.quantizers import RandomProjectionQuantizer
 from isogloss.nn.subsampling import FACTOR, subsampled
-from isogloss.objectives.base import Loss, Objective
+from isogloss.objectives.base import BaseConfig, Loss, Objective
 from isogloss.sequence import Sequence
 
 
-class BestRQConfig(Config):
+class BestRQConfig(BaseConfig):
     """BEST-RQ with the paper's values as defaults."""
 
     name: Literal["best_rq"] = "best_rq"
-    weight: float = Field(1.0, gt=0, description="weight of this loss in the stage")
     books: int = Field(1, ge=1, description="codebooks K; USM uses 16")
     codes: int = Field(8192, ge=2, description="codes C in each book")
     code_width: int = Field(16, ge=1, description="width E of a code")
@@ -44,11 +41,6 @@ class BestRQConfig(Config):
     mask_ms: int = Field(400, ge=40, description="length of a mask; streaming models use 300")
     noise: float = Field(0.1, ge=0, description="standard deviation of the noise that replaces masked frames")
     seed: int = Field(0, description="draws the frozen projection and codebooks")
-
-    @property
-    def identifies(self) -> bool:
-        """Whether it trains the language head."""
-        return False
 
     def build(self, model: Model) -> "BestRQ":
         """The objective on a model's front end and encoder."""

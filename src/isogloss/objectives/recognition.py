@@ -23,101 +23,91 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from isogloss.audio.augment import SpecAugment, SpecAugmentConfig
-from isogloss.config import Config
 from isogloss.data.loading import Batch
+from isogloss.encoders.stack import Encoded
 from isogloss.errors import IsoglossError
 from isogloss.heads.ctc import ctc_loss, infeasible
 from isogloss.model.model import Model
-from isogloss.objectives.base import Loss, Objective
+from isogloss.objectives.base import BaseConfig, Loss, Objective
 from isogloss.sequence import Sequence
 
 
-class RecognitionConfig(Config):
-    """Fine-tuning on transcribed speech."""
+class HeadsConfig(BaseConfig):
+    """Weights of the heads' losses."""
 
-    name: Literal["recognition"] = "recognition"
-    weight: float = Field(1.0, gt=0, description="weight of this loss in the stage")
+    name: str
     intermediate: float = Field(0.3, ge=0, lt=1, description="w, weight of the CTC loss at middle layers")
     transducer: float = Field(1.0, gt=0, description="r, weight of the transducer's loss, where the model has one")
     attention: float = Field(1.0, gt=0, description="a, weight of the attention decoder's loss, where there is one")
     language: float = Field(0.1, ge=0, description="v, weight of the language loss")
-    augment: SpecAugmentConfig | None = Field(None, description="SpecAugment on the features")
 
     @property
     def identifies(self) -> bool:
         """Whether it trains the language head."""
         return self.language > 0
 
+
+class RecognitionConfig(HeadsConfig):
+    """Fine-tuning on transcribed speech."""
+
+    name: Literal["recognition"] = "recognition"
+    augment: SpecAugmentConfig | None = Field(None, description="SpecAugment on the features")
+
     def build(self, model: Model) -> "Recognition":
         """The objective on a model with a CTC head."""
         return Recognition(self, model)
 
 
-class Recognition(Objective):
-    """CTC with an intermediate CTC, and language identification; needs transcribed speech."""
+class ReadOff(Objective):
+    """What the heads' losses are made of; each subclass says which states they read."""
 
-    kind = "paired"
-
-    def __init__(self, config: RecognitionConfig, model: Model):
+    def __init__(self, config: HeadsConfig, model: Model):
         super().__init__()
         if model.ctc is None:
-            raise IsoglossError("The objective recognition needs a tokenizer in the model; add model.tokenizer.")
-        if model.encoder.adapters is not None and config.language:
-            raise IsoglossError(
-                "An adapter is chosen by the language, which the language head would read off it; "
-                "set language: 0 in the objective recognition."
-            )
-        self.config = config
-        self.frontend = model.frontend
+            raise IsoglossError(f"The objective {config.name} needs a tokenizer in the model; add model.tokenizer.")
+        self.weights = config
         self.encoder = model.encoder
         self.ctc = model.ctc
         self.transducer = model.transducer
         self.attention = model.attention
         self.conditioning = model.conditioning
         self.language = model.language if config.language else None
-        self.augment = SpecAugment(config.augment) if config.augment else None
         self.middle = model.config.conditioning or ((model.encoder.layers + 1) // 2,)
         # Not modules, hence out of reach of state_dict: the model saves them itself.
-        self._encode = model.encode
         self._tokens = model.tokens
         self._language_index = model.language_index
 
     def count(self, batch: Batch) -> int:
         return len(batch.ids)
 
-    def forward(self, batch: Batch) -> Loss:
-        """Audio (B, S) with texts and languages -> losses summed over utterances."""
-        features = self.frontend(batch.audio)
-        if self.augment is not None:
-            features = self.augment(features)
-        encoded = self._encode(features, layers=self.middle, languages=batch.languages)
-        tokens = self.targets(batch)
+    def read_off(self, encoded: Encoded, tokens: Sequence, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """States (B, T, D) and texts (B, U) -> L and its parts, summed over utterances."""
         final = self.ctc(encoded.final)
         last = per_symbol(ctc_loss(final, tokens), tokens)
         total = last
         parts = {"ctc": last, "blank": blank_share(final) * len(batch.ids)}
-        if self.config.intermediate:
-            written = [self.ctc(encoded.layers[block]) for block in self.middle]
+        if self.weights.intermediate and encoded.layers:
+            written = [self.ctc(states) for _, states in sorted(encoded.layers.items())]
             middle = torch.stack([per_symbol(ctc_loss(found, tokens), tokens) for found in written]).mean()
-            total = (1 - self.config.intermediate) * last + self.config.intermediate * middle
+            total = (1 - self.weights.intermediate) * last + self.weights.intermediate * middle
             parts["ctc_middle"] = middle
         if self.transducer is not None:
             aligned = per_symbol(self.transducer(encoded.final, tokens), tokens)
-            total = total + self.config.transducer * aligned
+            total = total + self.weights.transducer * aligned
             parts["transducer"] = aligned
         if self.attention is not None:
             spelled = per_symbol(self.attention(encoded.final, tokens), tokens)
-            total = total + self.config.attention * spelled
+            total = total + self.weights.attention * spelled
             parts["attention"] = spelled
         if self.language is not None:
             logits = self.language(encoded.final)
             classes = self.classes(batch)
             loss = cross_entropy(logits, classes, reduction="sum")
-            total = total + self.config.language * loss
+            total = total + self.weights.language * loss
             parts["language"] = loss
             parts["language_accuracy"] = (logits.argmax(dim=-1) == classes).float().sum()
         parts["infeasible"] = infeasible(final.lengths, tokens).float().sum()
-        return Loss(total, len(batch.ids), {name: part.detach() for name, part in parts.items()})
+        return total, parts
 
     def targets(self, batch: Batch) -> Sequence:
         """The transcripts as padded symbols, (B, U) int64."""
@@ -130,6 +120,38 @@ class Recognition(Objective):
     def classes(self, batch: Batch) -> Tensor:
         """The languages as class indices, (B,) int64."""
         return torch.tensor([self._language_index(tag) for tag in batch.languages], device=batch.audio.device)
+
+
+class Recognition(ReadOff):
+    """CTC with an intermediate CTC, and language identification; needs transcribed speech."""
+
+    kind = "paired"
+
+    def __init__(self, config: RecognitionConfig, model: Model):
+        super().__init__(config, model)
+        if model.encoder.adapters is not None and config.language:
+            raise IsoglossError(
+                "An adapter is chosen by the language, which the language head would read off it; "
+                "set language: 0 in the objective recognition."
+            )
+        self.config = config
+        self.frontend = model.frontend
+        self.augment = SpecAugment(config.augment) if config.augment else None
+        self._encode = model.encode
+
+    def forward(self, batch: Batch) -> Loss:
+        """Audio (B, S) with texts and languages -> losses summed over utterances."""
+        features = self.frontend(batch.audio)
+        if self.augment is not None:
+            features = self.augment(features)
+        encoded = self._encode(features, layers=self.middle, languages=batch.languages)
+        total, parts = self.read_off(encoded, self.targets(batch), batch)
+        return Loss(total, len(batch.ids), detached(parts))
+
+
+def detached(parts: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The parts without their graph, for the log."""
+    return {name: part.detach() for name, part in parts.items()}
 
 
 def per_symbol(losses: Tensor, tokens: Sequence) -> Tensor:

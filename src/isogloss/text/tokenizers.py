@@ -38,6 +38,9 @@ class Tokenizer(Protocol):
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; blanks are silent. Raises LookupError for an id outside 0 … size-1."""
 
+    def spelling(self) -> list[bytes]:
+        """The UTF-8 bytes of every id; none for the blank."""
+
     def save(self, folder: Path) -> None:
         """Write the tokenizer's files into an existing or new folder."""
 
@@ -89,6 +92,9 @@ class ByteTokenizer:
         _check_range(ids, self.size)
         return bytes(i - 1 for i in ids if i != BLANK).decode("utf-8", errors="replace")
 
+    def spelling(self) -> list[bytes]:
+        return [b"", *(bytes([byte]) for byte in range(256))]
+
     def save(self, folder: Path) -> None:
         write_json(folder / "tokenizer.json", {"kind": "bytes"})
 
@@ -136,6 +142,9 @@ class CharacterTokenizer:
         _check_range(ids, self.size)
         return "".join(self.symbols[i - 1] for i in ids if i != BLANK)
 
+    def spelling(self) -> list[bytes]:
+        return [b"", *(symbol.encode() for symbol in self.symbols)]
+
     def save(self, folder: Path) -> None:
         write_json(folder / "tokenizer.json", {"kind": "characters", "symbols": list(self.symbols)})
 
@@ -169,9 +178,7 @@ class SentencePieceTokenizer:
         # "▁" is sentencepiece's sign for a space; the character itself is spelled in bytes.
         self._underline = [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in "▁".encode()]
         if self._processor.unk_id() != BLANK or BLANK in self._underline:
-            raise IsoglossError(
-                "tokenizer.model has no place for a blank or no bytes; rebuild the tokenizer."
-            )
+            raise IsoglossError("tokenizer.model has no place for a blank or no bytes; rebuild the tokenizer.")
 
     @classmethod
     def build(cls, config: SentencePieceConfig, texts: Iterable[str]) -> "SentencePieceTokenizer":
@@ -219,6 +226,11 @@ class SentencePieceTokenizer:
         _check_range(ids, self.size)
         return str(self._processor.decode([i for i in ids if i != BLANK]))
 
+    def spelling(self) -> list[bytes]:
+        pieces = [self._processor.id_to_piece(i) for i in range(1, self.size)]
+        alone = {f"<0x{byte:02X}>": bytes([byte]) for byte in range(256)}
+        return [b"", *(alone.get(piece) or piece.replace("▁", " ").encode() for piece in pieces)]
+
     def save(self, folder: Path) -> None:
         with atomic_file(folder / "tokenizer.model") as temporary:
             temporary.write_bytes(self._proto)
@@ -247,9 +259,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         "sentencepiece": partial(_load_sentencepiece, folder / "tokenizer.model"),
     }
     if not isinstance(kind, str) or kind not in loaders:
-        raise IsoglossError(
-            f'{path} holds a tokenizer of unknown kind "{kind}".{did_you_mean(str(kind), loaders)}'
-        )
+        raise IsoglossError(f'{path} holds a tokenizer of unknown kind "{kind}".{did_you_mean(str(kind), loaders)}')
     return loaders[kind]()
 
 

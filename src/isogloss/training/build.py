@@ -26,29 +26,35 @@ SHARE = 0.02
 """Parameters of an adapter as a share of the encoder's blocks (USM §2.6)."""
 
 
-def build_model(recipe: Recipe, train: list[MonoCut], paired: list[MonoCut]) -> Model:
-    """The model with random weights, or those of `model.start_from`; symbols and languages from the data."""
+def build_model(recipe: Recipe, train: list[MonoCut], paired: list[MonoCut], texts: list[MonoCut]) -> Model:
+    """The model with random weights, or those of `model.start_from`; symbols and languages from the data.
+
+    train: all clips; paired: those with transcripts; texts: sentences that nobody spoke.
+    """
+    written = [*paired, *texts]
     start = load_model(recipe.model.start_from) if recipe.model.start_from else None
     if start is not None and start.config.weights == "int8":
         raise IsoglossError(
             f"{recipe.model.start_from} has int8 weights, which cannot be trained; start from the model it was made of."
         )
     if recipe.model.keep == "all":
-        return _grown(start, recipe, paired)
+        return _grown(start, recipe, written)
     tokenizer, alphabets = None, {}
     if recipe.model.tokenizer is not None:
-        texts = _texts(paired)
-        if not texts:
+        sentences = _texts(written)
+        if not paired:
             raise IsoglossError("model.tokenizer needs transcribed clips; the data hold none, prepare them with texts.")
-        tokenizer = build_tokenizer(recipe.model.tokenizer, [text for text, _ in texts])
-        alphabets = _alphabets(tokenizer, texts)
+        tokenizer = build_tokenizer(recipe.model.tokenizer, [text for text, _ in sentences])
+        alphabets = _alphabets(tokenizer, sentences)
     languages = tuple(sorted({language_of(cut) for cut in train} - {"und"}))
     config = ModelConfig(
         frontend=recipe.model.frontend,
-        encoder=_with_adapters(recipe.model.encoder, recipe.model, paired),
+        encoder=_with_adapters(recipe.model.encoder, recipe.model, written),
         transducer=recipe.model.transducer,
         attention=recipe.model.attention,
         conditioning=recipe.model.conditioning,
+        text=recipe.model.text,
+        text_languages=tuple(alphabets) if recipe.model.text else (),
         languages=languages if len(languages) > 1 and _identifies(recipe) else (),
         alphabets=alphabets,
     )
@@ -58,21 +64,27 @@ def build_model(recipe: Recipe, train: list[MonoCut], paired: list[MonoCut]) -> 
     return model
 
 
-def _grown(start: Model | None, recipe: Recipe, paired: list[MonoCut]) -> Model:
+def _grown(start: Model | None, recipe: Recipe, written: list[MonoCut]) -> Model:
     """`start` with its symbols and heads; with new symbols where the texts need them, and adapters if asked for."""
     if start is None or recipe.model.tokenizer is not None:
         raise IsoglossError("model.keep: all keeps the symbols of model.start_from; give that, and no model.tokenizer.")
-    tokenizer, texts = start.tokenizer, _texts(paired)
+    tokenizer, texts = start.tokenizer, _texts(written)
     if isinstance(tokenizer, CharacterTokenizer):
         tokenizer = tokenizer.extended(text for text, _ in texts)
     alphabets = dict(start.config.alphabets)
     if tokenizer is not None:
         for language, symbols in _alphabets(tokenizer, texts).items():
             alphabets[language] = tuple(sorted({*symbols, *alphabets.get(language, ())}))
-    encoder = _with_adapters(start.config.encoder, recipe.model, paired)
+    encoder = _with_adapters(start.config.encoder, recipe.model, written)
     # On an encoder that changes, a language head that does not would guess.
     languages = start.config.languages if recipe.model.adapters or _identifies(recipe) else ()
-    changes = {"encoder": encoder, "alphabets": alphabets, "languages": languages, "calibration": (1.0, 0.0)}
+    changes = {
+        "encoder": encoder,
+        "alphabets": alphabets,
+        "text_languages": tuple(dict.fromkeys([*start.config.text_languages, *alphabets])) if start.text else (),
+        "languages": languages,
+        "calibration": (1.0, 0.0),
+    }
     model = Model(start.config.model_copy(update=changes), tokenizer)
     weights = model.state_dict()  # adapters and new symbols keep their random weights
     for name, tensor in start.state_dict().items():
@@ -81,14 +93,14 @@ def _grown(start: Model | None, recipe: Recipe, paired: list[MonoCut]) -> Model:
     return model
 
 
-def _with_adapters(encoder: SpeechEncoderConfig, recipe: ModelRecipe, paired: list[MonoCut]) -> SpeechEncoderConfig:
+def _with_adapters(encoder: SpeechEncoderConfig, recipe: ModelRecipe, written: list[MonoCut]) -> SpeechEncoderConfig:
     """The encoder's configuration with a bank of adapters for the languages of the data, if there are to be any."""
     if recipe.adapters is None:
         return encoder
     if recipe.start_from is None or encoder.adapters is not None:
         raise IsoglossError("model.adapters adapt a model without any; give the folder of one as model.start_from.")
     groups: dict[str, set[str]] = defaultdict(set)
-    for language in {language_of(cut) for cut in paired}:
+    for language in {language_of(cut) for cut in written}:
         name = {"language": language, "family": family(language) or language, "all": "all"}[recipe.adapters.share]
         groups[name].add(language)
     bank = AdapterConfig(
@@ -105,9 +117,9 @@ def _bottleneck(encoder: SpeechEncoderConfig) -> int:
     return max(1, round(SHARE * blocks / (2 * encoder.blocks.width * encoder.blocks.layers * encoder.blocks.feeds)))
 
 
-def _texts(paired: list[MonoCut]) -> list[tuple[str, str]]:
-    """Normalised transcripts and their languages."""
-    return [(normalise(text_of(cut) or "", language_of(cut)), language_of(cut)) for cut in paired]
+def _texts(written: list[MonoCut]) -> list[tuple[str, str]]:
+    """Normalised sentences and their languages."""
+    return [(normalise(text_of(cut) or "", language_of(cut)), language_of(cut)) for cut in written]
 
 
 def _identifies(recipe: Recipe) -> bool:

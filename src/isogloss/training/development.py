@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from isogloss.data.loading import Batch, Loader, language_of
+from isogloss.data.loading import Batch, Kind, Loader, language_of
 from isogloss.decoding.beam import Beam
 from isogloss.decoding.hypothesis import Hypothesis
 from isogloss.metrics.calibration import fit_log_odds
 from isogloss.metrics.error_rates import error_rates, right_words
 from isogloss.model.model import Model
-from isogloss.objectives.base import Kind
 from isogloss.text.normalise import normalise
 from isogloss.training.hardware import autocast
 from isogloss.training.source import transcribed
@@ -35,7 +34,8 @@ class Development:
     def __init__(self, model: Model, cuts: list[MonoCut], precision: torch.dtype):
         self.model, self.precision = model, precision
         self.device = next(model.parameters()).device
-        self.cuts: dict[Kind, list[MonoCut]] = {"speech": _select(cuts), "paired": _select(transcribed(cuts))}
+        paired = _select(transcribed(cuts))
+        self.cuts: dict[Kind, list[MonoCut]] = {"speech": _select(cuts), "paired": paired, "text": paired}
         self._batches: dict[Kind, list[Batch]] = {}
 
     @torch.no_grad()
@@ -56,7 +56,7 @@ class Development:
                 for part, value in {"loss": loss.total, **loss.parts}.items():
                     sums[part] = sums.get(part, 0.0) + float(value)
             figures |= {f"{name}/{part}": value / max(1, count) for part, value in sums.items()}
-            figures["loss"] += stage.weights[name] * figures[f"{name}/loss"]
+            figures["loss"] += stage.configs[name].weight * figures[f"{name}/loss"]
         if any(objective.kind == "paired" for objective in stage.objectives.values()):
             figures |= self._error_rates()
         return figures

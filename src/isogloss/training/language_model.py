@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from isogloss.data.loading import language_of, text_of
-from isogloss.data.manifests import TEXT, read_cuts
+from isogloss.data.manifests import read_cuts
 from isogloss.decoding.beam import Beam
 from isogloss.errors import IsoglossError
 from isogloss.model.folder import load_model
@@ -17,6 +17,7 @@ from isogloss.text.corpus import read_text_lines
 from isogloss.text.ngram import save_ngram, train_ngram
 from isogloss.text.tokenizers import digest
 from isogloss.training.development import Development
+from isogloss.training.source import unspoken
 
 HELD_OUT = 20
 """Each so-many-th sentence is held out to measure how well the others predict it."""
@@ -75,7 +76,6 @@ def _sentences(texts: list[Path], data: list[Path], language: str | None) -> Ite
             text = text_of(cut)
             if text:
                 yield text, language_of(cut)
-    unspoken = [folder / TEXT for folder in data if (folder / TEXT).exists()]
-    for path in [*texts, *unspoken]:
+    for path in [*texts, *unspoken(data)]:
         for line in read_text_lines(path, language):
             yield line.text, line.language

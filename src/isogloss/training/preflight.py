@@ -33,7 +33,8 @@ def preflight(model: Model, stage: Stage, recipe: StageRecipe, source: Source, p
     demanding micro-batch computed forward and backward for its time and memory.
     """
     for kind, loader in source.loaders.items():
-        check_readable(loader.cuts)
+        if kind != "text":
+            check_readable(loader.cuts)
         if kind == "paired":
             check_feasible(model, loader.cuts)
     worst = _worst(source)
@@ -46,7 +47,7 @@ def preflight(model: Model, stage: Stage, recipe: StageRecipe, source: Source, p
     seconds = time.perf_counter() - began
     stage.zero_grad(set_to_none=True)
     hours = seconds * source.micro_batches / source.world * recipe.steps / 3600
-    heard = sum(recipe.seconds.values()) * recipe.steps / 3600
+    heard = sum(seconds for kind, seconds in recipe.seconds.items() if kind != "text") * recipe.steps / 3600
     return (
         f"{recipe.name}: {recipe.steps} steps, {heard:.1f} hours of audio, at most about "
         f"{_duration(hours)} here; memory so far {_memory(device):.1f} GiB"

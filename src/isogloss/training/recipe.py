@@ -10,14 +10,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from isogloss.config import Config, load_yaml, override
+from isogloss.data.loading import Kind
 from isogloss.encoders.presets import preset
 from isogloss.encoders.speech import SpeechEncoderConfig
+from isogloss.encoders.text import TextEncoderConfig
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.heads.attention import AttentionConfig
 from isogloss.heads.transducer import TransducerConfig
 from isogloss.model.frontend import FrontendConfig
 from isogloss.objectives import ObjectiveConfig
-from isogloss.objectives.base import Kind
 from isogloss.text.tokenizers import TokenizerConfig
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
@@ -44,6 +45,7 @@ class ModelRecipe(Config):
     tokenizer: TokenizerConfig | None = Field(None, description="symbols of the recogniser; none to pre-train only")
     transducer: TransducerConfig | None = Field(None, description="a transducer beside the CTC head: {} for defaults")
     attention: AttentionConfig | None = Field(None, description="an attention decoder beside the CTC head: {} likewise")
+    text: TextEncoderConfig | None = Field(None, description="a text encoder that shares upper blocks: {} for defaults")
     conditioning: tuple[int, ...] = Field(
         (), description="blocks after which CTC's symbols are told to the next ones (self-conditioning)"
     )
@@ -89,9 +91,12 @@ class StageRecipe(Config):
     name: str = Field(description="shown in logs and reports")
     steps: int = Field(ge=1, description="optimizer steps")
     objectives: tuple[ObjectiveConfig, ...] = Field(min_length=1, description="what is minimised")
-    seconds: dict[Kind, float] = Field(description="seconds of audio a step hears, for speech and for paired data")
+    seconds: dict[Kind, float] = Field(
+        description="seconds a step hears of speech and of paired data, and would hear of text if it were spoken"
+    )
     batch_seconds: float = Field(100.0, gt=0, description="padded seconds of audio that fit into memory at once")
     temperature: float = Field(1.0, gt=0, description="flattens the shares of languages; 1 = as in the data")
+    temperatures: dict[Kind, float] = Field({}, description="others for some kinds of data; USM has text: 3")
     optimizer: OptimizerRecipe = Field(default_factory=OptimizerRecipe, description="how it is minimised")
     optimizers: dict[str, AdamWRecipe] = Field({}, description="others, for parameters whose names start so: encoder")
     freeze: tuple[str, ...] = Field((), description="parameters whose names start so are not trained")

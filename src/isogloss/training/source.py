@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from math import ceil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from isogloss.data.loading import Batch, Loader, language_of, text_of
-from isogloss.data.manifests import read_cuts, source_of
+from isogloss.data.loading import Batch, Kind, Loader, as_cut, language_of, text_of
+from isogloss.data.manifests import TEXT, read_cuts, source_of, split_of
 from isogloss.data.plan import BatchPlan, Position
+from isogloss.data.splits import held_out_texts
 from isogloss.errors import IsoglossError, did_you_mean
-from isogloss.objectives.base import Kind
+from isogloss.text.corpus import clean_text, read_text_lines
 from isogloss.text.normalise import normalise
 from isogloss.training.recipe import DataRecipe, StageRecipe
 
@@ -35,14 +39,34 @@ def read_data(recipe: DataRecipe, split: str) -> list[MonoCut]:
                 f"They hold: {', '.join(sorted(present))}."
             )
     wanted = set(recipe.languages) or present
-    return [
-        cut for cut in cuts if language_of(cut) in wanted and recipe.shortest <= cut.duration <= recipe.longest
+    return [cut for cut in cuts if language_of(cut) in wanted and recipe.shortest <= cut.duration <= recipe.longest]
+
+
+def read_texts(recipe: DataRecipe) -> list[MonoCut]:
+    """The unspoken text of all folders as cuts without recordings, within the recipe's languages and lengths.
+
+    No sentence of any folder's dev or test split is among them, whatever its language.
+    """
+    held_out = held_out_texts(
+        cut for folder in recipe.folders for cut in read_cuts(folder) if split_of(cut) in ("dev", "test")
+    )
+    lines = (line for path in unspoken(recipe.folders) for line in read_text_lines(path))
+    counts: Counter[str] = Counter()
+    wanted = set(recipe.languages)
+    cuts = [
+        as_cut(line) for line in clean_text(lines, counts, exclude=held_out) if not wanted or line.language in wanted
     ]
+    return [cut for cut in cuts if cut.duration <= recipe.longest]
 
 
 def transcribed(cuts: list[MonoCut]) -> list[MonoCut]:
     """The cuts with a text of which something is left after normalisation."""
     return [cut for cut in cuts if (text := text_of(cut)) and normalise(text, language_of(cut))]
+
+
+def unspoken(folders: Iterable[Path]) -> list[Path]:
+    """The files of unspoken text that prepared corpora have."""
+    return [folder / TEXT for folder in folders if (folder / TEXT).exists()]
 
 
 def fingerprint(cuts: list[MonoCut]) -> str:
@@ -90,7 +114,9 @@ class Source:
             for kind in stage.seconds
         }
         self.plans = {
-            kind: build_plan(cuts[kind], recipe, seconds / self.micro_batches, stage.temperature, seed)
+            kind: build_plan(
+                cuts[kind], recipe, seconds / self.micro_batches, stage.temperatures.get(kind, stage.temperature), seed
+            )
             for kind, seconds in stage.seconds.items()
         }
         self.positions: dict[Kind, Position] = {kind: Position() for kind in self.plans}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,8 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from isogloss.errors import IsoglossError
 from isogloss.model.model import Model
-from isogloss.objectives.base import Objective
+from isogloss.objectives import ObjectiveConfig
+from isogloss.objectives.base import Loss, Objective
 from isogloss.training.recipe import StageRecipe
 from isogloss.training.source import Micro
 
@@ -24,14 +27,31 @@ class Sums:
 
 
 class Stage(nn.Module):
-    """The objectives of a stage over one model."""
+    """The objectives of a stage over one model.
+
+    done: steps of the stage so far. figure: the last CER on the dev split, None before there is one.
+    """
 
     def __init__(self, recipe: StageRecipe, model: Model):
         super().__init__()
-        self.weights: dict[str, float] = {config.name: config.weight for config in recipe.objectives}
+        self.configs: dict[str, ObjectiveConfig] = {config.name: config for config in recipe.objectives}
+        self.done = 0
+        self.figure: float | None = None
         built: dict[str, Objective] = {config.name: config.build(model) for config in recipe.objectives}
         self.objectives = built
         self._registered = nn.ModuleDict(built)
+
+    def weight(self, name: str) -> float:
+        """What an objective weighs in the next step: nothing while its guard holds, less while it climbs."""
+        config = self.configs[name]
+        if config.guard is not None and (self.figure is None or self.figure > config.guard):
+            return 0.0
+        return config.weight * min(1.0, (self.done + 1) / config.ramp) if config.ramp else config.weight
+
+    @property
+    def guarded(self) -> bool:
+        """Whether any objective waits for the recogniser."""
+        return any(config.guard is not None for config in self.configs.values())
 
     def counts(self, micro: Micro) -> dict[str, int]:
         """Targets of each objective in a micro-batch."""
@@ -42,15 +62,40 @@ class Stage(nn.Module):
         total: Tensor | float = 0.0
         parts: dict[str, Tensor] = {}
         for name, objective in self.objectives.items():
-            batch = micro[objective.kind]
-            # Masks, noise and dropout of a micro-batch must not depend on which process computes it.
-            torch.manual_seed(batch.seed)
-            loss = objective(batch)
-            total = total + self.weights[name] * loss.total / max(1, counts[name])
+            if not (weight := self.weight(name)):
+                continue
+            loss = self.loss(objective, micro)
+            total = total + weight * loss.total / max(1, counts[name])
             parts[f"{name}/loss"] = loss.total.detach()
             parts |= {f"{name}/{part}": value for part, value in loss.parts.items()}
-        assert isinstance(total, Tensor)
+        if not isinstance(total, Tensor):
+            raise IsoglossError("Every objective of this stage is guarded, and none may begin; guard the text alone.")
         return Sums(total, parts)
+
+    def loss(self, objective: Objective, micro: Micro) -> Loss:
+        """The loss of an objective on its batch."""
+        batch = micro[objective.kind]
+        # Masks, noise and dropout of a micro-batch must not depend on which process computes it.
+        torch.manual_seed(batch.seed)
+        loss: Loss = objective(batch)
+        return loss
+
+    def after_step(self) -> None:
+        """What follows an optimizer's step."""
+        for objective in self.objectives.values():
+            objective.after_step()
+
+
+def gradient_norms(
+    stage: Stage, micro: Micro, counts: dict[str, int], parameters: list[nn.Parameter]
+) -> dict[str, float]:
+    """The norm of the gradient of each objective alone, by its name, as it is weighed."""
+    norms = {}
+    for name, objective in stage.objectives.items():
+        total = stage.weight(name) * stage.loss(objective, micro).total / max(1, counts[name])
+        found = torch.autograd.grad(total, parameters, allow_unused=True)
+        norms[name] = math.sqrt(sum(float(slope.square().sum()) for slope in found if slope is not None))
+    return norms
 
 
 def begin_training(stage: Stage, freeze: tuple[str, ...], model: Model) -> None:

@@ -1,0 +1,44 @@
+"""A copy of a network that follows its weights slowly: teachers and aligners."""
+
+import copy
+from typing import Generic, Self, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Followed = TypeVar("Followed", bound=nn.Module)
+
+
+class Follower(nn.Module, Generic[Followed]):
+    """The exponential moving average of a module's weights, in evaluation mode whatever is trained around it.
+
+    Its weights are buffers: they are saved with whoever holds it, and no optimizer ever sees them.
+    """
+
+    def __init__(self, module: Followed, decay: float):
+        super().__init__()
+        self.decay = decay
+        self.steps: Tensor
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.copy: Followed = copy.deepcopy(module)
+        for part in self.copy.modules():
+            for name, parameter in list(part.named_parameters(recurse=False)):
+                del part._parameters[name]
+                part.register_buffer(name, parameter.detach())
+        self.train(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """Evaluation mode, always."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def follow(self, module: nn.Module) -> None:
+        """w ← decay · w + (1 - decay) · w of `module`; the decay rises to its value, so that early weights go soon."""
+        self.steps += 1
+        decay = min(self.decay, (1 + int(self.steps)) / (10 + int(self.steps)))
+        theirs = module.state_dict()
+        for name, mine in self.copy.state_dict().items():
+            if mine.is_floating_point():
+                mine.lerp_(theirs[name], 1 - decay)
+            else:
+                mine.copy_(theirs[name])

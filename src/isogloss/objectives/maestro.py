@@ -1,0 +1,168 @@
+"""MAESTRO: matched speech and text representations (Chen et al. 2022, arXiv 2204.03409).
+
+The idea: stretch a text by the durations of its symbols, so that it has as many frames as its speech;
+make the two equal, frame by frame; then text alone, with durations that are predicted, trains what recognises speech.
+
+    paired   speech ─ first blocks ─────────────────> e_s ─┬─ mask ─ shared blocks ─ heads ──> L_heads(t | e_s)
+                                                           │
+             text ─ text encoder ─> e_t ─ stretch ─> ê_t ──┴─ L_MM = |e_s - ê_t|²
+                                     └─ duration network ───> L_dur = |log(1 + d) - log(1 + d̂)|²
+                    d = frames of each symbol on the best path of an aligner: a slow copy of the model
+
+    text     text ─ text encoder ─> e_t ─ stretch by d̂ ─> ê_t ─ mask ─ shared blocks ─ heads ─> L_A-MLM(t | ê_t)
+
+`maestro` is the line of pairs (eq. 1-3), `aligned_mlm` the line of text (eq. 4); untranscribed speech has any
+self-supervised objective beside them. L_heads is that of `recognition`: with a transducer in the model it is the
+paper's L_RNNT, and the transducer is the aligner; without one CTC is.
+
+Differs from the paper: the form of L_dur is not published, ours is the usual one. Where the aligner finds no path, the
+pair has no L_MM and no L_dur. Durations of text are predicted by the network itself without dropout, not by its
+slow copy. Text that is too short for CTC after stretching has no CTC loss, as in `recognition`.
+"""
+
+from functools import partial
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from isogloss.audio.augment import SpecAugment, SpecAugmentConfig
+from isogloss.data.loading import Batch
+from isogloss.model.model import Model
+from isogloss.nn.ctc import ctc_best_path
+from isogloss.nn.durations import durations, spread
+from isogloss.nn.ema import Follower
+from isogloss.objectives.base import Loss
+from isogloss.objectives.recognition import HeadsConfig, ReadOff, detached
+from isogloss.sequence import Sequence
+
+MASK = SpecAugmentConfig(time_masks=10, time_share=0.05, freq_width=27, freq_masks=2)
+
+
+class MatchingConfig(HeadsConfig):
+    """Pairs of speech and text: what MAESTRO and MOST have in common."""
+
+    augment: SpecAugmentConfig | None = Field(None, description="SpecAugment on the features")
+    matching: float = Field(1.0, ge=0, description="weight of L_MM")
+    duration: float = Field(1.0, ge=0, description="weight of L_dur")
+    both_sides: bool = Field(True, description="whether the gradient of L_MM reaches the speech side too")
+    mask: SpecAugmentConfig | None = Field(MASK, description="masks on e_s, in time and channels, before shared blocks")
+    aligner: float | None = Field(0.9999, ge=0, lt=1, description="decay of the aligner's weights; none = the model")
+
+
+class MaestroConfig(MatchingConfig):
+    """Pairs as in MAESTRO."""
+
+    name: Literal["maestro"] = "maestro"
+
+    def build(self, model: Model) -> "Matching":
+        """The objective on a model with a text encoder."""
+        return Matching(self, model)
+
+
+class AlignedMLMConfig(HeadsConfig):
+    """Text alone: aligned masked language modelling."""
+
+    name: Literal["aligned_mlm"] = "aligned_mlm"
+    language: float = Field(0.0, ge=0, description="v, weight of the language loss: text is no matter of the voice")
+    mask: SpecAugmentConfig | None = Field(MASK, description="masks on ê_t, in time and in channels")
+
+    def build(self, model: Model) -> "AlignedMLM":
+        """The objective on a model with a text encoder."""
+        return AlignedMLM(self, model)
+
+
+class Matching(ReadOff):
+    """L_heads + L_MM + L_dur of transcribed speech."""
+
+    kind = "paired"
+
+    def __init__(self, config: MatchingConfig, model: Model):
+        super().__init__(config, model)
+        self.config = config
+        self.frontend = model.frontend
+        self.text = model.text_encoder
+        self.augment = SpecAugment(config.augment) if config.augment else None
+        self.mask = SpecAugment(config.mask) if config.mask else None
+        self.aligner = Follower(model, config.aligner) if config.aligner is not None else None
+        self._follow = partial(self.aligner.follow, model) if self.aligner is not None else None
+        self._heard, self._shared = model.heard, model.shared
+        self._middle = tuple(block for block in self.middle if block > self.text.entry)
+
+    def forward(self, batch: Batch) -> Loss:
+        """Audio (B, S) with texts and languages -> losses summed over utterances."""
+        features, tokens = self.frontend(batch.audio), self.targets(batch)
+        masked = self.augment(features) if self.augment is not None else features
+        heard = self._heard(masked, batch.languages)  # e_s
+        hidden = self.mask(heard) if self.mask is not None else heard
+        encoded = self._shared(hidden, self._middle, batch.languages)
+        total, parts = self.read_off(encoded, tokens, batch)
+        lasting, found = self.align(features, encoded.final, tokens, batch)
+        units = self.text.embed(tokens, batch.languages)  # e_t
+        matching = matching_loss(heard, self.text(units, lasting), self.config.both_sides)
+        duration = duration_loss(self.text.duration(units), lasting)
+        parts |= {"matching": (matching * found).sum(), "duration": (duration * found).sum()}
+        total = total + self.config.matching * parts["matching"] + self.config.duration * parts["duration"]
+        parts["aligned"] = found.sum().float()
+        return Loss(total, len(batch.ids), detached(parts))
+
+    @torch.no_grad()
+    def align(self, features: Sequence, states: Sequence, tokens: Sequence, batch: Batch) -> tuple[Sequence, Tensor]:
+        """Durations of the units (B, U+1), which sum to the frames, and whether there is a path, (B,) bool.
+
+        features: unmasked, (B, T, F), for the aligner; states: (B, T/4, D), where the model aligns by itself.
+        """
+        ctc, transducer = self.ctc, self.transducer
+        if self.aligner is not None:
+            model = self.aligner.copy
+            states = model.encode(features, languages=batch.languages).final
+            ctc, transducer = model.ctc or ctc, model.transducer
+        if transducer is not None:
+            starts = transducer.align(states, tokens)
+        else:
+            starts = ctc_best_path(ctc(states), tokens)[0][..., 0]
+        found = (starts >= 0).sum(dim=1) == tokens.lengths
+        evenly = spread(tokens.lengths, states.lengths, starts.shape[1])
+        starts = torch.where(found[:, None], starts, evenly)
+        return durations(starts, tokens.lengths, states.lengths), found
+
+    def after_step(self) -> None:
+        if self._follow is not None:
+            self._follow()
+
+
+class AlignedMLM(ReadOff):
+    """L_A-MLM of text alone, which never meets the speech side."""
+
+    kind = "text"
+
+    def __init__(self, config: AlignedMLMConfig, model: Model):
+        super().__init__(config, model)
+        self.text = model.text_encoder
+        self.mask = SpecAugment(config.mask) if config.mask else None
+        self._read, self._shared = model.read, model.shared
+        self._middle = tuple(block for block in self.middle if block > self.text.entry)
+
+    def forward(self, batch: Batch) -> Loss:
+        """Texts with languages, audio (B, 0) -> losses summed over texts."""
+        tokens = self.targets(batch)
+        read = self._read(tokens, batch.languages)  # ê_t
+        hidden = self.mask(read) if self.mask is not None else read
+        total, parts = self.read_off(self._shared(hidden, self._middle, batch.languages), tokens, batch)
+        parts["frames"] = read.lengths.sum().float()
+        return Loss(total, len(batch.ids), detached(parts))
+
+
+def matching_loss(heard: Sequence, read: Sequence, both_sides: bool) -> Tensor:
+    """L_MM (eq. 1): squared difference of e_s and ê_t, mean over frames and channels; (B, T, D) twice -> (B,)."""
+    speech, text = heard.zero_padding().values, read.zero_padding().values
+    speech = speech[:, : text.shape[1]]  # of more padding than the longest utterance needs
+    squares = ((speech if both_sides else speech.detach()).float() - text.float()).square().mean(dim=-1)
+    return squares.sum(dim=1) / heard.lengths.clamp(min=1)
+
+
+def duration_loss(predicted: Tensor, lasting: Sequence) -> Tensor:
+    """L_dur: squared error of log(1 + frames), mean over the units; (B, U+1) twice -> (B,)."""
+    errors = (predicted - lasting.values.float().log1p()).square()
+    return torch.where(lasting.valid, errors, 0.0).sum(dim=1) / lasting.lengths

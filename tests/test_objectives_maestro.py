@@ -1,0 +1,214 @@
+"""MAESTRO and MOST: the formulas, where gradients go, what text alone touches, and durations that sum to the frames."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from isogloss.audio.augment import SpecAugmentConfig
+from isogloss.data.loading import Batch
+from isogloss.encoders.presets import preset
+from isogloss.encoders.text import TextEncoderConfig
+from isogloss.errors import IsoglossError
+from isogloss.heads.transducer import TransducerConfig
+from isogloss.model.model import Model, ModelConfig
+from isogloss.nn.predictors import LSTMConfig
+from isogloss.objectives.base import Loss
+from isogloss.objectives.maestro import AlignedMLMConfig, MaestroConfig, Matching, duration_loss, matching_loss
+from isogloss.objectives.most import MostConfig
+from isogloss.sequence import Sequence
+from isogloss.text.tokenizers import CharactersConfig, build_tokenizer
+
+TEXTS = ["da nu", "ok", "a b c d e"]
+LANGUAGES = ["ro", "ru", "ro"]
+HEADS = {"ctc": None, "transducer": TransducerConfig(predictor=LSTMConfig(width=8), joiner=12)}
+
+
+def model(head: str = "ctc", dropout: float = 0.0) -> Model:
+    torch.manual_seed(0)
+    blocks = preset("test").blocks.model_copy(update={"layers": 3, "dropout": dropout})
+    text = TextEncoderConfig(entry=1, convolutions=1, layers=1, duration_layers=1, refiner=1, dropout=dropout)
+    config = ModelConfig(
+        encoder=preset("test").model_copy(update={"blocks": blocks}), transducer=HEADS[head], text=text,
+        text_languages=("ro", "ru"), languages=("ro", "ru"), alphabets={"ro": (1,), "ru": (2,)},
+    )  # fmt: skip
+    return Model(config, build_tokenizer(CharactersConfig(), TEXTS))
+
+
+def pairs(rows: slice = slice(None), pad: int = 0, poison: float = 0.0) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    items = [0.1 * torch.randn(n, generator=generator) for n in (16000, 9000, 22000)][rows]
+    audio = Sequence.from_list(items)
+    values = torch.nn.functional.pad(audio.values, (0, pad))
+    audio = audio.__class__(values.where(audio.__class__(values, audio.lengths).valid, poison), audio.lengths)
+    return Batch(list("abc")[rows], audio, TEXTS[rows], LANGUAGES[rows])
+
+
+def sentences() -> Batch:
+    return Batch(list("xyz"), Sequence(torch.zeros(3, 0), torch.zeros(3, dtype=torch.int64)), TEXTS, LANGUAGES)
+
+
+def gradients(subject: Model, loss: Loss) -> dict[str, Tensor]:
+    subject.zero_grad(set_to_none=True)
+    loss.total.backward()
+    return {name: p.grad.clone() for name, p in subject.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("aligner", [None, 0.9])
+@pytest.mark.parametrize("head", HEADS)
+def test_durations_sum_to_the_frames_of_the_encoder(head: str, aligner: float | None) -> None:
+    objective = MaestroConfig(aligner=aligner).build(model(head)).eval()
+    batch = pairs()
+    features, tokens = objective.frontend(batch.audio), objective.targets(batch)
+    states = objective._shared(objective._heard(features)).final
+    lasting, found = objective.align(features, states, tokens, batch)
+    assert bool(found.all())
+    assert torch.equal(lasting.values.sum(dim=1), states.lengths)
+    assert torch.equal(lasting.lengths, tokens.lengths + 1)
+    assert bool((lasting.values >= 0).all())
+    if head == "ctc":  # each symbol has a frame of its own
+        assert all(bool((row[1:] >= 1).all()) for row in lasting.unpad())
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_loss_is_the_formula(head: str) -> None:
+    """L_heads + 2 L_MM + 3 L_dur with the parts counted one utterance at a time."""
+    subject = model(head).eval()
+    objective = MostConfig(matching=2.0, duration=3.0, language=0.0).build(subject).eval()
+    loss = objective(pairs())
+    total = torch.zeros(())
+    for row in range(3):
+        batch = pairs(slice(row, row + 1))
+        features, tokens = subject.frontend(batch.audio), objective.targets(batch)
+        heard = subject.heard(features)
+        encoded = subject.shared(heard, (2,))
+        heads, _ = objective.read_off(encoded, tokens, batch)
+        lasting, _ = objective.align(features, encoded.final, tokens, batch)
+        read = subject.read(tokens, batch.languages, lasting)
+        matching = (heard.values - read.values).square().mean()
+        predicted = subject.text.duration(subject.text.embed(tokens, batch.languages))
+        duration = (predicted - (1 + lasting.values).log()).square().mean()
+        total = total + heads + 2 * matching + 3 * duration
+    assert loss.total.item() == pytest.approx(total.item(), rel=1e-4)
+    assert loss.count == objective.count(pairs()) == 3
+    assert loss.parts["aligned"].item() == 3
+
+
+def test_the_loss_adds_up_and_padding_changes_nothing() -> None:
+    objective = MaestroConfig(aligner=0.9, mask=None).build(model("transducer")).eval()
+    whole, padded = objective(pairs()), objective(pairs(pad=3000, poison=float("nan")))
+    first, rest = objective(pairs(slice(0, 1))), objective(pairs(slice(1, 3)))
+    assert padded.total.item() == pytest.approx(whole.total.item(), rel=1e-5)
+    assert (first.total + rest.total).item() == pytest.approx(whole.total.item(), rel=1e-5)
+    for name, part in whole.parts.items():
+        if name != "blank":  # a share of the frames of a batch
+            assert (first.parts[name] + rest.parts[name]).item() == pytest.approx(part.item(), rel=1e-3), name
+
+
+def test_matching_moves_only_the_side_that_it_should() -> None:
+    """MOST's matching leaves every gradient of the speech side as it was, bit for bit; MAESTRO's does not."""
+    subject = model().eval()
+    speech = ("frontend", "encoder", "ctc", "language")
+
+    def found(both_sides: bool, weight: float) -> dict[str, Tensor]:
+        objective = MostConfig(both_sides=both_sides, matching=weight).build(subject).eval()
+        return gradients(subject, objective(pairs()))
+
+    without, stopped, through = found(False, 0.0), found(False, 5.0), found(True, 5.0)
+    sides = [name for name in without if name.startswith(speech)]
+    assert sides and all(torch.equal(without[name], stopped[name]) for name in sides)
+    assert not torch.equal(without["encoder.subsampling.first.weight"], through["encoder.subsampling.first.weight"])
+    text = [name for name in stopped if name.startswith("text.")]
+    assert any(not torch.equal(stopped[name], without.get(name, torch.zeros(()))) for name in text)
+    assert all(bool(stopped[name].abs().sum() > 0) for name in ("text.symbols.weight", "text.duration.output.weight"))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_text_alone_never_touches_the_speech_side(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = model(head).train()
+    for untouched in (subject.frontend, subject.encoder.subsampling, subject.encoder.stack.blocks[0]):
+        monkeypatch.setattr(untouched, "forward", None)
+    loss = AlignedMLMConfig().build(subject)(sentences())
+    found = gradients(subject, loss)
+    assert not any(name.startswith(("encoder.subsampling", "encoder.stack.blocks.0.")) for name in found)
+    assert any(name.startswith("encoder.stack.blocks.1.") for name in found)
+    assert not any(name.startswith("text.duration") for name in found)  # durations are given, not learned, by text
+    assert found["ctc.output.weight"].abs().sum() > 0 and "language.output.weight" not in found
+
+
+def test_pairs_have_aligned_durations_and_text_has_predicted_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = model().eval()
+    asked = []
+    monkeypatch.setattr(subject.text, "durations", lambda units: asked.append("predicted") or units.with_values(
+        torch.ones(units.values.shape[:2], dtype=torch.int64)
+    ))  # fmt: skip
+    MaestroConfig().build(subject)(pairs())
+    assert asked == []
+    loss = AlignedMLMConfig(mask=None).build(subject)(sentences())
+    assert asked == ["predicted"]
+    assert loss.parts["frames"].item() == sum(len(text) + 1 for text in TEXTS)
+
+
+def test_the_aligner_follows_and_has_no_dropout() -> None:
+    subject = model(dropout=0.5).train()
+    objective = MaestroConfig(aligner=0.5).build(subject).train()
+    batch = pairs()
+    features, tokens = objective.frontend(batch.audio), objective.targets(batch)
+    states = objective._shared(objective._heard(features)).final
+    first, again = (objective.align(features, states, tokens, batch)[0].values for _ in range(2))
+    assert torch.equal(first, again)
+    before = objective.aligner.copy.ctc.output.weight.clone()
+    with torch.no_grad():
+        subject.ctc.output.weight.add_(1.0)
+    objective.after_step()
+    moved = objective.aligner.copy.ctc.output.weight - before
+    assert_close(moved, torch.full_like(moved, 1 - 2 / 11), rtol=1e-4, atol=1e-5)
+    trained = {id(parameter) for parameter in objective.parameters()}
+    assert trained <= {id(parameter) for parameter in subject.parameters()}
+
+
+def test_a_pair_without_a_path_is_left_out() -> None:
+    """More symbols than frames: CTC has no path; its pair teaches neither durations nor states."""
+    subject = model().eval()
+    objective = MostConfig().build(subject).eval()
+    short = pairs()
+    audio = Sequence(short.audio.values, torch.tensor([16000, 400, 22000]))
+    short = Batch(short.ids, audio, ["da nu", "ok ok ok", "a b c d e"], LANGUAGES)
+    loss = objective(short)
+    assert loss.parts["aligned"].item() == 2 and loss.parts["infeasible"].item() == 1
+    assert torch.isfinite(loss.total)
+
+
+def test_an_empty_text_and_a_one_letter_text_are_no_trouble() -> None:
+    subject = model("transducer").train()
+    audio = pairs().audio
+    odd = Batch(list("abc"), audio, ["", "a", None], LANGUAGES)
+    for config in (MaestroConfig(), MostConfig(), AlignedMLMConfig()):
+        found = gradients(subject, config.build(subject)(odd))
+        assert all(torch.isfinite(gradient).all() for gradient in found.values())
+
+
+def test_masks_hide_states_of_both_sides() -> None:
+    subject = model().eval()
+    everything = SpecAugmentConfig(freq_masks=0, time_masks=60, time_share=1.0)
+    for build in (lambda mask: AlignedMLMConfig(mask=mask), lambda mask: MaestroConfig(mask=mask, aligner=None)):
+        objective = build(everything).build(subject)
+        plain = build(None).build(subject)
+        batch = sentences() if not isinstance(objective, Matching) else pairs()
+        assert objective.train()(batch).parts["ctc"] != plain.train()(batch).parts["ctc"]
+
+
+def test_the_formulas_alone() -> None:
+    heard = Sequence(torch.tensor([[[1.0, 2.0], [3.0, 5.0]]]), torch.tensor([1]))
+    read = Sequence(torch.tensor([[[0.0, 0.0], [torch.nan, 9.0]]]), torch.tensor([1]))
+    assert matching_loss(heard, read, True).tolist() == [2.5]
+    lasting = Sequence(torch.tensor([[1, 3, 7]]), torch.tensor([2]))
+    predicted = torch.log(torch.tensor([[1.0, 4.0, 2.0]]))
+    assert_close(duration_loss(predicted, lasting), torch.log(torch.tensor([2.0])).square() / 2)
+
+
+def test_a_model_without_text_encoder_is_told() -> None:
+    bare = Model(ModelConfig(encoder=preset("test")), build_tokenizer(CharactersConfig(), TEXTS))
+    for config in (MaestroConfig(), MostConfig(), AlignedMLMConfig()):
+        with pytest.raises(IsoglossError, match=r"no text encoder; train one with model\.text"):
+            config.build(bare)
