@@ -35,7 +35,7 @@ from isogloss.sequence import Sequence
 class HeadsConfig(BaseConfig):
     """Weights of the heads' losses."""
 
-    name: str
+    name: str = Field(description="of the objective")
     intermediate: float = Field(0.3, ge=0, lt=1, description="w, weight of the CTC loss at middle layers")
     transducer: float = Field(1.0, gt=0, description="r, weight of the transducer's loss, where the model has one")
     attention: float = Field(1.0, gt=0, description="a, weight of the attention decoder's loss, where there is one")

@@ -1,0 +1,151 @@
+"""Unspoken text in training: what is drawn, what is never drawn, and the guard that keeps it waiting."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from isogloss.data.loading import CHARACTERS_A_SECOND, Loader, language_of, text_of
+from isogloss.data.manifests import TEXT, read_cuts, split_of
+from isogloss.data.splits import held_out_texts
+from isogloss.errors import IsoglossError
+from isogloss.model.folder import load_model
+from isogloss.text.corpus import TextLine, write_text_lines
+from isogloss.training.journal import read_log
+from isogloss.training.recipe import DataRecipe, Recipe
+from isogloss.training.source import read_texts
+from isogloss.training.trainer import train
+
+
+@pytest.fixture
+def recipe(letters: Path) -> dict[str, Any]:
+    """One stage of pairs and text."""
+    return {
+        "name": "test",
+        "precision": "fp32",
+        "device": "cpu",
+        "model": {
+            "encoder": "test",
+            "tokenizer": {"kind": "characters", "unknown": True},
+            "text": {"entry": 1, "convolutions": 1, "layers": 1, "duration_layers": 1, "refiner": 0},
+        },
+        "data": {"folders": [str(letters)], "shortest": 0.1},
+        "stages": [
+            {
+                "name": "join",
+                "steps": 3,
+                "seconds": {"paired": 8, "text": 4},
+                "objectives": [{"name": "most"}, {"name": "aligned_mlm"}],
+                "evaluate_every": 2,
+            }
+        ],
+    }
+
+
+def run(recipe: dict[str, Any], out: Path) -> tuple[list[dict[str, Any]], str]:
+    """The log of a run, and what it said."""
+    console = Console(record=True, width=1000, quiet=False, stderr=True)
+    train(Recipe.parse(recipe, "test"), out, console=console)
+    return list(read_log(out)), console.export_text()
+
+
+def test_no_held_out_sentence_of_any_folder_and_language_is_text(letters: Path, tmp_path: Path) -> None:
+    """A second folder has all sentences of the first as unspoken text, also under another language's name."""
+    cuts = read_cuts(letters)
+    everything = [TextLine(text_of(cut) or "", tag, "leaky") for cut in cuts for tag in ("es", "it", "fr")]
+    (tmp_path / "leaky").mkdir()
+    for file in letters.iterdir():
+        if file.is_file():
+            (tmp_path / "leaky" / file.name).write_bytes(file.read_bytes())
+    write_text_lines([*everything, TextLine("Libero!", "fr", "leaky")], tmp_path / "leaky" / TEXT)
+    texts = read_texts(DataRecipe(folders=(letters, tmp_path / "leaky")))
+    held_out = held_out_texts(cut for cut in cuts if split_of(cut) in ("dev", "test"))
+    said = {text_of(cut) for cut in texts}
+    assert held_out and not said & held_out
+    assert {"hola", "ciao", "libero"} <= said
+    assert any(language_of(cut) == "fr" for cut in texts)
+    spanish = read_texts(DataRecipe(folders=(letters, tmp_path / "leaky"), languages=("es",)))
+    assert {language_of(cut) for cut in spanish} == {"es"}
+    assert read_texts(DataRecipe(folders=(letters,), longest=5 / CHARACTERS_A_SECOND))  # five letters at most
+    assert all(len(text_of(cut) or "") <= 5 for cut in read_texts(DataRecipe(folders=(letters,), longest=5 / 14)))
+
+
+def test_text_is_a_batch_without_audio(letters: Path) -> None:
+    cuts = read_texts(DataRecipe(folders=(letters,)))
+    loader = Loader(cuts, speeds=(0.9, 1.1))
+    batch = loader.load([0, 1, 2])
+    loader.close()
+    assert batch.audio.values.shape == (3, 0) and batch.audio.lengths.tolist() == [0, 0, 0] and batch.seconds == 0
+    assert batch.texts == [text_of(cut) for cut in cuts[:3]]
+    assert cuts[0].duration == pytest.approx(len(text_of(cuts[0]) or "") / CHARACTERS_A_SECOND)
+    assert len({cut.id for cut in cuts}) == len(cuts)
+
+
+def test_symbols_of_text_alone_can_be_written(recipe: dict[str, Any], letters: Path, tmp_path: Path) -> None:
+    """A language without any speech has symbols, a vector in the text encoder and an alphabet."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for file in letters.iterdir():
+        if file.is_file():
+            (folder / file.name).write_bytes(file.read_bytes())
+    with gzip.open(folder / TEXT, "at", encoding="utf-8") as file:
+        file.write(json.dumps({"text": "мова", "language": "be", "source": "x"}, ensure_ascii=False) + "\n")
+    recipe["data"]["folders"] = [str(folder)]
+    run(recipe, tmp_path / "run")
+    model = load_model(tmp_path / "run/model")
+    assert model.config.text_languages == ("be", "es", "it")
+    assert model.tokenizer.decode(list(model.config.alphabets["be"])) == "авмо"
+    plain = recipe | {"stages": [recipe["stages"][0] | {"seconds": {"paired": 8}, "objectives": [{"name": "most"}]}]}
+    run(plain, tmp_path / "plain")
+    assert "be" not in load_model(tmp_path / "plain/model").config.alphabets  # no stage asks for text: it is not read
+
+
+def test_what_a_step_logs(recipe: dict[str, Any], tmp_path: Path) -> None:
+    log, _ = run(recipe, tmp_path / "run")
+    step = next(record for record in log if record["event"] == "step")
+    assert {"most/matching", "most/duration", "most/aligned", "aligned_mlm/ctc", "aligned_mlm/frames"} <= step.keys()
+    pulls = [record for record in log if record["event"] == "gradients"]
+    assert [record["step"] for record in pulls] == [0, 2] and all(r["most"] > 0 <= r["aligned_mlm"] for r in pulls)
+    dev = next(record for record in log if record["event"] == "dev")
+    assert {"aligned_mlm/loss", "most/loss", "cer"} <= dev.keys()
+
+
+def test_a_guard_keeps_text_out_while_the_recogniser_is_poor(recipe: dict[str, Any], tmp_path: Path) -> None:
+    objectives = recipe["stages"][0]["objectives"]
+    objectives[1]["guard"] = 1e-6
+    log, said = run(recipe, tmp_path / "closed")
+    assert not any("aligned_mlm/loss" in record for record in log if record["event"] == "step")
+    assert "aligned_mlm is left out: the dev CER is" in said and "the transcripts are those of the clips" in said
+    objectives[1]["guard"] = 1e6
+    log, said = run(recipe, tmp_path / "open")
+    assert all("aligned_mlm/loss" in record for record in log if record["event"] == "step")
+    assert "aligned_mlm takes part." in said
+
+
+def test_a_ramp_climbs(recipe: dict[str, Any], tmp_path: Path) -> None:
+    recipe["stages"][0]["objectives"][1] |= {"ramp": 2, "weight": 3.0}
+    log, _ = run(recipe, tmp_path / "run")
+    steps = [record for record in log if record["event"] == "step"]
+    for record, weight in zip(steps, (1.5, 3.0, 3.0), strict=True):
+        assert record["loss"] == pytest.approx(record["most/loss"] + weight * record["aligned_mlm/loss"])
+
+
+def test_what_cannot_be_is_told_in_one_sentence(recipe: dict[str, Any], letters: Path, tmp_path: Path) -> None:
+    def refuse(**changes: Any) -> str:
+        with pytest.raises(IsoglossError) as caught:
+            run(recipe | changes, tmp_path / f"run{len(list(tmp_path.iterdir()))}")
+        return str(caught.value)
+
+    without = {"folders": [str(tmp_path / "silent")], "shortest": 0.1}
+    (tmp_path / "silent").mkdir()
+    for file in letters.iterdir():
+        if file.is_file() and file.name != TEXT:
+            (tmp_path / "silent" / file.name).write_bytes(file.read_bytes())
+    assert 'needs unspoken text and the data hold none; prepare them with --text' in refuse(data=without)
+    assert "no text encoder" in refuse(model=recipe["model"] | {"text": None})
+    stage = recipe["stages"][0]
+    guarded = [stage | {"objectives": [{"name": "most", "guard": 1e-6}, {"name": "aligned_mlm", "guard": 1e-6}]}]
+    assert "guard the text alone" in refuse(stages=guarded)
