@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from contracts import Contract, Subject
 from isogloss.encoders.presets import preset
-from isogloss.encoders.text import SpelledEmbedding, TextEncoder, TextEncoderConfig
+from isogloss.encoders.text import SLOWEST, SpelledEmbedding, TextEncoder, TextEncoderConfig
 from isogloss.errors import IsoglossError
 from isogloss.model.folder import load_model, save_model
 from isogloss.model.model import Model, ModelConfig
@@ -101,6 +101,9 @@ def test_predicted_durations_are_whole_and_without_dropout() -> None:
     with torch.no_grad():
         text.duration.output.bias.fill_(-100.0)
     assert text.durations(units).values.sum(dim=1).tolist() == [1, 1, 1]
+    with torch.no_grad():
+        text.duration.output.bias.fill_(100.0)
+    assert text.durations(units).values.sum(dim=1).tolist() == [SLOWEST * 6, SLOWEST, SLOWEST * 3]
 
 
 def model(entry: int = 1, conditioning: tuple[int, ...] = ()) -> Model:

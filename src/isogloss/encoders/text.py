@@ -35,6 +35,8 @@ from isogloss.sequence import Sequence
 BYTES = 256
 LONGEST_SYMBOL = 16
 """Bytes of a symbol that are told apart; a character has at most four, a piece may have more."""
+SLOWEST = 16
+"""Frames a unit that a text may last on average, 0.64 s: slower than anybody speaks, in any script."""
 
 
 class TextEncoderConfig(Config):
@@ -99,11 +101,14 @@ class TextEncoder(nn.Module):
         return self.stack(units, FullContext()).final
 
     def durations(self, units: Sequence) -> Sequence:
-        """e_t (B, U+1, D) -> predicted whole durations (B, U+1), each text at least one frame long."""
+        """e_t (B, U+1, D) -> predicted whole durations (B, U+1), of a text 1 to `SLOWEST` (U+1) frames together."""
         training = self.duration.training
         self.duration.eval()
         with torch.no_grad():
-            frames = rounded(units.with_values(self.duration(units).expm1().clamp(min=0))).values
+            predicted = units.with_values(self.duration(units).clamp(0, 20).expm1()).zero_padding()
+            # An untrained network may ask for minutes.
+            slowness = predicted.values.sum(dim=1) / (SLOWEST * units.lengths.clamp(min=1))
+            frames = rounded(predicted.map(lambda values: values / slowness.clamp(min=1)[:, None])).values
         self.duration.train(training)
         frames[:, 0] += frames.sum(dim=1) == 0
         return units.with_values(frames)

@@ -1,0 +1,50 @@
+"""A corpus with few transcripts, made of prepared corpora with many: what the experiments with text train on."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from isogloss.data.loading import language_of, text_of
+from isogloss.data.manifests import TEXT, count_cuts, read_card, read_cuts, split_of, write_card, write_cuts
+from isogloss.data.splits import held_out_texts
+from isogloss.text.corpus import TextLine, write_text_lines
+from isogloss.text.normalise import normalise
+
+if TYPE_CHECKING:
+    from lhotse.cut import MonoCut
+
+
+def with_few_labels(folders: list[Path], out: Path, languages: list[str], minutes: dict[str, float]) -> Path:
+    """Write the clips of these languages with `minutes` of transcripts in each train split, 0 where not given.
+
+    The other train clips keep their sound and lose their text, which becomes unspoken text of the corpus. Dev and
+    test stay as they are; train clips that say what is said in them, or in a translation, are left out. Fewer
+    minutes are part of more: clips are taken in the order of a hash of their names.
+    """
+    if (out / TEXT).exists():
+        return out
+    cuts = [cut for folder in folders for cut in read_cuts(folder) if language_of(cut) in languages]
+    held_out = held_out_texts(cuts)
+    kept = [cut for cut in cuts if split_of(cut) in ("dev", "test") or _said(cut) not in held_out]
+    left = {language: 60 * minutes.get(language, 0.0) for language in languages}
+    lines = []
+    for cut in sorted(kept, key=lambda cut: blake2b(cut.id.encode()).digest()):
+        text = text_of(cut)
+        if split_of(cut) != "train" or not text:
+            continue
+        left[language_of(cut)] -= cut.duration
+        if left[language_of(cut)] < 0:
+            lines.append(TextLine(text, language_of(cut), "captions"))
+            cut.supervisions[0].text = None
+    out.mkdir(parents=True, exist_ok=True)
+    write_cuts(out, kept)
+    write_card(out, read_card(folders[0]) | {"name": out.name, "languages": count_cuts(kept)})
+    write_text_lines(lines, out / TEXT)
+    return out
+
+
+def _said(cut: MonoCut) -> str:
+    """The normalised text of a cut."""
+    return normalise(text_of(cut) or "", language_of(cut)) or cut.id
