@@ -60,10 +60,10 @@ def main() -> None:
     finish(options.json, environment() | {"data": [folder.name for folder in options.data], "rows": rows})
 
 
-def chosen(folders: list[Path], split: str, recogniser: Recogniser, wanted: Collection[Key]) -> dict[str, list[MonoCut]]:
+def chosen(data: list[Path], split: str, recogniser: Recogniser, wanted: Collection[Key]) -> dict[str, list[MonoCut]]:
     """The wanted clips of each language that the model writes."""
     found: dict[str, list[MonoCut]] = defaultdict(list)
-    for cut in (cut for folder in folders for cut in read_cuts(folder, split)):
+    for cut in (cut for folder in data for cut in read_cuts(folder, split)):
         if key(cut) in wanted and text_of(cut) and language_of(cut) in recogniser.model.config.alphabets:
             found[language_of(cut)].append(cut)
     return dict(sorted(found.items()))

@@ -12,9 +12,19 @@ from isogloss.encoders.text import TextEncoderConfig
 from isogloss.errors import IsoglossError
 from isogloss.heads.transducer import TransducerConfig
 from isogloss.model.model import Model, ModelConfig
+from isogloss.nn.lattice import forward_backward
 from isogloss.nn.predictors import LSTMConfig
 from isogloss.objectives.base import Loss
-from isogloss.objectives.maestro import AlignedMLMConfig, MaestroConfig, Matching, duration_loss, matching_loss
+from isogloss.objectives.maestro import (
+    AlignedMLMConfig,
+    MaestroConfig,
+    Matching,
+    Reader,
+    align,
+    duration_loss,
+    matching_loss,
+    weighted_matching_loss,
+)
 from isogloss.objectives.most import MostConfig
 from isogloss.sequence import Sequence
 from isogloss.text.tokenizers import CharactersConfig, build_tokenizer
@@ -24,10 +34,12 @@ LANGUAGES = ["ro", "ru", "ro"]
 HEADS = {"ctc": None, "transducer": TransducerConfig(predictor=LSTMConfig(width=8), joiner=12)}
 
 
-def model(head: str = "ctc", dropout: float = 0.0) -> Model:
+def model(head: str = "ctc", dropout: float = 0.0, upsampling: str = "repeat") -> Model:
     torch.manual_seed(0)
     blocks = preset("test").blocks.model_copy(update={"layers": 3, "dropout": dropout})
-    text = TextEncoderConfig(entry=1, convolutions=1, layers=1, duration_layers=1, refiner=1, dropout=dropout)
+    text = TextEncoderConfig(
+        entry=1, convolutions=1, layers=1, duration_layers=1, refiner=1, dropout=dropout, upsampling=upsampling
+    )
     config = ModelConfig(
         encoder=preset("test").model_copy(update={"blocks": blocks}), transducer=HEADS[head], text=text,
         text_languages=("ro", "ru"), languages=("ro", "ru"), alphabets={"ro": (1,), "ru": (2,)},
@@ -61,7 +73,7 @@ def test_durations_sum_to_the_frames_of_the_encoder(head: str, aligner: float | 
     batch = pairs()
     features, tokens = objective.frontend(batch.audio), objective.targets(batch)
     states = objective._shared(objective._heard(features)).final
-    lasting, found = objective.align(features, states, tokens, batch)
+    lasting, found = align(objective.reader(features, states, batch), tokens)
     assert bool(found.all())
     assert torch.equal(lasting.values.sum(dim=1), states.lengths)
     assert torch.equal(lasting.lengths, tokens.lengths + 1)
@@ -83,7 +95,7 @@ def test_the_loss_is_the_formula(head: str) -> None:
         heard = subject.heard(features)
         encoded = subject.shared(heard, (2,))
         heads, _ = objective.read_off(encoded, tokens, batch)
-        lasting, _ = objective.align(features, encoded.final, tokens, batch)
+        lasting, _ = align(objective.reader(features, encoded.final, batch), tokens)
         read = subject.read(tokens, batch.languages, lasting)
         matching = (heard.values - read.values).square().mean()
         predicted = subject.text.duration(subject.text.embed(tokens, batch.languages))
@@ -155,7 +167,7 @@ def test_the_aligner_follows_and_has_no_dropout() -> None:
     batch = pairs()
     features, tokens = objective.frontend(batch.audio), objective.targets(batch)
     states = objective._shared(objective._heard(features)).final
-    first, again = (objective.align(features, states, tokens, batch)[0].values for _ in range(2))
+    first, again = (align(objective.reader(features, states, batch), tokens)[0].values for _ in range(2))
     assert torch.equal(first, again)
     before = objective.aligner.copy.ctc.output.weight.clone()
     with torch.no_grad():
@@ -201,10 +213,58 @@ def test_masks_hide_states_of_both_sides() -> None:
 def test_the_formulas_alone() -> None:
     heard = Sequence(torch.tensor([[[1.0, 2.0], [3.0, 5.0]]]), torch.tensor([1]))
     read = Sequence(torch.tensor([[[0.0, 0.0], [torch.nan, 9.0]]]), torch.tensor([1]))
-    assert matching_loss(heard, read, True).tolist() == [2.5]
+    assert matching_loss(heard, read).tolist() == [2.5]
     lasting = Sequence(torch.tensor([[1, 3, 7]]), torch.tensor([2]))
     predicted = torch.log(torch.tensor([[1.0, 4.0, 2.0]]))
     assert_close(duration_loss(predicted, lasting), torch.log(torch.tensor([2.0])).square() / 2)
+
+
+def test_weighted_matching_is_the_sum_over_frames_and_symbols() -> None:
+    """Σ_t γ(t, u) |e_s(t) - ê_t(u+1)|², mean over the symbols, with posteriors counted by hand from the arcs."""
+    subject = model("transducer").eval()
+    tokens = Sequence(torch.tensor([[2, 3, 4], [5, 0, 0]]), torch.tensor([3, 1]))
+    heard = Sequence(torch.randn(2, 5, 64), torch.tensor([5, 4]))
+    read = Sequence(torch.randn(2, 4, 64), torch.tensor([4, 2]))
+    reader = Reader(heard, subject.ctc, subject.transducer)
+    found = weighted_matching_loss(heard, read, tokens, reader)
+    weights = forward_backward(*subject.transducer.arcs(heard, tokens), (heard.lengths, tokens.lengths)).label
+    for row in range(2):
+        total = sum(
+            float(weights[row, t, u]) * float((heard.values[row, t] - read.values[row, u + 1]).square().mean())
+            for t in range(int(heard.lengths[row])) for u in range(int(tokens.lengths[row]))
+        )  # fmt: skip
+        assert found[row].item() == pytest.approx(total / int(tokens.lengths[row]), rel=1e-4)
+
+
+def test_weighted_matching_of_a_certain_alignment_is_the_distance_along_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a posterior of one path only it is the Viterbi alignment's mean squared distance."""
+    subject = model("transducer").eval()
+    tokens = Sequence(torch.tensor([[2, 3]]), torch.tensor([2]))
+    heard, read = Sequence(torch.randn(1, 4, 64), torch.tensor([4])), Sequence(torch.randn(1, 3, 64), torch.tensor([3]))
+    written = {(1, 0), (1, 1)}  # both symbols in frame 1
+    label = torch.full((1, 4, 3), -1e4, dtype=torch.float64)
+    for frame, symbol in written:
+        label[0, frame, symbol] = 0.0
+    blank = torch.where(label == 0, -1e4, 0.0)
+    monkeypatch.setattr(subject.transducer, "arcs", lambda *_: (blank, label))
+    reader = Reader(heard, subject.ctc, subject.transducer)
+    frames = subject.transducer.align(heard, tokens)
+    assert frames.tolist() == [[1, 1]]
+    along = torch.stack([(heard.values[0, frames[0, u]] - read.values[0, u + 1]).square().mean() for u in range(2)])
+    assert_close(weighted_matching_loss(heard, read, tokens, reader), along.mean()[None])
+
+
+def test_without_upsampling_text_is_neither_stretched_nor_timed() -> None:
+    subject = model("transducer", upsampling="none").train()
+    tokens = Sequence(torch.tensor([[1, 2, 3]]), torch.tensor([3]))
+    assert subject.read(tokens, ["ro"]).lengths.tolist() == [4] and subject.text.duration is None
+    with pytest.raises(IsoglossError, match="knows no durations"):
+        subject.text.durations(subject.text.embed(tokens, ["ro"]))
+    loss = MaestroConfig().build(subject)(pairs())
+    assert "duration" not in loss.parts and gradients(subject, loss)["text.symbols.weight"].abs().sum() > 0
+    assert torch.isfinite(AlignedMLMConfig().build(subject)(sentences()).total)
+    with pytest.raises(IsoglossError, match=r"add model\.transducer"):
+        MaestroConfig().build(model("ctc", upsampling="none"))(pairs())
 
 
 def test_a_model_without_text_encoder_is_told() -> None:

@@ -4,7 +4,8 @@
                      + language                         └─ duration network ─> durations (B, U+1) ──┘
 
 Unit 0 stands for the silence before the first symbol (nn/durations.py). From pairs come durations that were
-aligned; for text alone they are predicted. ê_t enters the speech encoder after its first blocks; those above
+aligned; for text alone they are predicted. With `upsampling: none` there are no durations, and ê_t has a state a unit
+(ASTRA, arXiv 2406.06664). ê_t enters the speech encoder after its first blocks; those above
 are shared by both.
 
 A symbol's vector is its own (`units: symbols`), or the sum of the vectors of its UTF-8 bytes, each with its place
@@ -48,7 +49,9 @@ class TextEncoderConfig(Config):
     layers: int = Field(2, ge=1, description="Transformer blocks; MAESTRO 6")
     heads: int = Field(4, ge=1, description="attention heads, also of the refiner; MAESTRO 8")
     duration_layers: int = Field(4, ge=1, description="lightweight convolutions (kernel 3) that predict durations")
-    upsampling: Upsampling = Field("repeat", description="repeat, gaussian or learned")
+    upsampling: Upsampling | Literal["none"] = Field(
+        "repeat", description="repeat, gaussian or learned; none = not at all, as in ASTRA"
+    )
     refiner: int = Field(2, ge=0, description="layers of lightweight convolution (kernel 17) and attention; 0 = none")
     languages: bool = Field(True, description="a vector of the language is added to every symbol")
     dropout: float = Field(0.1, ge=0, lt=1, description="after every branch")
@@ -70,14 +73,21 @@ class TextEncoder(nn.Module):
         self.convolutions = nn.ModuleList(nn.Conv1d(width, width, 5, padding=2) for _ in range(config.convolutions))
         blocks = TransformerConfig(layers=config.layers, width=width, heads=config.heads, dropout=config.dropout)
         self.stack = Stack(blocks)
-        self.duration = DurationNetwork(width, config.duration_layers, config.heads, config.dropout)
-        self.upsampler = Upsampler(config.upsampling, width)
+        self.duration = self.upsampler = None
+        if config.upsampling != "none":
+            self.duration = DurationNetwork(width, config.duration_layers, config.heads, config.dropout)
+            self.upsampler = Upsampler(config.upsampling, width)
         self.refiner = nn.ModuleList(RefinerLayer(width, config.heads, config.dropout) for _ in range(config.refiner))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, units: Sequence, durations: Sequence) -> Sequence:
-        """e_t (B, U+1, D) from `embed` and whole durations (B, U+1) -> ê_t (B, T, D), T the sum of the durations."""
-        frames = self.upsampler(units, durations)
+    def forward(self, units: Sequence, durations: Sequence | None = None) -> Sequence:
+        """e_t (B, U+1, D) from `embed` -> ê_t (B, T, D), T the sum of the durations; U+1 without upsampling.
+
+        durations: whole, (B, U+1); predicted if not given.
+        """
+        frames = units
+        if self.upsampler is not None:
+            frames = self.upsampler(units, durations or self.durations(units))
         valid = frames.valid
         mask = attention_mask(valid, FullContext())
         x = frames.zero_padding().values
@@ -102,6 +112,8 @@ class TextEncoder(nn.Module):
 
     def durations(self, units: Sequence) -> Sequence:
         """e_t (B, U+1, D) -> predicted whole durations (B, U+1), of a text 1 to `SLOWEST` (U+1) frames together."""
+        if self.duration is None:
+            raise IsoglossError("This text encoder does not stretch texts (upsampling: none), and knows no durations.")
         training = self.duration.training
         self.duration.eval()
         with torch.no_grad():

@@ -56,13 +56,16 @@ class TransducerHead(nn.Module):
             return two_step_loss(simple, joiner, tokens.zero_padding().values, lengths, self.pruned)
         return fused_transducer_loss(*joiner, tokens.values, *lengths, reduction="none")
 
-    def align(self, states: Sequence, tokens: Sequence) -> Tensor:
-        """The frame in which the best path writes each symbol: (B, T, D) and (B, U) -> (B, U) int64, -1 after them."""
-        lengths = states.lengths, tokens.lengths
+    def arcs(self, states: Sequence, tokens: Sequence) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of blank and of the next symbol: (B, T, D) and (B, U) -> (B, T, U+1) each; without graph."""
         with torch.no_grad():
             heard, read = self.audio(states.zero_padding().values), self.text(self.predictor(tokens))
             joiner = heard.float(), read.float(), self.output.weight.float(), self.output.bias.float()
-            return best_path(*fused_arcs(*joiner, tokens.zero_padding().values, lengths), lengths)[0]
+            return fused_arcs(*joiner, tokens.zero_padding().values, (states.lengths, tokens.lengths))
+
+    def align(self, states: Sequence, tokens: Sequence) -> Tensor:
+        """The frame in which the best path writes each symbol: (B, T, D) and (B, U) -> (B, U) int64, -1 after them."""
+        return best_path(*self.arcs(states, tokens), (states.lengths, tokens.lengths))[0]
 
     def join(self, audio: Tensor, text: Tensor) -> Tensor:
         """Projected states (…, J), broadcast against each other -> float32 log-probabilities (…, V)."""

@@ -123,8 +123,8 @@ class Model(nn.Module):
         durations: (B, U+1) frames of the silence before the text and of its symbols; predicted if not given.
         """
         text = self.text_encoder
-        units = text.embed(tokens, languages)
-        return text(units, durations or text.durations(units))
+        read: Sequence = text(text.embed(tokens, languages), durations)
+        return read
 
     def shared(
         self, states: Sequence, layers: tuple[int, ...] = (), languages: Iterable[str | None] | None = None

@@ -15,11 +15,16 @@ make the two equal, frame by frame; then text alone, with durations that are pre
 self-supervised objective beside them. L_heads is that of `recognition`: with a transducer in the model it is the
 paper's L_RNNT, and the transducer is the aligner; without one CTC is.
 
+The second way needs no durations (ASTRA, arXiv 2406.06664): with `text.upsampling: none` ê_t has a state a symbol,
+and L_MM is the mean of its distance to e_s over all frames in which the transducer may write the symbol, weighed by
+how likely it does so there. There is no L_dur then.
+
 Differs from the paper: the form of L_dur is not published, ours is the usual one. Where the aligner finds no path, the
 pair has no L_MM and no L_dur. Durations of text are predicted by the network itself without dropout, not by its
 slow copy. Text that is too short for CTC after stretching has no CTC loss, as in `recognition`.
 """
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -29,10 +34,14 @@ from torch import Tensor
 
 from isogloss.audio.augment import SpecAugment, SpecAugmentConfig
 from isogloss.data.loading import Batch
+from isogloss.errors import IsoglossError
+from isogloss.heads.ctc import CTCHead
+from isogloss.heads.transducer import TransducerHead
 from isogloss.model.model import Model
 from isogloss.nn.ctc import ctc_best_path
 from isogloss.nn.durations import durations, spread
 from isogloss.nn.ema import Follower
+from isogloss.nn.lattice import expected_cost
 from isogloss.objectives.base import Loss
 from isogloss.objectives.recognition import HeadsConfig, ReadOff, detached
 from isogloss.sequence import Sequence
@@ -98,34 +107,28 @@ class Matching(ReadOff):
         hidden = self.mask(heard) if self.mask is not None else heard
         encoded = self._shared(hidden, self._middle, batch.languages)
         total, parts = self.read_off(encoded, tokens, batch)
-        lasting, found = self.align(features, encoded.final, tokens, batch)
         units = self.text.embed(tokens, batch.languages)  # e_t
-        matching = matching_loss(heard, self.text(units, lasting), self.config.both_sides)
-        duration = duration_loss(self.text.duration(units), lasting)
-        parts |= {"matching": (matching * found).sum(), "duration": (duration * found).sum()}
-        total = total + self.config.matching * parts["matching"] + self.config.duration * parts["duration"]
-        parts["aligned"] = found.sum().float()
-        return Loss(total, len(batch.ids), detached(parts))
+        aligner = self.reader(features, encoded.final, batch)
+        if not self.config.both_sides:
+            heard = heard.map(Tensor.detach)
+        if self.text.duration is None:
+            parts["matching"] = weighted_matching_loss(heard, self.text(units), tokens, aligner).sum()
+        else:
+            lasting, found = align(aligner, tokens)
+            matching = matching_loss(heard, self.text(units, lasting))
+            duration = duration_loss(self.text.duration(units), lasting)
+            parts |= {"matching": (matching * found).sum(), "duration": (duration * found).sum()}
+            parts["aligned"] = found.sum().float()
+            total = total + self.config.duration * parts["duration"]
+        return Loss(total + self.config.matching * parts["matching"], len(batch.ids), detached(parts))
 
     @torch.no_grad()
-    def align(self, features: Sequence, states: Sequence, tokens: Sequence, batch: Batch) -> tuple[Sequence, Tensor]:
-        """Durations of the units (B, U+1), which sum to the frames, and whether there is a path, (B,) bool.
-
-        features: unmasked, (B, T, F), for the aligner; states: (B, T/4, D), where the model aligns by itself.
-        """
-        ctc, transducer = self.ctc, self.transducer
-        if self.aligner is not None:
-            model = self.aligner.copy
-            states = model.encode(features, languages=batch.languages).final
-            ctc, transducer = model.ctc or ctc, model.transducer
-        if transducer is not None:
-            starts = transducer.align(states, tokens)
-        else:
-            starts = ctc_best_path(ctc(states), tokens)[0][..., 0]
-        found = (starts >= 0).sum(dim=1) == tokens.lengths
-        evenly = spread(tokens.lengths, states.lengths, starts.shape[1])
-        starts = torch.where(found[:, None], starts, evenly)
-        return durations(starts, tokens.lengths, states.lengths), found
+    def reader(self, features: Sequence, states: Sequence, batch: Batch) -> "Reader":
+        """What aligns: the slow copy on unmasked features (B, T, F), or the model on its states (B, T/4, D)."""
+        if self.aligner is None:
+            return Reader(states.map(Tensor.detach), self.ctc, self.transducer)
+        model = self.aligner.copy
+        return Reader(model.encode(features, languages=batch.languages).final, model.ctc or self.ctc, model.transducer)
 
     def after_step(self) -> None:
         if self._follow is not None:
@@ -154,12 +157,49 @@ class AlignedMLM(ReadOff):
         return Loss(total, len(batch.ids), detached(parts))
 
 
-def matching_loss(heard: Sequence, read: Sequence, both_sides: bool) -> Tensor:
+@dataclass(frozen=True)
+class Reader:
+    """States (B, T, D) and the heads that say what is where in them."""
+
+    states: Sequence
+    ctc: CTCHead
+    transducer: TransducerHead | None
+
+
+@torch.no_grad()
+def align(reader: Reader, tokens: Sequence) -> tuple[Sequence, Tensor]:
+    """Durations of the units (B, U+1), which sum to the frames, and whether there is a path, (B,) bool.
+
+    By the transducer's best path if there is a transducer, else by CTC's.
+    """
+    states = reader.states
+    if reader.transducer is not None:
+        starts = reader.transducer.align(states, tokens)
+    else:
+        starts = ctc_best_path(reader.ctc(states), tokens)[0][..., 0]
+    found = (starts >= 0).sum(dim=1) == tokens.lengths
+    evenly = spread(tokens.lengths, states.lengths, starts.shape[1])
+    starts = torch.where(found[:, None], starts, evenly)
+    return durations(starts, tokens.lengths, states.lengths), found
+
+
+def matching_loss(heard: Sequence, read: Sequence) -> Tensor:
     """L_MM (eq. 1): squared difference of e_s and ê_t, mean over frames and channels; (B, T, D) twice -> (B,)."""
     speech, text = heard.zero_padding().values, read.zero_padding().values
     speech = speech[:, : text.shape[1]]  # of more padding than the longest utterance needs
-    squares = ((speech if both_sides else speech.detach()).float() - text.float()).square().mean(dim=-1)
+    squares = (speech.float() - text.float()).square().mean(dim=-1)
     return squares.sum(dim=1) / heard.lengths.clamp(min=1)
+
+
+def weighted_matching_loss(heard: Sequence, read: Sequence, tokens: Sequence, reader: Reader) -> Tensor:
+    """L_MM of ASTRA: the expected squared difference where a symbol is written; (B, T, D) and (B, U+1, D) -> (B,)."""
+    if reader.transducer is None:
+        raise IsoglossError("text.upsampling: none matches by a transducer; add model.transducer: {} to the recipe.")
+    speech, text = heard.zero_padding().values.float(), read.zero_padding().values.float()
+    # |a - b|² = |a|² + |b|² - 2ab, so that no (B, T, U, D) is made; node u writes unit u + 1.
+    squares = speech.square().mean(dim=-1)[:, :, None] + text.square().mean(dim=-1)[:, None]
+    cost = (squares - 2 * speech @ text.mT / text.shape[-1]).roll(-1, dims=2)
+    return expected_cost(*reader.transducer.arcs(reader.states, tokens), cost, (heard.lengths, tokens.lengths))
 
 
 def duration_loss(predicted: Tensor, lasting: Sequence) -> Tensor:
