@@ -57,7 +57,7 @@ class TransducerHead(nn.Module):
         return fused_transducer_loss(*joiner, tokens.values, *lengths, reduction="none")
 
     def arcs(self, states: Sequence, tokens: Sequence) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of blank and of the next symbol: (B, T, D) and (B, U) -> (B, T, U+1) each; without graph."""
+        """Log-probabilities of blank and of the next symbol, without a graph: (B, T, D), (B, U) -> (B, T, U+1) each."""
         with torch.no_grad():
             heard, read = self.audio(states.zero_padding().values), self.text(self.predictor(tokens))
             joiner = heard.float(), read.float(), self.output.weight.float(), self.output.bias.float()
