@@ -15,7 +15,7 @@ from isogloss.errors import IsoglossError
 from isogloss.model.folder import load_model
 from isogloss.text.corpus import TextLine, write_text_lines
 from isogloss.training.journal import read_log
-from isogloss.training.recipe import DataRecipe, Recipe
+from isogloss.training.recipe import DataRecipe, Recipe, load_recipe
 from isogloss.training.source import read_texts
 from isogloss.training.trainer import train
 
@@ -149,3 +149,23 @@ def test_what_cannot_be_is_told_in_one_sentence(recipe: dict[str, Any], letters:
     stage = recipe["stages"][0]
     guarded = [stage | {"objectives": [{"name": "most", "guard": 1e-6}, {"name": "aligned_mlm", "guard": 1e-6}]}]
     assert "guard the text alone" in refuse(stages=guarded)
+
+
+@pytest.mark.parametrize("name", ["most-tiny", "maestro-tiny", "maestro-u-tiny"])
+def test_shipped_recipes_of_speech_and_text_train(name: str, letters: Path, tmp_path: Path) -> None:
+    """Every stage of them for a few steps on real clips, the text let in at once."""
+    stages = load_recipe(name).stages
+    few = [f"stages.{n}.{key}=2" for n in range(len(stages)) for key in ("steps", "evaluate_every")]
+    guards = [
+        f"stages.{n}.objectives.{m}.guard=1000.0"
+        for n, stage in enumerate(stages)
+        for m, objective in enumerate(stage.objectives)
+        if objective.guard
+    ]
+    assert guards
+    sizes = ["model.encoder=test", "model.text.entry=1", f"data.folders=[{letters}]", "data.shortest=0.1"]
+    recipe = load_recipe(name, [*few, *guards, *sizes])
+    train(recipe, tmp_path / "run", console=Console(quiet=True))
+    last = [record for record in read_log(tmp_path / "run") if record["event"] == "step"][-1]
+    assert {f"{objective.name}/loss" for objective in recipe.stages[-1].objectives} <= last.keys()
+    assert load_model(tmp_path / "run/model").config.text is not None
