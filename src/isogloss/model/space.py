@@ -1,0 +1,91 @@
+"""One space for speech and text: a vector of length 1 for a stretch of speech, and for a sentence.
+
+    states (B, T, D) ─ mean over time ─ / length ─> (B, D)         (arXiv 2304.14514 §4, retrieval)
+
+The states are outputs of blocks that speech and text share, or those in which text enters (`entry`: e_s and ê_t).
+"""
+
+from collections.abc import Sequence as ListOf
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from isogloss.audio.reading import Audio
+from isogloss.errors import IsoglossError
+from isogloss.model.model import Model
+from isogloss.model.pieces import Piece, Recordings, batches
+from isogloss.sequence import Sequence
+
+TEXTS = 32
+"""Sentences that are read at once."""
+
+
+@dataclass
+class Vectors:
+    """Vectors by layer, (N, D) each, and the frames of what they stand for, (N,)."""
+
+    layers: dict[int, Tensor]
+    frames: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+
+    def add(self, states: dict[int, Sequence]) -> None:
+        """The states of one more batch, (B, T, D) by layer."""
+        for layer, found in states.items():
+            self.layers[layer] = torch.cat([self.layers[layer], pooled(found).cpu()])
+        self.frames = torch.cat([self.frames, found.lengths.cpu()])
+
+    def __getitem__(self, places: list[int]) -> "Vectors":
+        return Vectors({layer: values[places] for layer, values in self.layers.items()}, self.frames[places])
+
+
+@torch.inference_mode()
+def embed_speech(model: Model, audio: list[Audio], layers: ListOf[int] = ()) -> tuple[list[Piece], Vectors]:
+    """The stretches between pauses of long recordings, short ones whole, and their vectors.
+
+    layers: numbers of blocks; the last one by default.
+    """
+    device = next(model.parameters()).device
+    vectors = _empty(model, layers)
+    heard: list[Piece] = []
+    for group in Recordings(audio).speech():
+        for pieces in batches(group):
+            waveforms = Sequence.from_list([torch.from_numpy(piece.samples) for piece in pieces]).to(device)
+            vectors.add(model.encode(model.frontend(waveforms), tuple(vectors.layers)).layers)
+            heard += pieces
+    order = sorted(range(len(heard)), key=lambda place: (heard[place].owner, heard[place].start))
+    return [heard[place] for place in order], vectors[order]
+
+
+@torch.inference_mode()
+def embed_text(model: Model, texts: list[str], languages: ListOf[str], layers: ListOf[int] = ()) -> Vectors:
+    """The vectors of sentences in languages that the text encoder knows; raises IsoglossError for an empty one."""
+    device = next(model.parameters()).device
+    entry = model.text_encoder.entry
+    vectors = _empty(model, layers)
+    if early := [layer for layer in vectors.layers if layer < entry]:
+        raise IsoglossError(f"Text enters after block {entry}; it has no states of block {early[0]}.")
+    for start in range(0, len(texts), TEXTS):
+        tags = list(languages[start : start + TEXTS])
+        tokens = []
+        for text, tag in zip(texts[start : start + TEXTS], tags, strict=True):
+            tokens.append(torch.tensor(model.tokens(text, tag), dtype=torch.int64))
+            if not len(tokens[-1]):
+                raise IsoglossError(f"The text {text!r} is empty after normalisation; nothing can be found by it.")
+        read = model.read(Sequence.from_list(tokens).to(device), tags)
+        vectors.add(model.shared(read, tuple(vectors.layers)).layers)
+    return vectors
+
+
+def pooled(states: Sequence) -> Tensor:
+    """(B, T, D) -> (B, D) float32 of length 1: the mean over time."""
+    total = states.zero_padding().values.float().sum(dim=1)
+    return normalize(total / states.lengths.clamp(min=1)[:, None], dim=-1)
+
+
+def _empty(model: Model, layers: ListOf[int]) -> Vectors:
+    deepest = model.encoder.layers
+    for layer in layers:
+        if not 0 <= layer <= deepest:
+            raise IsoglossError(f"The encoder has no layer {layer}; give one from 0 to {deepest}.")
+    return Vectors({layer: torch.zeros(0, model.encoder.width) for layer in layers or (deepest,)})

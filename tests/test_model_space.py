@@ -1,0 +1,57 @@
+"""Vectors of speech and text: the mean of states, order, long recordings, and what cannot be embedded."""
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from isogloss.errors import IsoglossError
+from isogloss.model.space import embed_speech, embed_text, pooled
+from isogloss.sequence import Sequence
+from small_models import sound
+from test_encoders_text import model
+
+
+def test_a_vector_is_the_mean_of_states() -> None:
+    values = torch.randn(2, 5, 3)
+    values[1, 2:] = torch.nan
+    found = pooled(Sequence(values, torch.tensor([5, 2])))
+    for row, length in enumerate((5, 2)):
+        mean = values[row, :length].mean(dim=0)
+        assert_close(found[row], mean / mean.norm())
+
+
+def test_speech_is_embedded_in_its_order_and_alone_as_among_others() -> None:
+    subject = model()
+    clips = [sound(3, 1), sound(1, 2), sound(2, 3)]
+    pieces, together = embed_speech(subject, clips, (1, 2))
+    assert [piece.owner for piece in pieces] == [0, 1, 2] and together.frames.tolist() == [75, 25, 50]
+    for place, clip in enumerate(clips):
+        _, alone = embed_speech(subject, [clip], (1, 2))
+        for layer in (1, 2):
+            assert_close(alone.layers[layer][0], together.layers[layer][place], atol=1e-4, rtol=1e-4)
+    _, last = embed_speech(subject, clips)
+    assert list(last.layers) == [2] and torch.equal(last.layers[2], together.layers[2])
+    assert_close(last.layers[2].norm(dim=-1), torch.ones(3))
+
+
+def test_text_is_embedded_alone_as_among_others() -> None:
+    subject = model()
+    texts, tags = ["da", "ok не", "da ok"] * 15, ["ro", "ru", "ro"] * 15
+    together = embed_text(subject, texts, tags, (1, 2))
+    for place in (0, 1, 44):
+        alone = embed_text(subject, [texts[place]], [tags[place]], (1, 2))
+        assert_close(alone.layers[1][0], together.layers[1][place], atol=1e-5, rtol=1e-4)
+        assert alone.frames.tolist() == together.frames[[place]].tolist()
+
+
+def test_what_has_no_vector_is_told() -> None:
+    subject = model()
+    with pytest.raises(IsoglossError, match="empty after normalisation"):
+        embed_text(subject, ["da", " ?! "], ["ro", "ro"])
+    with pytest.raises(IsoglossError, match="no layer 9; give one from 0 to 2"):
+        embed_speech(subject, [np.zeros(16000, dtype=np.float32)], (9,))
+    with pytest.raises(IsoglossError, match="enters after block 1; it has no states of block 0"):
+        embed_text(subject, ["da"], ["ro"], (0,))
+    with pytest.raises(IsoglossError, match="does not know the language"):
+        embed_text(subject, ["da"], ["fr"])
