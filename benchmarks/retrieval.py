@@ -1,0 +1,41 @@
+"""Speech found by its text and text by its speech, layer by layer, beside what proves nothing.
+
+    python benchmarks/retrieval.py --model runs/most/model --data data/tuxpaint --languages bg es ro ru
+        --json benchmarks/results/retrieval.json                                   (in the project's environment)
+
+Held-out clips, one a sentence; cosine of mean states (isogloss.evaluation.retrieval). The block in which text enters is
+the output of the two encoders alone, the last is that of the shared blocks. R@1, R@5 and MRR in %, mean and standard
+deviation over the pools.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common import environment, finish, parser, table
+
+from isogloss.data.loading import language_of
+from isogloss.data.manifests import SPLITS, read_cuts
+from isogloss.evaluation.retrieval import retrieve
+from isogloss.model.folder import load_model
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--model", type=Path, required=True, help="a model with a text encoder")
+    arguments.add_argument("--data", type=Path, nargs="+", required=True, help="folders made by isogloss prepare")
+    arguments.add_argument("--languages", nargs="+", required=True)
+    arguments.add_argument("--split", choices=SPLITS, default="test")
+    arguments.add_argument("--pool", type=int, default=1000, help="sentences in a pool")
+    arguments.add_argument("--resamples", type=int, default=5, help="pools, where there are more sentences")
+    options = arguments.parse_args()
+    cuts = [cut for folder in options.data for cut in read_cuts(folder, options.split)]
+    cuts = [cut for cut in cuts if language_of(cut) in options.languages]
+    found = retrieve(load_model(options.model), cuts, options.pool, options.resamples)
+    rows = [row.plain() for row in found]
+    table("retrieval", rows)
+    finish(options.json, environment() | {"languages": options.languages, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
