@@ -25,7 +25,11 @@ import yaml
 import isogloss
 from isogloss import cli, doctor
 from isogloss.data.recipes import all_corpora
+from isogloss.encoders.presets import preset
+from isogloss.encoders.text import TextEncoderConfig
 from isogloss.model.folder import save_model
+from isogloss.model.model import Model, ModelConfig
+from isogloss.text.tokenizers import CharactersConfig, build_tokenizer
 from small_models import build, sound, streaming
 
 VERBS = [
@@ -101,8 +105,8 @@ def test_help_needs_nothing_heavy() -> None:
 
 
 def test_every_verb_is_there_and_says_what_it_does(run: Run) -> None:
-    order = "corpora prepare inspect train finetune lm quantise evaluate demo transcribe identify encode doctor version"
-    assert order.split() == VERBS
+    order = "corpora prepare inspect train finetune lm quantise evaluate demo transcribe identify encode embed search"
+    assert [*order.split(), "doctor", "version"] == VERBS
     shown = run("--help")[1]
     for verb in VERBS:
         line = next(line for line in shown.splitlines() if line.split()[:1] == [verb])
@@ -562,3 +566,52 @@ def test_lm_and_a_search_with_it(run: Run, model: Path, audio: Path, tmp_path: P
     assert code == 2 and "frame by frame" in err
     code, _, err = run("lm", "--model", model, "--out", tmp_path / "none")
     assert code == 1 and "no text" in err
+
+
+# --- one space ---
+
+
+@pytest.fixture(scope="session")
+def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model that reads text too."""
+    folder = tmp_path_factory.mktemp("models") / "space"
+    torch.manual_seed(0)
+    config = ModelConfig(
+        encoder=preset("test"), text=TextEncoderConfig(entry=1), text_languages=("ro",), alphabets={"ro": (1,)}
+    )
+    save_model(Model(config, build_tokenizer(CharactersConfig(), ["abcde "])), folder, "# A card\n")
+    return folder
+
+
+def test_what_was_embedded_is_found_again(run: Run, space: Path, audio: Path, tmp_path: Path) -> None:
+    sentences = tmp_path / "ro.txt"
+    sentences.write_text("a bad bed\nabc\nabc\ndeed\n", encoding="utf-8")
+    index = tmp_path / "index"
+    options = ("--text", sentences, "--language", "ro", "--model", space, "--out", index)
+    code, out, _ = run("embed", audio, *options)
+    assert code == 0 and "6 entries" in out
+    code, out, _ = run("search", index, audio / "one.wav", "--most", 9, "--format", "json")
+    found = json.loads(out)
+    assert code == 0 and found[0]["name"].endswith("one.wav") and found[0]["score"] == pytest.approx(1, abs=1e-3)
+    assert len(found) == 5  # the sentence that is there twice is one
+    code, out, _ = run("search", index, "deed", "--language", "ro", "--most", 1)
+    assert code == 0 and out.startswith("1.000  deed  [ro]")
+
+
+def test_an_index_tells_what_is_wrong(run: Run, model: Path, space: Path, audio: Path, tmp_path: Path) -> None:
+    code, _, err = run("embed", "--model", space, "--out", tmp_path / "none")
+    assert code == 1 and "nothing to index" in err and not (tmp_path / "none").exists()
+    code, _, err = run("search", audio, "abc")
+    assert code == 1 and "is no index" in err
+    (tmp_path / "broken.wav").write_bytes(b"nothing")
+    index = tmp_path / "index"
+    code, out, err = run("embed", audio, tmp_path / "broken.wav", "--model", space, "--out", index)
+    assert code == 1 and "1 of 3 recordings could not be read" in err and "2 entries" in out
+    code, _, err = run("search", index, "abc", "--model", model)
+    assert code == 1 and "was made by another model" in err
+    code, _, err = run("search", index, "abc", "--language", "fr")
+    assert code == 1 and 'does not know the language "fr"' in err
+    code, _, err = run("search", index, " ?! ")
+    assert code == 1 and "empty after normalisation" in err
+    code, _, err = run("embed", audio, "--model", model, "--out", tmp_path / "other", "--text", audio / "no.txt")
+    assert code == 1

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 from isogloss.data.loading import CHARACTERS_A_SECOND, Loader, language_of, text_of
@@ -149,6 +150,26 @@ def test_what_cannot_be_is_told_in_one_sentence(recipe: dict[str, Any], letters:
     stage = recipe["stages"][0]
     guarded = [stage | {"objectives": [{"name": "most", "guard": 1e-6}, {"name": "aligned_mlm", "guard": 1e-6}]}]
     assert "guard the text alone" in refuse(stages=guarded)
+
+
+def test_fine_tuning_keeps_what_reads_text(recipe: dict[str, Any], letters: Path, tmp_path: Path) -> None:
+    """A model that reads text of one language learns another: new rows behind the old ones."""
+    recipe["data"]["languages"] = ["it"]
+    run(recipe, tmp_path / "run")
+    before = load_model(tmp_path / "run/model")
+    stage = {"name": "tune", "steps": 1, "seconds": {"paired": 8}, "objectives": [{"name": "recognition"}]}
+    more = {
+        "model": {"start_from": str(tmp_path / "run/model"), "keep": "all"},
+        "data": recipe["data"] | {"languages": []},
+        "stages": [stage],
+    }
+    run(recipe | more, tmp_path / "more")
+    after = load_model(tmp_path / "more/model")
+    assert (before.config.text_languages, after.config.text_languages) == (("it",), ("it", "es"))
+    mine, theirs = before.text.language.weight, after.text.language.weight
+    assert len(theirs) == 3 and torch.equal(mine, theirs[:2])
+    known = before.text.symbols.weight
+    assert torch.equal(known, after.text.symbols.weight[: len(known)])
 
 
 @pytest.mark.parametrize("name", ["most-tiny", "maestro-tiny", "maestro-u-tiny"])

@@ -16,10 +16,12 @@ from isogloss.cli.app import BUG, FAILED, STOPPED, app
 from isogloss.cli.data import corpora, inspect, prepare
 from isogloss.cli.learn import demo, evaluate, lm, train
 from isogloss.cli.speech import encode, identify, transcribe
+
+from isogloss.cli.find import embed, search  # isort: skip
 from isogloss.cli.system import doctor, version
 
-__all__ = ["app", "corpora", "demo", "doctor", "encode", "evaluate", "identify", "inspect", "lm", "main"]
-__all__ += ["prepare", "run", "train", "transcribe", "version"]
+__all__ = ["app", "corpora", "demo", "doctor", "embed", "encode", "evaluate", "identify", "inspect", "lm", "main"]
+__all__ += ["prepare", "run", "search", "train", "transcribe", "version"]
 
 
 def main() -> int:

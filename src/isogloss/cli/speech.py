@@ -92,7 +92,7 @@ def transcribe(
     if not files:
         terminal.write(heading)
     told = {"language": tag, "decoder": decoder, "beam": search}
-    _each(recordings, lambda waveforms: recogniser.transcribe(waveforms, **told), show)
+    each(recordings, lambda waveforms: recogniser.transcribe(waveforms, **told), show)
 
 
 @app.command()
@@ -111,7 +111,7 @@ def identify(
     prefixed = format == "text" and len(recordings) > 1
     recogniser = loaded(model, device)
     terminal.write(output.IDENTIFICATION_HEADING if format == "tsv" else "")
-    _each(
+    each(
         recordings,
         recogniser.identify,
         lambda recording, found: terminal.write(f"{recording.name}\t" * prefixed + write(recording.name, found)),
@@ -145,25 +145,34 @@ def encode(
             write_tensors(temporary, {"states": states.contiguous()}, about | {"audio": recording.name})
         print(files[recording])
 
-    _each(recordings, lambda waveforms: recogniser.encode(waveforms, layer=layer), save)
+    each(recordings, lambda waveforms: recogniser.encode(waveforms, layer=layer), save)
 
 
-def _each(
+def each(
     recordings: Sequence[Recording],
     work: Callable[[list[Any]], list[Any]],
     show: Callable[[Recording, Any], None],
 ) -> None:
     """Work on all recordings; the broken ones are told and make the exit code 1."""
+    if not all_read(recordings, work, show):
+        raise typer.Exit(FAILED)
+
+
+def all_read(
+    recordings: Sequence[Recording],
+    work: Callable[[list[Any]], list[Any]],
+    show: Callable[[Recording, Any], None],
+) -> bool:
+    """Work on all recordings, tell the broken ones; whether there were none."""
     from isogloss.recordings import process
 
     done = 0
     for recording, result in process(recordings, work, lambda error: terminal.complain(str(error))):
         show(recording, result)
         done += 1
-    if done < len(recordings):
-        if len(recordings) > 1:
-            terminal.complain(f"{len(recordings) - done} of {len(recordings)} recordings could not be read.")
-        raise typer.Exit(FAILED)
+    if done < len(recordings) > 1:
+        terminal.complain(f"{len(recordings) - done} of {len(recordings)} recordings could not be read.")
+    return done == len(recordings)
 
 
 def _save(path: Path, text: str) -> None:

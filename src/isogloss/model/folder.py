@@ -38,7 +38,7 @@ def save_model(
     if base is not None:
         shared = load_model(base).state_dict()
         weights = {name: w for name, w in weights.items() if name not in shared or not w.equal(shared[name])}
-    origin = None if base is None else {"folder": str(base.absolute()), "digest": _digest(_checked_config(base))}
+    origin = None if base is None else {"folder": str(base.absolute()), "digest": model_digest(base)}
     with atomic_folder(folder) as temporary:
         write_tensors(temporary / WEIGHTS, weights)
         if model.tokenizer is not None:
@@ -92,6 +92,11 @@ def load_model(folder: Path, base: tuple[Path, Model] | None = None) -> Model:
     return model.eval()
 
 
+def model_digest(folder: Path) -> str:
+    """What tells a model folder from every other, after a look at its files."""
+    return _digest(_checked_config(folder))
+
+
 def _base_weights(folder: Path, needed: dict[str, str] | None, given: tuple[Path, Model] | None) -> dict[str, Tensor]:
     """The weights that a folder leaves out because its base has them; none for a whole model."""
     if needed is None:
@@ -101,7 +106,7 @@ def _base_weights(folder: Path, needed: dict[str, str] | None, given: tuple[Path
     place = given[0] if given else Path(needed["folder"])
     if not place.is_dir():
         raise IsoglossError(f"{folder} adapts the model {place}, which is not there; give it with --model.")
-    if _digest(_checked_config(place)) != needed["digest"]:
+    if model_digest(place) != needed["digest"]:
         raise IsoglossError(f"{folder} adapts another model than {place}: it was made for {needed['folder']}.")
     return (given[1] if given else load_model(place)).state_dict()
 

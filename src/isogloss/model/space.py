@@ -35,6 +35,11 @@ class Vectors:
             self.layers[layer] = torch.cat([self.layers[layer], pooled(found).cpu()])
         self.frames = torch.cat([self.frames, found.lengths.cpu()])
 
+    @property
+    def last(self) -> Tensor:
+        """Those of the deepest layer, (N, D)."""
+        return self.layers[max(self.layers)]
+
     def __getitem__(self, places: list[int]) -> "Vectors":
         return Vectors({layer: values[places] for layer, values in self.layers.items()}, self.frames[places])
 
@@ -58,7 +63,7 @@ def embed_speech(model: Model, audio: list[Audio], layers: ListOf[int] = ()) -> 
 
 
 @torch.inference_mode()
-def embed_text(model: Model, texts: list[str], languages: ListOf[str], layers: ListOf[int] = ()) -> Vectors:
+def embed_text(model: Model, texts: list[str], languages: ListOf[str | None], layers: ListOf[int] = ()) -> Vectors:
     """The vectors of sentences in languages that the text encoder knows; raises IsoglossError for an empty one."""
     device = next(model.parameters()).device
     entry = model.text_encoder.entry

@@ -1,0 +1,88 @@
+"""Verbs of the space that speech and text share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from isogloss import terminal
+from isogloss.cli.app import FAILED, AudioArguments, Device, ModelFolder, app, loaded
+from isogloss.cli.speech import all_read
+
+if TYPE_CHECKING:
+    from isogloss.recordings import Recording
+
+
+@app.command()
+def embed(
+    model: ModelFolder,
+    out: Annotated[Path, typer.Option(help="folder for the index", show_default=False)],
+    audio: AudioArguments = [],  # noqa: B006 - typer reads it
+    text: Annotated[list[Path] | None, typer.Option(help="file of sentences to index too; may be repeated")] = None,
+    language: Annotated[str | None, typer.Option(help="of sentences that do not say theirs")] = None,
+    device: Device = "auto",
+) -> None:
+    """Make an index to search. Of recordings, cut at pauses where they are long, and of sentences."""
+    from isogloss.model.index import Index, Item
+    from isogloss.model.space import embed_speech, embed_text
+    from isogloss.recordings import find_recordings
+    from isogloss.text.corpus import read_text_lines
+
+    recordings = find_recordings(audio)
+    lines = [line for path in text or [] for line in read_text_lines(path, language)]
+    network = loaded(model, device).model
+    read = embed_text(network, [line.text for line in lines], [line.language for line in lines])
+    items = [Item("text", line.text, language=line.language) for line in lines]
+    vectors = list(read.last)
+
+    def heard(waveforms: list[Any]) -> list[Any]:
+        pieces, found = embed_speech(network, waveforms)
+        both = list(zip(pieces, found.last, strict=True))
+        return [[pair for pair in both if pair[0].owner == owner] for owner in range(len(waveforms))]
+
+    def keep(recording: Recording, found: Any) -> None:
+        for piece, vector in found:
+            items.append(Item("speech", recording.name, round(piece.start, 2), round(piece.end, 2)))
+            vectors.append(vector)
+
+    whole = all_read(recordings, heard, keep)
+    Index(items, vectors, model).save(out)
+    print(f"{out}: {len(items)} entries")
+    if not whole:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def search(
+    index: Annotated[Path, typer.Argument(help="folder made by isogloss embed")],
+    query: Annotated[str, typer.Argument(help="a sentence, or a recording")],
+    language: Annotated[str | None, typer.Option(help="of the sentence")] = None,
+    most: Annotated[int, typer.Option(min=1, help="entries to show")] = 5,
+    model: Annotated[Path | None, typer.Option("--model", "-m", help="if it does not lie where it lay")] = None,
+    format: Annotated[Literal["text", "json"], typer.Option(help="of the result")] = "text",
+    device: Device = "auto",
+) -> None:
+    """Find what is like a sentence or a recording. Speech or text, in any language of the index."""
+    import json
+
+    from isogloss.model.index import load_index
+    from isogloss.model.space import embed_speech, embed_text
+    from isogloss.text.languages import normalise_language
+
+    known = load_index(index, model)
+    network = loaded(known.model, device).model
+    if Path(query).exists():
+        vectors = embed_speech(network, [query])[1]
+    else:
+        tag = normalise_language(language) if language else None
+        vectors = embed_text(network, [query], [tag])
+    found = known.nearest(vectors.last.mean(dim=0), most)
+    if format == "json":
+        terminal.write(json.dumps([one.plain() for one in found], ensure_ascii=False, indent=1) + "\n")
+        return
+    for one in found:
+        item = one.item
+        place = f"  {item.start:.2f} – {item.end:.2f} s" if item.kind == "speech" else f"  [{item.language}]"
+        terminal.write(f"{one.score:.3f}  {item.name}{place}\n")
