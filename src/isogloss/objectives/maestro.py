@@ -46,7 +46,8 @@ from isogloss.objectives.base import Loss
 from isogloss.objectives.recognition import HeadsConfig, ReadOff, detached
 from isogloss.sequence import Sequence
 
-MASK = SpecAugmentConfig(time_masks=10, time_share=0.05, freq_width=27, freq_masks=2)
+MASK = SpecAugmentConfig(time_masks=40, time_masks_share=0.04, time_width=20, freq_masks=2, freq_width=27)
+"""Spans of 0.4 s on average over a third of the frames, as BEST-RQ has them: shorter ones hide less than a symbol."""
 
 
 class MatchingConfig(HeadsConfig):
