@@ -69,10 +69,11 @@ def gradients(subject: Model, loss: Loss) -> dict[str, Tensor]:
 @pytest.mark.parametrize("aligner", [None, 0.9])
 @pytest.mark.parametrize("head", HEADS)
 def test_durations_sum_to_the_frames_of_the_encoder(head: str, aligner: float | None) -> None:
-    objective = MaestroConfig(aligner=aligner).build(model(head)).eval()
+    subject = model(head)
+    objective = MaestroConfig(aligner=aligner).build(subject).eval()
     batch = pairs()
     features, tokens = objective.frontend(batch.audio), objective.targets(batch)
-    states = objective._shared(objective._heard(features)).final
+    states = subject.shared(subject.heard(features)).final
     lasting, found = align(objective.reader(features, states, batch), tokens)
     assert bool(found.all())
     assert torch.equal(lasting.values.sum(dim=1), states.lengths)
@@ -166,7 +167,7 @@ def test_the_aligner_follows_and_has_no_dropout() -> None:
     objective = MaestroConfig(aligner=0.5).build(subject).train()
     batch = pairs()
     features, tokens = objective.frontend(batch.audio), objective.targets(batch)
-    states = objective._shared(objective._heard(features)).final
+    states = subject.shared(subject.heard(features)).final
     first, again = (align(objective.reader(features, states, batch), tokens)[0].values for _ in range(2))
     assert torch.equal(first, again)
     before = objective.aligner.copy.ctc.output.weight.clone()

@@ -11,8 +11,8 @@ make the two equal, frame by frame; then text alone, with durations that are pre
 
     text     text ─ text encoder ─> e_t ─ stretch by d̂ ─> ê_t ─ mask ─ shared blocks ─ heads ─> L_A-MLM(t | ê_t)
 
-`maestro` is the line of pairs (eq. 1-3), `aligned_mlm` the line of text (eq. 4); untranscribed speech has any
-self-supervised objective beside them. L_heads is that of `recognition`: with a transducer in the model it is the
+`maestro` is the line of pairs, `aligned_mlm` the line of text; untranscribed speech has any self-supervised
+objective beside them. L_heads is that of `recognition`: with a transducer in the model it is the
 paper's L_RNNT, and the transducer is the aligner; without one CTC is.
 
 The second way needs no durations (ASTRA, arXiv 2406.06664): with `text.upsampling: none` ê_t has a state a symbol,
@@ -34,6 +34,7 @@ from torch import Tensor
 
 from isogloss.audio.augment import SpecAugment, SpecAugmentConfig
 from isogloss.data.loading import Batch
+from isogloss.encoders.stack import Encoded
 from isogloss.errors import IsoglossError
 from isogloss.heads.ctc import CTCHead
 from isogloss.heads.transducer import TransducerHead
@@ -83,7 +84,23 @@ class AlignedMLMConfig(HeadsConfig):
         return AlignedMLM(self, model)
 
 
-class Matching(ReadOff):
+class _Joint(ReadOff):
+    """What reads masked states through the shared blocks."""
+
+    def __init__(self, config: MatchingConfig | AlignedMLMConfig, model: Model):
+        super().__init__(config, model)
+        self.text = model.text_encoder
+        self.mask = SpecAugment(config.mask) if config.mask else None
+        self._shared = model.shared
+        self._layers = tuple(block for block in self.middle if block > self.text.entry)
+
+    def through(self, states: Sequence, batch: Batch) -> Encoded:
+        """e_s or ê_t, (B, T, D), partly hidden -> what the heads read, (B, T, D)."""
+        hidden = self.mask(states) if self.mask is not None else states
+        return self._shared(hidden, self._layers, batch.languages)
+
+
+class Matching(_Joint):
     """L_heads + L_MM + L_dur of transcribed speech."""
 
     kind = "paired"
@@ -92,21 +109,17 @@ class Matching(ReadOff):
         super().__init__(config, model)
         self.config = config
         self.frontend = model.frontend
-        self.text = model.text_encoder
         self.augment = SpecAugment(config.augment) if config.augment else None
-        self.mask = SpecAugment(config.mask) if config.mask else None
         self.aligner = Follower(model, config.aligner) if config.aligner is not None else None
         self._follow = partial(self.aligner.follow, model) if self.aligner is not None else None
-        self._heard, self._shared = model.heard, model.shared
-        self._middle = tuple(block for block in self.middle if block > self.text.entry)
+        self._heard = model.heard
 
     def forward(self, batch: Batch) -> Loss:
         """Audio (B, S) with texts and languages -> losses summed over utterances."""
         features, tokens = self.frontend(batch.audio), self.targets(batch)
         masked = self.augment(features) if self.augment is not None else features
         heard = self._heard(masked, batch.languages)  # e_s
-        hidden = self.mask(heard) if self.mask is not None else heard
-        encoded = self._shared(hidden, self._middle, batch.languages)
+        encoded = self.through(heard, batch)
         total, parts = self.read_off(encoded, tokens, batch)
         units = self.text.embed(tokens, batch.languages)  # e_t
         aligner = self.reader(features, encoded.final, batch)
@@ -136,24 +149,20 @@ class Matching(ReadOff):
             self._follow()
 
 
-class AlignedMLM(ReadOff):
+class AlignedMLM(_Joint):
     """L_A-MLM of text alone, which never meets the speech side."""
 
     kind = "text"
 
     def __init__(self, config: AlignedMLMConfig, model: Model):
         super().__init__(config, model)
-        self.text = model.text_encoder
-        self.mask = SpecAugment(config.mask) if config.mask else None
-        self._read, self._shared = model.read, model.shared
-        self._middle = tuple(block for block in self.middle if block > self.text.entry)
+        self._read = model.read
 
     def forward(self, batch: Batch) -> Loss:
         """Texts with languages, audio (B, 0) -> losses summed over texts."""
         tokens = self.targets(batch)
         read = self._read(tokens, batch.languages)  # ê_t
-        hidden = self.mask(read) if self.mask is not None else read
-        total, parts = self.read_off(self._shared(hidden, self._middle, batch.languages), tokens, batch)
+        total, parts = self.read_off(self.through(read, batch), tokens, batch)
         parts["frames"] = read.lengths.sum().float()
         return Loss(total, len(batch.ids), detached(parts))
 
@@ -185,7 +194,7 @@ def align(reader: Reader, tokens: Sequence) -> tuple[Sequence, Tensor]:
 
 
 def matching_loss(heard: Sequence, read: Sequence) -> Tensor:
-    """L_MM (eq. 1): squared difference of e_s and ê_t, mean over frames and channels; (B, T, D) twice -> (B,)."""
+    """L_MM: squared difference of e_s and ê_t, mean over frames and channels; (B, T, D) twice -> (B,)."""
     speech, text = heard.zero_padding().values, read.zero_padding().values
     speech = speech[:, : text.shape[1]]  # of more padding than the longest utterance needs
     squares = (speech.float() - text.float()).square().mean(dim=-1)
