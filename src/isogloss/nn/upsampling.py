@@ -8,7 +8,8 @@ c_u is the middle of unit u. In the learned form w and C are small networks of h
 start and the end of unit u; ours begins as `repeat`: the network's part of the weight is zero at first, and what
 it is added to falls by `STEEP` with every frame outside the unit.
 
-To each frame is added a learned vector of its place inside its unit, counted in frames.
+Durations are whole numbers and get no gradient: they are learned from alignments (Parallel Tacotron 2 learns them
+through the weights instead). To each frame is added a learned vector of its place inside its unit, counted in frames.
 """
 
 from typing import Literal
