@@ -21,6 +21,7 @@ def test_equal_scores_are_chance(pairs: int) -> None:
     found = retrieval(np.zeros((pairs, pairs)))
     assert found.first == pytest.approx(1 / pairs)
     assert found.five == pytest.approx(min(1.0, 5 / pairs))
+    assert found.reciprocal == pytest.approx(sum(1 / rank for rank in range(1, pairs + 1)) / pairs)
 
 
 def test_a_perfect_score_and_a_ridden_pool() -> None:

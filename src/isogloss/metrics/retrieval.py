@@ -30,8 +30,9 @@ def retrieval(scores: npt.NDArray[np.float64]) -> Retrieval:
     nearer = (scores > right).sum(axis=1)
     ties = (scores == right).sum(axis=1)  # the right one among them
     first, five = (float(np.clip((most - nearer) / ties, 0.0, 1.0).mean()) for most in (1, 5))
-    rank = nearer + (ties + 1) / 2
-    return Retrieval(first, five, float((1 / rank).mean()), len(scores))
+    harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, len(scores) + 1))])
+    reciprocal = (harmonic[nearer + ties] - harmonic[nearer]) / ties
+    return Retrieval(first, five, float(reciprocal.mean()), len(scores))
 
 
 def pools(pairs: int, size: int = 1000, resamples: int = 5, seed: int = 0) -> list[npt.NDArray[np.int64]]:
