@@ -66,7 +66,7 @@ def test_int8_weights_are_not_trained(tmp_path: Path) -> None:
         "stages": [{"name": "a", "steps": 1, "seconds": {"paired": 1}, "objectives": [{"name": "recognition"}]}],
     }
     with pytest.raises(IsoglossError, match="cannot be trained"):
-        build_model(Recipe.parse(recipe, "test"), [], [])
+        build_model(Recipe.parse(recipe, "test"), [], [], [])
 
 
 def test_modules_that_are_not_linear_stay() -> None:
