@@ -23,8 +23,9 @@ from isogloss.training.source import read_data, transcribed
 
 Way = Literal["adapters", "whole"]
 
-LITTLE_HOURS = 0.5
-"""Below this much transcribed speech the encoder of a recogniser stays as it is."""
+LITTLE_HOURS = 0.25
+"""Below this much transcribed speech the encoder of a recogniser stays as it is. With 24 minutes of a new language
+training everything was far better (benchmarks/results/finetuning.json)."""
 STEP_SECONDS = 24
 PASSES = 40
 """How often the data are heard, if that lies within `STEPS`."""
