@@ -596,6 +596,8 @@ def test_what_was_embedded_is_found_again(run: Run, space: Path, audio: Path, tm
     assert len(found) == 5  # the sentence that is there twice is one
     code, out, _ = run("search", index, "deed", "--language", "ro", "--most", 1)
     assert code == 0 and out.startswith("1.000  deed  [ro]")
+    code, out, _ = run("search", index, "deed", "--language", "ro", "--only", "speech")
+    assert code == 0 and len(out.splitlines()) == 2 and "one.wav  0.00 – 3.00 s" in out
 
 
 def test_an_index_tells_what_is_wrong(run: Run, model: Path, space: Path, audio: Path, tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ def search(
     index: Annotated[Path, typer.Argument(help="folder made by isogloss embed")],
     query: Annotated[str, typer.Argument(help="a sentence, or a recording")],
     language: Annotated[str | None, typer.Option(help="of the sentence")] = None,
+    only: Annotated[Literal["speech", "text"] | None, typer.Option(help="entries of this kind")] = None,
     most: Annotated[int, typer.Option(min=1, help="entries to show")] = 5,
     model: Annotated[Path | None, typer.Option("--model", "-m", help="if it does not lie where it lay")] = None,
     format: Annotated[Literal["text", "json"], typer.Option(help="of the result")] = "text",
@@ -78,7 +79,7 @@ def search(
     else:
         tag = normalise_language(language) if language else None
         vectors = embed_text(network, [query], [tag])
-    found = known.nearest(vectors.last.mean(dim=0), most)
+    found = known.nearest(vectors.last.mean(dim=0), most, only)
     if format == "json":
         terminal.write(json.dumps([one.plain() for one in found], ensure_ascii=False, indent=1) + "\n")
         return

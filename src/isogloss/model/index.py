@@ -19,6 +19,7 @@ from isogloss.errors import IsoglossError
 from isogloss.files import atomic_folder, read_json, write_json
 from isogloss.model.folder import model_digest, read_tensors, write_tensors
 
+Kind = Literal["speech", "text"]
 FORMAT = 1
 ITEMS, VECTORS = "items.json", "vectors.safetensors"
 
@@ -27,7 +28,7 @@ ITEMS, VECTORS = "items.json", "vectors.safetensors"
 class Item:
     """A stretch of a recording, from `start` to `end` in seconds, or a sentence in a language."""
 
-    kind: Literal["speech", "text"]
+    kind: Kind
     name: str
     start: float = 0.0
     end: float = 0.0
@@ -54,12 +55,17 @@ class Index:
             raise IsoglossError("There is nothing to index: no speech was found, and no text was given.")
         self.items, self.vectors, self.model = items, torch.stack(list(vectors)), model
 
-    def nearest(self, query: Tensor, most: int) -> list[Found]:
-        """The items nearest to a vector (D,), the nearest first; what is there twice, once."""
+    def nearest(self, query: Tensor, most: int, kind: Kind | None = None) -> list[Found]:
+        """The items nearest to a vector (D,), the nearest first; what is there twice, once.
+
+        kind: only these. Without it a sentence finds sentences first: each kind lies nearest to its own.
+        """
         scores = self.vectors @ normalize(query.cpu(), dim=0)
         found: dict[Item, Found] = {}
         for place in scores.argsort(descending=True, stable=True).tolist():
-            found.setdefault(self.items[place], Found(float(scores[place]), self.items[place]))
+            item = self.items[place]
+            if kind in (None, item.kind):
+                found.setdefault(item, Found(float(scores[place]), item))
             if len(found) == most:
                 break
         return list(found.values())
