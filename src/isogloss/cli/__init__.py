@@ -17,6 +17,7 @@ from isogloss.cli.data import corpora, inspect, prepare
 from isogloss.cli.learn import demo, evaluate, lm, train
 from isogloss.cli.speech import encode, identify, transcribe
 
+# Verbs are shown in the order in which they are imported.
 from isogloss.cli.find import embed, search  # isort: skip
 from isogloss.cli.system import doctor, version
 

@@ -83,15 +83,22 @@ def fused_arcs(
     Arguments as in `fused_transducer_loss`; outside any graph.
     """
     with torch.no_grad():
-        following = successors(tokens, lengths[1])
-        shape, dtype = (*audio.shape[:2], text.shape[1]), exact(audio.dtype)
-        blanks, labels = (torch.zeros(shape, dtype=dtype, device=audio.device) for _ in range(2))
-        for piece in _pieces(lengths, len(weight), audio.device):
-            logits = functional.linear(_joined(audio, text, piece), weight, bias).to(dtype)
-            normaliser = logits.logsumexp(dim=-1)
-            blanks[piece] = logits[..., blank] - normaliser
-            labels[piece] = logits.gather(2, _index(following, piece))[..., 0] - normaliser
-        return blanks, labels
+        following, pieces = successors(tokens, lengths[1]), _pieces(lengths, len(weight), audio.device)
+        return _fused_arcs(audio, text, weight, bias, following, pieces, blank)
+
+
+def _fused_arcs(
+    audio: Tensor, text: Tensor, weight: Tensor, bias: Tensor, following: Tensor, pieces: list[Piece], blank: int
+) -> tuple[Tensor, Tensor]:
+    """`fused_arcs` of the pieces, whose next symbols are known."""
+    shape, dtype = (*audio.shape[:2], text.shape[1]), exact(audio.dtype)
+    blanks, labels = (torch.zeros(shape, dtype=dtype, device=audio.device) for _ in range(2))
+    for piece in pieces:
+        logits = functional.linear(_joined(audio, text, piece), weight, bias).to(dtype)
+        normaliser = logits.logsumexp(dim=-1)
+        blanks[piece] = logits[..., blank] - normaliser
+        labels[piece] = logits.gather(2, _index(following, piece))[..., 0] - normaliser
+    return blanks, labels
 
 
 class _Loss(torch.autograd.Function):
@@ -164,10 +171,12 @@ class _FusedLoss(torch.autograd.Function):
         symbols: Tensor,
         blank: int,
     ) -> Tensor:
-        blanks, labels = fused_arcs(audio, text, weight, bias, tokens, (frames, symbols), blank)
+        following = successors(tokens, symbols)
+        pieces = _pieces((frames, symbols), len(weight), audio.device)
+        blanks, labels = _fused_arcs(audio, text, weight, bias, following, pieces, blank)
         found = forward_backward(blanks, labels, (frames, symbols))
-        ctx.save_for_backward(audio, text, weight, bias, successors(tokens, symbols), found.blank, found.label)
-        ctx.pieces, ctx.blank = _pieces((frames, symbols), len(weight), audio.device), blank
+        ctx.save_for_backward(audio, text, weight, bias, following, found.blank, found.label)
+        ctx.pieces, ctx.blank = pieces, blank
         return -found.log_likelihood.to(blanks.dtype)
 
     @staticmethod
