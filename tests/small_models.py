@@ -1,5 +1,8 @@
 """A small model with random weights, and something for it to listen to."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -59,6 +62,18 @@ def streaming(seed: int = 15) -> Model:
             layer.weight.mul_(6)
         model.ctc.output.bias.copy_(-model.ctc.output.weight @ states.mean(dim=(0, 1)))
     return model
+
+
+def small_recipe(folder: Path, stages: list[dict[str, Any]], **model: Any) -> dict[str, Any]:
+    """A recipe of these stages for a small model with characters, on clips as short as letters."""
+    return {
+        "name": "test",
+        "precision": "fp32",
+        "device": "cpu",
+        "model": {"encoder": "test", "tokenizer": {"kind": "characters", "unknown": True}} | model,
+        "data": {"folders": [str(folder)], "shortest": 0.1},
+        "stages": stages,
+    }
 
 
 def sound(seconds: float, seed: int = 0) -> np.ndarray:

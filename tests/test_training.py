@@ -22,6 +22,7 @@ from isogloss.training.journal import read_log
 from isogloss.training.recipe import OptimizerRecipe, Recipe
 from isogloss.training.schedule import learning_rate
 from isogloss.training.trainer import train
+from small_models import small_recipe
 
 VOLATILE = {"time", "speed"}
 
@@ -29,34 +30,30 @@ VOLATILE = {"time", "speed"}
 @pytest.fixture
 def recipe(letters: Path) -> dict[str, Any]:
     """Two short stages with everything on: masks, dropout, SpecAugment, speeds, averaging, accumulation."""
-    return {
-        "name": "test",
-        "precision": "fp32",
-        "device": "cpu",
-        "model": {"encoder": "test", "tokenizer": {"kind": "characters", "unknown": True}},
-        "data": {"folders": [str(letters)], "shortest": 0.1, "speeds": [0.9, 1.0, 1.1]},
-        "stages": [
-            {
-                "name": "pretrain",
-                "steps": 4,
-                "seconds": {"speech": 16},
-                "batch_seconds": 8,
-                "objectives": [{"name": "best_rq", "codes": 64, "start_probability": 0.05}],
-                "save_every": 2,
-                "evaluate_every": 3,
-            },
-            {
-                "name": "finetune",
-                "steps": 5,
-                "seconds": {"paired": 16},
-                "batch_seconds": 8,
-                "objectives": [{"name": "recognition", "augment": "conformer"}],
-                "optimizer": {"ema": 0.9},
-                "save_every": 2,
-                "evaluate_every": 3,
-            },
-        ],
-    }
+    stages = [
+        {
+            "name": "pretrain",
+            "steps": 4,
+            "seconds": {"speech": 16},
+            "batch_seconds": 8,
+            "objectives": [{"name": "best_rq", "codes": 64, "start_probability": 0.05}],
+            "save_every": 2,
+            "evaluate_every": 3,
+        },
+        {
+            "name": "finetune",
+            "steps": 5,
+            "seconds": {"paired": 16},
+            "batch_seconds": 8,
+            "objectives": [{"name": "recognition", "augment": "conformer"}],
+            "optimizer": {"ema": 0.9},
+            "save_every": 2,
+            "evaluate_every": 3,
+        },
+    ]
+    recipe = small_recipe(letters, stages)
+    recipe["data"]["speeds"] = [0.9, 1.0, 1.1]
+    return recipe
 
 
 @pytest.fixture

@@ -19,31 +19,21 @@ from isogloss.training.journal import read_log
 from isogloss.training.recipe import DataRecipe, Recipe, load_recipe
 from isogloss.training.source import read_texts
 from isogloss.training.trainer import train
+from small_models import small_recipe
 
 
 @pytest.fixture
 def recipe(letters: Path) -> dict[str, Any]:
     """One stage of pairs and text."""
-    return {
-        "name": "test",
-        "precision": "fp32",
-        "device": "cpu",
-        "model": {
-            "encoder": "test",
-            "tokenizer": {"kind": "characters", "unknown": True},
-            "text": {"entry": 1, "convolutions": 1, "layers": 1, "duration_layers": 1, "refiner": 0},
-        },
-        "data": {"folders": [str(letters)], "shortest": 0.1},
-        "stages": [
-            {
-                "name": "join",
-                "steps": 3,
-                "seconds": {"paired": 8, "text": 4},
-                "objectives": [{"name": "most"}, {"name": "aligned_mlm"}],
-                "evaluate_every": 2,
-            }
-        ],
+    stage = {
+        "name": "join",
+        "steps": 3,
+        "seconds": {"paired": 8, "text": 4},
+        "objectives": [{"name": "most"}, {"name": "aligned_mlm"}],
+        "evaluate_every": 2,
     }
+    text = {"entry": 1, "convolutions": 1, "layers": 1, "duration_layers": 1, "refiner": 0}
+    return small_recipe(letters, [stage], text=text)
 
 
 def run(recipe: dict[str, Any], out: Path) -> tuple[list[dict[str, Any]], str]:
