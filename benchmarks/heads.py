@@ -1,19 +1,23 @@
 """The heads of one model side by side: CTC, transducer and attention decoder, without and with a language model.
 
-    python benchmarks/heads.py --model runs/heads/model --lm lm --data data/tuxpaint data/fillets data/drascula
-        data/festvox-ru --hypotheses build/whisper-base.json --json benchmarks/results/heads.json
-                                                                           (in the project's environment)
+    python benchmarks/heads.py --model runs/heads/model --adapters runs/heads-adapters/model --lm lm
+        --data data/tuxpaint data/fillets data/drascula data/festvox-ru --hypotheses build/whisper-base.json
+        --json benchmarks/results/heads.json                               (in the project's environment)
 
-The heads share the encoder and were trained together (heads.yaml). CER in % of held-out clips by language, the language
-told, its mean and that of WER; `clips` is the 95 % interval of the CER over all clips together (bootstrap). `no search`
-decides step by step; with a language model each head is searched with a beam of 8, and CTC's probability of the text
-counts half in ranking what the attention decoder writes. The clips are those of the hypotheses, made beforehand by
-`whisper_base.py --limit 35` in the peers' environment. Times are of one thread, encoder and search together.
+The heads share the encoder and were trained together (heads.yaml). CER in % of held-out clips by language, the
+language told, its mean and that of WER; `clips` is the 95 % interval of the CER over all clips together (bootstrap).
+`no search` decides step by step; with a language model each head is searched with a beam of 8, and CTC's probability
+of the text counts half in ranking what the attention decoder writes. With adapters each language goes through one of
+its own, trained with the heads on the frozen encoder (heads-adapters.yaml). Nothing is heard by `one sentence`: the
+train transcript of the language that is nearest to the others. The clips are those of the hypotheses, made
+beforehand by `whisper_base.py --limit 35` in the peers' environment. Times are of one thread, encoder and search
+together.
 """
 
 from __future__ import annotations
 
 import json
+import random
 import time
 from collections import defaultdict
 from collections.abc import Collection
@@ -40,6 +44,7 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--model", type=Path, required=True, help="isogloss model folder")
     arguments.add_argument("--data", type=Path, nargs="+", required=True, help="folders made by isogloss prepare")
+    arguments.add_argument("--adapters", type=Path, help="adapters of that model")
     arguments.add_argument("--lm", type=Path, required=True, help="language model made by isogloss lm")
     arguments.add_argument("--hypotheses", type=Path, required=True, help="file of whisper_base.py")
     arguments.add_argument("--split", choices=SPLITS, default="test")
@@ -52,9 +57,12 @@ def main() -> None:
     clips = chosen(options.data, options.split, recogniser, written.keys())
     texts = {language: [written[key(cut)] for cut in cuts] for language, cuts in clips.items()}
     rows = [{"head": peer["system"], "search": ""} | figures(clips, texts)]
+    rows.append({"head": "one sentence", "search": ""} | figures(clips, one_sentence(options.data, clips)))
+    adapted = [isogloss.load(options.model, adapters=[options.adapters])] if options.adapters else []
     for decoder in recogniser.model.decoders:
-        for name, beam in (("no search", None), ("beam 8 + LM", search)):
-            texts, factor = heard(recogniser, clips, {"decoder": decoder, "beam": beam})
+        ways = [("no search", recogniser, None), ("beam 8 + LM", recogniser, search)]
+        for name, reader, beam in ways + [("adapters, no search", reader, None) for reader in adapted]:
+            texts, factor = heard(reader, clips, {"decoder": decoder, "beam": beam})
             rows.append({"head": decoder, "search": name} | figures(clips, texts) | {"real-time factor": factor})
     table(f"{sum(map(len, clips.values()))} clips of the {options.split} split: CER in %", rows)
     finish(options.json, environment() | {"data": [folder.name for folder in options.data], "rows": rows})
@@ -67,6 +75,20 @@ def chosen(data: list[Path], split: str, recogniser: Recogniser, wanted: Collect
         if key(cut) in wanted and text_of(cut) and language_of(cut) in recogniser.model.config.alphabets:
             found[language_of(cut)].append(cut)
     return dict(sorted(found.items()))
+
+
+def one_sentence(data: list[Path], clips: dict[str, list[MonoCut]]) -> dict[str, list[str]]:
+    """For every clip the train transcript of its language that is nearest to a hundred others."""
+    said: dict[str, list[str]] = defaultdict(list)
+    for cut in (cut for folder in data for cut in read_cuts(folder, "train")):
+        if text := normalise(text_of(cut) or "", language_of(cut)):
+            said[language_of(cut)].append(text)
+    nearest = {}
+    for language in clips:
+        sample = random.Random(0).sample(said[language], min(100, len(said[language])))
+        far = [error_counts(sample, [text] * len(sample), unit="character").errors.sum() for text in sample]
+        nearest[language] = sample[int(np.argmin(far))]
+    return {language: [nearest[language]] * len(cuts) for language, cuts in clips.items()}
 
 
 def heard(

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 def with_few_labels(folders: list[Path], out: Path, languages: list[str], minutes: dict[str, float]) -> Path:
     """Write the clips of these languages with `minutes` of transcripts in each train split, 0 where not given.
 
-    The other train clips keep their sound and lose their text, which becomes unspoken text of the corpus. Dev and
-    test stay as they are; train clips that say what is said in them, or in a translation, are left out. Fewer
-    minutes are part of more: clips are taken in the order of a hash of their names.
+    The other train clips keep their sound and lose their text, which becomes unspoken text of the corpus. A language
+    of 0 minutes has no transcripts in dev either, so that none chooses its weights. Otherwise dev and test stay as they
+    are; train clips that say what is said in them, or in a translation, are left out. Fewer minutes are part of more:
+    clips are taken in the order of a hash of their names.
     """
     if (out / TEXT).exists():
         return out
@@ -32,6 +33,8 @@ def with_few_labels(folders: list[Path], out: Path, languages: list[str], minute
     lines = []
     for cut in sorted(kept, key=lambda cut: blake2b(cut.id.encode()).digest()):
         text = text_of(cut)
+        if split_of(cut) == "dev" and text and not left[language_of(cut)]:
+            cut.supervisions[0].text = None
         if split_of(cut) != "train" or not text:
             continue
         left[language_of(cut)] -= cut.duration

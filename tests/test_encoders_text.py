@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from contracts import Contract, Subject
 from isogloss.encoders.presets import preset
-from isogloss.encoders.text import SLOWEST, SpelledEmbedding, TextEncoder, TextEncoderConfig
+from isogloss.encoders.text import SLOWEST, SpelledEmbedding, TextEncoder, TextEncoderConfig, latin
 from isogloss.errors import IsoglossError
 from isogloss.model.folder import load_model, save_model
 from isogloss.model.model import Model, ModelConfig
@@ -54,12 +54,30 @@ class Through(nn.Module):
     "subject",
     [
         Subject(f"text-{name}", lambda changes=changes: Through(**changes), lambda m, b: m(b), (1,), tolerance=1e-6)
-        for name, changes in {"symbols": {}, "bytes": {"units": "bytes"}, "plain": {"refiner": 0}}.items()
+        for name, changes in {
+            "symbols": {},
+            "bytes": {"units": "bytes"},
+            "latin": {"units": "latin"},
+            "plain": {"refiner": 0},
+        }.items()
     ],
     ids=str,
 )
 class TestContract(Contract):
     test_every_parameter_gets_a_gradient = None  # vectors of symbols that do not occur have none
+
+
+def test_what_sounds_alike_begins_alike() -> None:
+    """κ, к and k are one vector at first, ш and ș are not s; a byte alone and a blank are nobody's sound."""
+    assert [latin(symbol.encode()) for symbol in "κкkшșαй"] == [b"k", b"k", b"k", b"sh", b"s", b"a", b"y"]
+    assert latin(b"") == latin(b"\xd1") == b""
+    config = TextEncoderConfig(units="latin")
+    embedding = TextEncoder(config, 16, [b"", *(symbol.encode() for symbol in "κкsșx")]).symbols
+    vectors = embedding(torch.arange(6))
+    assert torch.equal(vectors[1], vectors[2]) and torch.equal(vectors[3], vectors[4])
+    assert not torch.equal(vectors[1], vectors[5])
+    vectors[1].sum().backward()
+    assert embedding.own.weight.grad[1].abs().sum() > 0 and embedding.own.weight.grad[2].abs().sum() == 0
 
 
 def test_a_symbol_is_the_sum_of_its_bytes() -> None:

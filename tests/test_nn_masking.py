@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from isogloss.nn.dropout import Dropout
-from isogloss.nn.masking import span_mask
+from isogloss.nn.masking import poisson_mask, span_mask
 
 
 def draw(lengths: list[int], frames: int, p: float, span: int, seed: int) -> torch.Tensor:
@@ -55,6 +55,19 @@ def test_no_length_raises() -> None:
         mask = draw([frames, frames // 2], frames, 0.01, 40, seed=frames)
         assert not mask[1, frames // 2 :].any()
     assert draw([0], 0, 0.01, 40, seed=0).shape == (1, 0)
+
+
+@pytest.mark.parametrize(("share", "mean"), [(0.3, 3.5), (0.15, 5.0), (0.5, 2.0)])
+def test_poisson_spans_hide_about_their_share(share: float, mean: float) -> None:
+    lengths = torch.tensor([2000, 0, 1200])
+    mask = poisson_mask(lengths, 2000, share, mean, torch.Generator().manual_seed(0))
+    assert mask.shape == (3, 2000) and not mask[1].any() and not mask[2, 1200:].any()
+    assert abs(float(mask.sum()) / 3200 - share) < 0.05
+    edges = torch.nn.functional.pad(mask[0].long(), (1, 1)).diff()
+    runs = (edges == -1).nonzero()[:, 0] - (edges == 1).nonzero()[:, 0]
+    assert float(runs.double().mean()) > mean * 0.9  # spans that touch are one run
+    again = poisson_mask(lengths, 2000, share, mean, torch.Generator().manual_seed(0))
+    assert torch.equal(mask, again)
 
 
 def test_every_frame_can_start_and_only_the_generator_decides() -> None:

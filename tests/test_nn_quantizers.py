@@ -1,9 +1,10 @@
 """The random-projection quantizer against its definition."""
 
+import pytest
 import torch
 from torch.nn.functional import normalize
 
-from isogloss.nn.quantizers import RandomProjectionQuantizer
+from isogloss.nn.quantizers import GumbelQuantizer, RandomProjectionQuantizer
 
 
 def quantizer(seed: int = 0, books: int = 3) -> RandomProjectionQuantizer:
@@ -65,3 +66,24 @@ def test_it_is_frozen_stored_and_of_the_stated_distribution() -> None:
     bound = (6 / (320 + 16)) ** 0.5
     assert module.projection.abs().max() <= bound
     assert abs(float(module.projection.std()) - bound / 3**0.5) < 0.002  # uniform
+
+
+def test_gumbel_codes_are_vectors_of_the_book_and_learn() -> None:
+    torch.manual_seed(0)
+    quantizer = GumbelQuantizer(8, 2, 5, temperature=1.0)
+    x = torch.randn(50, 8, requires_grad=True)
+    quantised, likely = quantizer(x)
+    assert quantised.shape == (50, 8) and likely.shape == (50, 2, 5)
+    assert len(quantised.detach().unique(dim=0)) <= 25
+    torch.testing.assert_close(likely, quantizer.choose(x).view(50, 2, 5).softmax(dim=-1))
+    quantised.square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in quantizer.parameters())
+    assert x.grad is not None and x.grad.abs().sum() > 0  # straight through
+    quantizer.eval()
+    still = quantizer(x)[0]
+    assert torch.equal(still, quantizer(x)[0])
+    best = quantizer.choose(x).view(50, 2, 5).argmax(dim=-1)
+    chosen = torch.stack([quantizer.codes[group][best[:, group]] for group in range(2)], dim=1).flatten(1)
+    torch.testing.assert_close(still, quantizer.project(chosen))
+    with pytest.raises(ValueError, match="does not divide"):
+        GumbelQuantizer(7, 2, 5)

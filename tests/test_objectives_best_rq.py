@@ -13,7 +13,8 @@ from isogloss.encoders.presets import preset
 from isogloss.model.frontend import FrontendConfig
 from isogloss.model.model import Model, ModelConfig
 from isogloss.nn.quantizers import RandomProjectionQuantizer
-from isogloss.objectives.best_rq import BestRQ, BestRQConfig, perplexity, stack
+from isogloss.nn.subsampling import stack
+from isogloss.objectives.best_rq import BestRQ, BestRQConfig, perplexity
 from isogloss.sequence import Sequence
 
 

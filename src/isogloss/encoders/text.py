@@ -8,15 +8,18 @@ aligned; for text alone they are predicted. With `upsampling: none` there are no
 (ASTRA, arXiv 2406.06664). ê_t enters the speech encoder after its first blocks; those above
 are shared by both.
 
-A symbol's vector is its own (`units: symbols`), or the sum of the vectors of its UTF-8 bytes, each with its place
-in the symbol (`units: bytes`): scripts that were never spoken then share parameters with those that were, as in
-Maestro-U (arXiv 2210.10027 §3.1), and durations stay those of whole symbols.
+A symbol's vector is its own (`units: symbols`), or the sum of the vectors of its UTF-8 bytes, each with its place in
+the symbol (`units: bytes`): scripts that were never spoken then share parameters with those that were, as in
+Maestro-U (arXiv 2210.10027 §3.1), and durations stay those of whole symbols. With `units: latin` it is its own, zero
+at first, and those of its Latin letters, ш = s + h: bytes of two scripts have nothing in common, κ, к and k have the
+sound.
 """
 
 from collections.abc import Iterable
 from typing import Literal
 
 import torch
+from anyascii import anyascii
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
@@ -44,9 +47,9 @@ class TextEncoderConfig(Config):
     """Text encoder, duration network, upsampler and refiner; MAESTRO's sizes are in the descriptions."""
 
     entry: int = Field(2, ge=0, description="blocks that only speech goes through; MAESTRO 6 of 24, MOST 1")
-    units: Literal["symbols", "bytes"] = Field("symbols", description="what a symbol's vector is made of")
+    units: Literal["symbols", "bytes", "latin"] = Field("symbols", description="what a symbol's vector is made of")
     convolutions: int = Field(3, ge=0, description="convolutions over the embedded symbols, kernel 5")
-    layers: int = Field(2, ge=1, description="Transformer blocks; MAESTRO 6")
+    layers: int = Field(2, ge=0, description="Transformer blocks; MAESTRO 6, mSLAM none")
     heads: int = Field(4, ge=1, description="attention heads, also of the refiner; MAESTRO 8")
     duration_layers: int = Field(4, ge=1, description="lightweight convolutions (kernel 3) that predict durations")
     upsampling: Upsampling | Literal["none"] = Field(
@@ -66,13 +69,19 @@ class TextEncoder(nn.Module):
     def __init__(self, config: TextEncoderConfig, width: int, spelling: list[bytes], languages: tuple[str, ...] = ()):
         super().__init__()
         self.entry = config.entry
-        bytewise = config.units == "bytes"
-        self.symbols = SpelledEmbedding(spelling, width) if bytewise else nn.Embedding(len(spelling), width)
+        self.symbols: nn.Module
+        if config.units == "symbols":
+            self.symbols = nn.Embedding(len(spelling), width)
+        else:
+            romanised = config.units == "latin"
+            self.symbols = SpelledEmbedding(list(map(latin, spelling)) if romanised else spelling, width, own=romanised)
         self.known = languages if config.languages else ()
         self.language = nn.Embedding(1 + len(self.known), width) if self.known else None  # the first: unknown
         self.convolutions = nn.ModuleList(nn.Conv1d(width, width, 5, padding=2) for _ in range(config.convolutions))
-        blocks = TransformerConfig(layers=config.layers, width=width, heads=config.heads, dropout=config.dropout)
-        self.stack = Stack(blocks)
+        self.stack = None
+        if config.layers:
+            blocks = TransformerConfig(layers=config.layers, width=width, heads=config.heads, dropout=config.dropout)
+            self.stack = Stack(blocks)
         self.duration = self.upsampler = None
         if config.upsampling != "none":
             self.duration = DurationNetwork(width, config.duration_layers, config.heads, config.dropout)
@@ -108,7 +117,7 @@ class TextEncoder(nn.Module):
             x = units.zero_padding().values
             mixed = convolution(x.transpose(1, 2)).transpose(1, 2)
             units = units.with_values(torch.where(valid, x + functional.relu(mixed), 0.0))
-        return self.stack(units, FullContext()).final
+        return self.stack(units, FullContext()).final if self.stack is not None else units
 
     def durations(self, units: Sequence) -> Sequence:
         """e_t (B, U+1, D) -> predicted whole durations (B, U+1), of a text 1 to `SLOWEST` (U+1) frames together."""
@@ -136,11 +145,22 @@ class TextEncoder(nn.Module):
         return 1 + self.known.index(tag)
 
 
-class SpelledEmbedding(nn.Module):
-    """Symbols as sums over their bytes: Σ_i E[byte_i] + P[i]; what has no bytes has a vector of its own."""
+def latin(spelled: bytes) -> bytes:
+    """A symbol in small Latin letters, without marks: ш is sh, ș is s; what is no text, or has no letters, is empty."""
+    return anyascii(spelled.decode(errors="ignore")).lower().encode()
 
-    def __init__(self, spelling: list[bytes], width: int):
+
+class SpelledEmbedding(nn.Module):
+    """Symbols as sums over their bytes: Σ_i E[byte_i] + P[i]; what has no bytes has a vector for that.
+
+    own: and a vector of each symbol itself, zero at first.
+    """
+
+    def __init__(self, spelling: list[bytes], width: int, own: bool = False):
         super().__init__()
+        self.own = nn.Embedding(len(spelling), width) if own else None
+        if self.own is not None:
+            nn.init.zeros_(self.own.weight)
         self.byte = nn.Embedding(BYTES + 2, width, padding_idx=BYTES + 1)  # and: no bytes, no byte
         self.place = nn.Embedding(LONGEST_SYMBOL + 1, width, padding_idx=LONGEST_SYMBOL)
         shape = len(spelling), LONGEST_SYMBOL
@@ -156,7 +176,8 @@ class SpelledEmbedding(nn.Module):
         spelled = self.table[ids]
         places = torch.arange(LONGEST_SYMBOL, device=ids.device)
         places = torch.where(spelled == BYTES + 1, LONGEST_SYMBOL, places)
-        return (self.byte(spelled) + self.place(places)).sum(dim=2)
+        made = (self.byte(spelled) + self.place(places)).sum(dim=2)
+        return made if self.own is None else made + self.own(ids)
 
 
 class DurationNetwork(nn.Module):

@@ -58,13 +58,17 @@ class AttentionDecoder(nn.Module):
 
     def forward(self, states: Sequence, tokens: Sequence) -> Tensor:
         """Cross-entropy of the symbols and the end, in nats: (B, T, D) and (B, U) -> (B,)."""
-        written = tokens.zero_padding().values
-        begun = Sequence(pad(written, (1, 0), value=END), tokens.lengths + 1)
-        scores = self.scores(begun, self.begin(states, remember=False))
+        scores = self.told(states, tokens)
+        ends = pad(tokens.zero_padding().values, (0, 1), value=END)
         losses = cross_entropy(
-            scores.transpose(1, 2), pad(written, (0, 1), value=END), reduction="none", label_smoothing=self.smoothing
+            scores.values.transpose(1, 2), ends, reduction="none", label_smoothing=self.smoothing
         )
-        return begun.with_values(losses).zero_padding().values.sum(dim=1)
+        return scores.with_values(losses).zero_padding().values.sum(dim=1)
+
+    def told(self, states: Sequence, tokens: Sequence) -> Sequence:
+        """Logits of each symbol and of the end, told those before: (B, T, D) and (B, U) -> (B, U+1, V) float32."""
+        begun = Sequence(pad(tokens.zero_padding().values, (1, 0), value=END), tokens.lengths + 1)
+        return begun.with_values(self.scores(begun, self.begin(states, remember=False)))
 
     def begin(self, states: Sequence, remember: bool = True) -> Writing:
         """Before the first symbol is written; with `remember`, symbols may follow one by one."""
@@ -79,12 +83,16 @@ class AttentionDecoder(nn.Module):
 
     def scores(self, symbols: Sequence, writing: Writing) -> Tensor:
         """(B, U) -> float32 logits (B, U, V)."""
-        x = self.embedding(symbols.values)
+        return self.output(self.decode(symbols.map(self.embedding), writing)).float()
+
+    def decode(self, inputs: Sequence, writing: Writing) -> Tensor:
+        """Embedded symbols, or whatever else is written step by step: (B, U, P) -> (B, U, P)."""
+        x = inputs.values
         seen = writing.pasts[0].frames if writing.pasts[0] is not None else 0
-        mask = attention_mask(symbols.valid, LocalContext(left=EVERYTHING, right=0), seen)
+        mask = attention_mask(inputs.valid, LocalContext(left=EVERYTHING, right=0), seen)
         for block, memory, past in zip(self.blocks, writing.memories, writing.pasts, strict=True):
             x = block(x, mask, memory, past)
-        return self.output(self.norm(x)).float()
+        return self.norm(x)
 
 
 class DecoderBlock(nn.Module):

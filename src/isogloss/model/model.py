@@ -31,6 +31,7 @@ from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.heads.attention import AttentionConfig, AttentionDecoder
 from isogloss.heads.classifier import Classifier
 from isogloss.heads.ctc import CTCHead, SelfConditioning
+from isogloss.heads.speech import SpeechDecoder, SpeechDecoderConfig
 from isogloss.heads.transducer import TransducerConfig, TransducerHead
 from isogloss.model.frontend import Frontend, FrontendConfig
 from isogloss.nn.int8 import with_int8_weights
@@ -50,6 +51,7 @@ class ModelConfig(Config):
     encoder: SpeechEncoderConfig = Field(default_factory=lambda: preset("tiny"), description="the speech encoder")
     transducer: TransducerConfig | None = Field(None, description="a transducer beside the CTC head")
     attention: AttentionConfig | None = Field(None, description="an attention decoder beside the CTC head")
+    speech: SpeechDecoderConfig | None = Field(None, description="what makes the attention decoder write speech too")
     conditioning: tuple[int, ...] = Field((), description="blocks after which CTC's symbols are told to the next")
     text: TextEncoderConfig | None = Field(None, description="a text encoder, whose states enter the speech encoder")
     text_languages: tuple[str, ...] = Field((), description="BCP 47 tags the text encoder knows, in order")
@@ -76,6 +78,9 @@ class Model(nn.Module):
         self.attention = (
             AttentionDecoder(config.attention, width, tokenizer.size) if config.attention and tokenizer else None
         )
+        self.speech = None
+        if config.speech and config.attention and tokenizer:
+            self.speech = SpeechDecoder(config.speech, width, config.attention.width, self.frontend.bins)
         self.conditioning = SelfConditioning(width, tokenizer.size) if config.conditioning and tokenizer else None
         if not all(1 <= block < self.encoder.layers for block in config.conditioning):
             raise IsoglossError(

@@ -17,3 +17,19 @@ def span_mask(lengths: Tensor, frames: int, start_probability: float, span: int,
     # A frame is masked if any of the `span` frames up to it starts a span.
     begun = (starts & valid).cumsum(dim=1)
     return (begun - torch.nn.functional.pad(begun, (span, 0))[:, :frames] > 0) & valid
+
+
+def poisson_mask(lengths: Tensor, frames: int, share: float, mean: float, generator: torch.Generator) -> Tensor:
+    """As `span_mask`, with spans of Poisson-distributed lengths, 1 at least, that hide about `share` (BART)."""
+    shape = len(lengths), frames
+    starts = torch.rand(shape, generator=generator) < start_probability(share, mean)
+    spans = torch.poisson(torch.full(shape, mean), generator=generator).long().clamp(min=1)
+    ends = (torch.arange(frames) + spans).clamp(max=frames)
+    change = torch.nn.functional.pad(starts.long(), (0, 1))
+    hidden = change.scatter_add(1, ends, -starts.long()).cumsum(dim=1)[:, :frames] > 0
+    return hidden.to(lengths.device) & (torch.arange(frames, device=lengths.device) < lengths[:, None])
+
+
+def start_probability(share: float, span: float) -> float:
+    """The probability to start a span with which this share of the frames is masked: 1 - (1 - share)^(1 / span)."""
+    return 1 - (1 - share) ** (1 / span)

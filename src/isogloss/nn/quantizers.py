@@ -4,7 +4,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import gumbel_softmax, normalize, one_hot
 
 # Vectors scored at once.
 _CHUNK = {"cpu": 512}
@@ -50,6 +50,34 @@ class RandomProjectionQuantizer(nn.Module):
                     part = slice(start, start + chunk)
                     codes[part, book] = _argmax(projected[part] @ codebook.T)
         return codes
+
+
+class GumbelQuantizer(nn.Module):
+    """The learned quantizer of wav2vec 2.0 (arXiv 2006.11477 §2): G groups, in each one of V codes, side by side.
+
+    Which code: l = W x; while training argmax(l + Gumbel noise), with the gradient of softmax((l + noise) / τ)
+    (straight through); otherwise argmax l.
+    """
+
+    def __init__(self, width: int, groups: int, codes: int, temperature: float = 2.0):
+        super().__init__()
+        if width % groups:
+            raise ValueError(f"width {width} does not divide into {groups} groups")
+        self.groups = groups
+        self.temperature = temperature
+        self.choose = nn.Linear(width, groups * codes)
+        self.codes = nn.Parameter(torch.empty(groups, codes, width // groups).uniform_())
+        self.project = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(M, D) -> quantised (M, D), and how likely each code is without noise, (M, G, V) float32."""
+        logits = self.choose(x).float().unflatten(-1, (self.groups, -1))
+        if self.training:
+            chosen = gumbel_softmax(logits, tau=self.temperature, hard=True)
+        else:
+            chosen = one_hot(logits.argmax(dim=-1), logits.shape[-1]).float()
+        vectors = torch.einsum("ngv,gvd->ngd", chosen, self.codes.float()).flatten(1)
+        return self.project(vectors.to(x.dtype)), logits.softmax(dim=-1)
 
 
 def _argmax(scores: Tensor) -> Tensor:

@@ -16,6 +16,13 @@ def subsampled(frames: Tensor | int) -> Tensor | int:
     return (frames + FACTOR - 1) // FACTOR
 
 
+def stack(features: Sequence) -> Tensor:
+    """Four frames side by side: (B, T, F) -> (B, ceil(T/4), 4F), zeros after the length."""
+    values = features.zero_padding().values
+    missing = int(subsampled(values.shape[1])) * FACTOR - values.shape[1]
+    return functional.pad(values, (0, 0, 0, missing)).unflatten(1, (-1, FACTOR)).flatten(2)
+
+
 class Subsampling(nn.Module):
     """Two 3×3 convolutions of stride 2 over time and frequency, then a projection to D.
 

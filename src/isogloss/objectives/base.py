@@ -42,6 +42,8 @@ class Objective(nn.Module, ABC):
     """Batch -> Loss. All randomness comes from `batch.seed` or the global generator seeded with it."""
 
     kind: Kind
+    transcribes: bool = False
+    """Whether it trains what writes transcripts, whose error rate then says which weights are best."""
 
     @abstractmethod
     def count(self, batch: Batch) -> int:

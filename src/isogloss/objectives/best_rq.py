@@ -21,19 +21,19 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
+from isogloss.config import Config
 from isogloss.data.loading import Batch
 from isogloss.model.model import Model
 from isogloss.nn.masking import span_mask
 from isogloss.nn.quantizers import RandomProjectionQuantizer
-from isogloss.nn.subsampling import FACTOR, subsampled
+from isogloss.nn.subsampling import FACTOR, stack
 from isogloss.objectives.base import BaseConfig, Loss, Objective
 from isogloss.sequence import Sequence
 
 
-class BestRQConfig(BaseConfig):
-    """BEST-RQ with the paper's values as defaults."""
+class CodesConfig(Config):
+    """What is hidden of speech, and which codes are predicted, with the paper's values as defaults."""
 
-    name: Literal["best_rq"] = "best_rq"
     books: int = Field(1, ge=1, description="codebooks K; USM uses 16")
     codes: int = Field(8192, ge=2, description="codes C in each book")
     code_width: int = Field(16, ge=1, description="width E of a code")
@@ -41,6 +41,12 @@ class BestRQConfig(BaseConfig):
     mask_ms: int = Field(400, ge=40, description="length of a mask; streaming models use 300")
     noise: float = Field(0.1, ge=0, description="standard deviation of the noise that replaces masked frames")
     seed: int = Field(0, description="draws the frozen projection and codebooks")
+
+
+class BestRQConfig(BaseConfig, CodesConfig):
+    """BEST-RQ on speech alone."""
+
+    name: Literal["best_rq"] = "best_rq"
 
     def build(self, model: Model) -> "BestRQ":
         """The objective on a model's front end and encoder."""
@@ -52,7 +58,7 @@ class BestRQ(Objective):
 
     kind = "speech"
 
-    def __init__(self, config: BestRQConfig, model: Model):
+    def __init__(self, config: CodesConfig, model: Model):
         super().__init__()
         self.config = config
         self.frontend = model.frontend
@@ -71,18 +77,32 @@ class BestRQ(Objective):
     def forward(self, batch: Batch) -> Loss:
         """Audio (B, S) -> summed cross-entropy over the masked encoder frames."""
         features = self.frontend(batch.audio)
-        mask = self.mask(features.lengths, features.values.shape[1], batch.seed)
-        targets = self.target_mask(mask)
-        codes = self.quantizer(stack(features)[targets])
-        states = self.encoder(self.corrupt(features, mask)).final.values
-        logits = self.softmax(states[targets]).view(-1, self.config.books, self.config.codes)
-        total = cross_entropy(logits.float().flatten(0, 1), codes.flatten(), reduction="sum") / self.config.books
+        hidden, targets = self.hide(features, batch.seed)
+        codes = self.codes(features, targets)
+        states = self.encoder(hidden, languages=batch.languages).final.values[targets]
+        losses, right = self.predict(states, codes)
         parts = {
-            "accuracy": (logits.detach().argmax(dim=-1) == codes).float().mean(dim=-1).sum(),
+            "accuracy": right.sum(),
             "code_perplexity": perplexity(codes, self.config.codes) * len(codes),
-            "spread": spread(states[targets].detach()) * len(codes),
+            "spread": spread(states.detach()) * len(codes),
         }
-        return Loss(total, len(codes), parts)
+        return Loss(losses.sum(), len(codes), parts)
+
+    def hide(self, features: Sequence, seed: int) -> tuple[Sequence, Tensor]:
+        """(B, T, F) features -> the same with noise in masked frames, and what to predict, (B, T/4) bool."""
+        mask = self.mask(features.lengths, features.values.shape[1], seed)
+        return self.corrupt(features, mask), self.target_mask(mask)
+
+    def codes(self, features: Sequence, targets: Tensor) -> Tensor:
+        """The codes of chosen encoder frames of clean features: (B, T, F) and (B, T/4) bool -> (M, K)."""
+        return self.quantizer(stack(features)[targets])
+
+    def predict(self, states: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy and share of right codes of each frame, averaged over books: (M, D), (M, K) -> (M,), (M,)."""
+        logits = self.softmax(states).view(-1, self.config.books, self.config.codes).float()
+        losses = cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="none")
+        right = logits.detach().argmax(dim=-1) == codes
+        return losses.view_as(codes).mean(dim=1), right.float().mean(dim=1)
 
     def mask(self, lengths: Tensor, frames: int, seed: int) -> Tensor:
         """(B, T) bool over input frames, True = masked."""
@@ -99,13 +119,6 @@ class BestRQ(Objective):
         """Gaussian noise in place of the masked frames."""
         noise = torch.randn_like(features.values) * self.config.noise
         return features.with_values(torch.where(mask[..., None], noise, features.values))
-
-
-def stack(features: Sequence) -> Tensor:
-    """Four frames side by side: (B, T, F) -> (B, ceil(T/4), 4F), zeros after the length."""
-    values = features.zero_padding().values
-    missing = int(subsampled(values.shape[1])) * FACTOR - values.shape[1]
-    return pad(values, (0, 0, 0, missing)).unflatten(1, (-1, FACTOR)).flatten(2)
 
 
 def perplexity(codes: Tensor, size: int) -> Tensor:

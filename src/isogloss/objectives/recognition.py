@@ -15,6 +15,7 @@ averaged over utterances, so that a long utterance weighs like a short one; the 
 an utterance.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -23,7 +24,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from isogloss.audio.augment import SpecAugment, SpecAugmentConfig
-from isogloss.data.loading import Batch
+from isogloss.data.loading import Batch, Kind
 from isogloss.encoders.stack import Encoded
 from isogloss.errors import IsoglossError
 from isogloss.heads.ctc import ctc_loss, infeasible
@@ -47,11 +48,16 @@ class HeadsConfig(BaseConfig):
         return self.language > 0
 
 
-class RecognitionConfig(HeadsConfig):
+class HeardConfig(HeadsConfig):
+    """Heads on what the encoder hears."""
+
+    augment: SpecAugmentConfig | None = Field(None, description="SpecAugment on the features")
+
+
+class RecognitionConfig(HeardConfig):
     """Fine-tuning on transcribed speech."""
 
     name: Literal["recognition"] = "recognition"
-    augment: SpecAugmentConfig | None = Field(None, description="SpecAugment on the features")
 
     def build(self, model: Model) -> "Recognition":
         """The objective on a model with a CTC head."""
@@ -61,10 +67,17 @@ class RecognitionConfig(HeadsConfig):
 class ReadOff(Objective):
     """What the heads' losses are made of; each subclass says which states they read."""
 
+    transcribes = True
+
     def __init__(self, config: HeadsConfig, model: Model):
         super().__init__()
         if model.ctc is None:
             raise IsoglossError(f"The objective {config.name} needs a tokenizer in the model; add model.tokenizer.")
+        if model.encoder.adapters is not None and config.language:
+            raise IsoglossError(
+                "An adapter is chosen by the language, which the language head would read off it; "
+                f"set language: 0 in the objective {config.name}."
+            )
         self.weights = config
         self.encoder = model.encoder
         self.ctc = model.ctc
@@ -111,11 +124,7 @@ class ReadOff(Objective):
 
     def targets(self, batch: Batch) -> Sequence:
         """The transcripts as padded symbols, (B, U) int64."""
-        tokens = [
-            torch.tensor(self._tokens(text or "", language), dtype=torch.int64)
-            for text, language in zip(batch.texts, batch.languages, strict=True)
-        ]
-        return Sequence.from_list(tokens).to(batch.audio.device)
+        return transcripts(batch, self._tokens)
 
     def classes(self, batch: Batch) -> Tensor:
         """The languages as class indices, (B,) int64."""
@@ -125,28 +134,31 @@ class ReadOff(Objective):
 class Recognition(ReadOff):
     """CTC with an intermediate CTC, and language identification; needs transcribed speech."""
 
-    kind = "paired"
+    kind: Kind = "paired"
 
-    def __init__(self, config: RecognitionConfig, model: Model):
+    def __init__(self, config: HeardConfig, model: Model):
         super().__init__(config, model)
-        if model.encoder.adapters is not None and config.language:
-            raise IsoglossError(
-                "An adapter is chosen by the language, which the language head would read off it; "
-                "set language: 0 in the objective recognition."
-            )
-        self.config = config
         self.frontend = model.frontend
         self.augment = SpecAugment(config.augment) if config.augment else None
         self._encode = model.encode
 
     def forward(self, batch: Batch) -> Loss:
         """Audio (B, S) with texts and languages -> losses summed over utterances."""
+        total, parts = self.read_off(self.encoded(batch), self.targets(batch), batch)
+        return Loss(total, len(batch.ids), detached(parts))
+
+    def encoded(self, batch: Batch) -> Encoded:
+        """Audio (B, S) -> what the heads read, (B, T, D)."""
         features = self.frontend(batch.audio)
         if self.augment is not None:
             features = self.augment(features)
-        encoded = self._encode(features, layers=self.middle, languages=batch.languages)
-        total, parts = self.read_off(encoded, self.targets(batch), batch)
-        return Loss(total, len(batch.ids), detached(parts))
+        return self._encode(features, layers=self.middle, languages=batch.languages)
+
+
+def transcripts(batch: Batch, tokens: Callable[[str, str], list[int]]) -> Sequence:
+    """The texts of a batch as padded symbols, (B, U) int64; tokens: `Model.tokens`."""
+    written = [tokens(text or "", language) for text, language in zip(batch.texts, batch.languages, strict=True)]
+    return Sequence.from_list([torch.tensor(symbols, dtype=torch.int64) for symbols in written]).to(batch.audio.device)
 
 
 def detached(parts: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -52,6 +52,7 @@ def build_model(recipe: Recipe, train: list[MonoCut], paired: list[MonoCut], tex
         encoder=_with_adapters(recipe.model.encoder, recipe.model, written),
         transducer=recipe.model.transducer,
         attention=recipe.model.attention,
+        speech=recipe.model.speech,
         conditioning=recipe.model.conditioning,
         text=recipe.model.text,
         text_languages=tuple(alphabets) if recipe.model.text else (),
@@ -97,8 +98,8 @@ def _with_adapters(encoder: SpeechEncoderConfig, recipe: ModelRecipe, written: l
     """The encoder's configuration with a bank of adapters for the languages of the data, if there are to be any."""
     if recipe.adapters is None:
         return encoder
-    if recipe.start_from is None or encoder.adapters is not None:
-        raise IsoglossError("model.adapters adapt a model without any; give the folder of one as model.start_from.")
+    if encoder.adapters is not None:
+        raise IsoglossError("The encoder has adapters already; leave out model.adapters, or start from one without.")
     groups: dict[str, set[str]] = defaultdict(set)
     for language in {language_of(cut) for cut in written}:
         name = {"language": language, "family": family(language) or language, "all": "all"}[recipe.adapters.share]

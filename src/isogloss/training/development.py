@@ -40,7 +40,7 @@ class Development:
 
     @torch.no_grad()
     def evaluate(self, stage: Stage) -> dict[str, float]:
-        """Mean losses of the stage's objectives; with paired data also CER by language. {} without dev data."""
+        """Mean losses of the stage's objectives; where one transcribes also CER by language. {} without dev data."""
         if not all(self.cuts[objective.kind] for objective in stage.objectives.values()):
             return {}
         stage.eval()
@@ -57,7 +57,7 @@ class Development:
                     sums[part] = sums.get(part, 0.0) + float(value)
             figures |= {f"{name}/{part}": value / max(1, count) for part, value in sums.items()}
             figures["loss"] += stage.configs[name].weight * figures[f"{name}/loss"]
-        if any(objective.kind == "paired" for objective in stage.objectives.values()):
+        if any(objective.transcribes for objective in stage.objectives.values()):
             figures |= self._error_rates()
         return figures
 

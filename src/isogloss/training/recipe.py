@@ -16,6 +16,7 @@ from isogloss.encoders.speech import SpeechEncoderConfig
 from isogloss.encoders.text import TextEncoderConfig
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.heads.attention import AttentionConfig
+from isogloss.heads.speech import SpeechDecoderConfig
 from isogloss.heads.transducer import TransducerConfig
 from isogloss.model.frontend import FrontendConfig
 from isogloss.objectives import ObjectiveConfig
@@ -45,13 +46,14 @@ class ModelRecipe(Config):
     tokenizer: TokenizerConfig | None = Field(None, description="symbols of the recogniser; none to pre-train only")
     transducer: TransducerConfig | None = Field(None, description="a transducer beside the CTC head: {} for defaults")
     attention: AttentionConfig | None = Field(None, description="an attention decoder beside the CTC head: {} likewise")
+    speech: SpeechDecoderConfig | None = Field(None, description="lets the attention decoder write speech too: {}")
     text: TextEncoderConfig | None = Field(None, description="a text encoder that shares upper blocks: {} for defaults")
     conditioning: tuple[int, ...] = Field(
         (), description="blocks after which CTC's symbols are told to the next ones (self-conditioning)"
     )
     start_from: Path | None = Field(None, description="model folder whose front end and encoder are taken over")
     keep: Literal["encoder", "all"] = Field("encoder", description="all = its symbols and heads too, as they are there")
-    adapters: AdapterRecipe | None = Field(None, description="adapters for what `start_from` is: {} for defaults")
+    adapters: AdapterRecipe | None = Field(None, description="adapters in the encoder or `start_from`: {} for defaults")
 
 
 class DataRecipe(Config):

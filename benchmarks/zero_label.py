@@ -1,0 +1,101 @@
+"""Languages of which not one clip is transcribed: how far do their text and untranscribed speech go?
+
+    python benchmarks/zero_label.py --start runs/heard/model --data data/tuxpaint --labelled bg es ro ru --zero be ca el
+        --runs runs/zero-label --json benchmarks/results/zero_label.json           (in the project's environment)
+
+Every arm starts from the same encoder, which has heard speech of all languages and no text, and takes the same steps
+over the same pairs of the labelled languages (zero_label.yaml). `without text` sees untranscribed speech of all
+languages beside them; the next unspoken text of all languages too, its symbols spelled in bytes as in Maestro-U, or
+in Latin letters, and with an adapter for each language; `oracle` has the transcripts of the zero-label languages
+instead. No sentence of dev or test, in any language, is in the text, and dev transcripts of the zero-label languages
+choose nothing. CER in % of test clips, the language told, with the 95 % interval of the bootstrap. `gap closed` =
+(without text - arm) / (without text - oracle). Runs that are there are not made again.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from common import environment, finish, parser, table
+from low_resource import with_few_labels
+
+from isogloss.evaluation.evaluate import evaluate
+from isogloss.evaluation.figures import Evaluation
+from isogloss.training.launch import train_in_processes
+from isogloss.training.recipe import load_recipe
+
+RECIPE = Path(__file__).with_suffix(".yaml")
+PAIRS = "{name: most, language: 0, augment: {freq_width: 12, time_share: 0.05}}"
+NO_TEXT = ["stages.1.seconds={speech: 12, paired: 24}", f"stages.1.objectives=[{{name: best_rq}}, {PAIRS}]"]
+ARMS: dict[str, list[str]] = {
+    "without text": NO_TEXT,
+    "oracle": NO_TEXT,
+    "bytes": [],
+    "latin": ["model.text.units=latin"],
+    "latin, adapters": ["model.text.units=latin", "model.adapters={share: language}"],
+}
+"""What each arm changes in the recipe."""
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--start", type=Path, required=True, help="a model that has only heard speech")
+    arguments.add_argument("--data", type=Path, nargs="+", required=True, help="folders made by isogloss prepare")
+    arguments.add_argument("--labelled", nargs="+", required=True, help="languages with transcripts")
+    arguments.add_argument("--zero", nargs="+", required=True, help="languages without")
+    arguments.add_argument("--minutes", type=float, default=60, help="transcribed a language, at most")
+    arguments.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    arguments.add_argument("--seeds", type=int, nargs="+", default=[0])
+    arguments.add_argument("--runs", type=Path, required=True, help="where data and models are, or will be")
+    arguments.add_argument("--processes", type=int, default=2)
+    options = arguments.parse_args()
+    found = {(arm, seed): heard(options, arm, seed) for seed in options.seeds for arm in options.arms}
+    rows = []
+    for (arm, seed), evaluation in found.items():
+        base, oracle = (found.get((other, seed)) for other in ("without text", "oracle"))
+        rows.append({"arm": arm, "seed": seed} | row(evaluation, base, oracle, options.zero))
+    table("languages without transcripts", rows)
+    languages = {"labelled": options.labelled, "zero": options.zero}
+    finish(options.json, environment() | languages | {"rows": rows})
+
+
+def heard(options: Namespace, arm: str, seed: int) -> Evaluation:
+    """The test clips as an arm reads them; its model is made if it is not there."""
+    languages = [*options.labelled, *options.zero]
+    limits = dict.fromkeys(languages if arm == "oracle" else options.labelled, options.minutes)
+    name = "data-oracle" if arm == "oracle" else "data"
+    data = with_few_labels(options.data, options.runs / name, languages, limits)
+    run: Path = options.runs / f"{arm.replace(', ', '-').replace(' ', '-')}-{seed}"
+    if not (run / "model").is_dir():
+        given = [f"model.start_from={options.start}", f"data.folders=[{data}]", f"seed={seed}"]
+        train_in_processes(load_recipe(RECIPE, [*given, *ARMS[arm]]), run, options.processes)
+    return evaluate(run / "model", [data], languages=languages, tell_language=True)
+
+
+def row(found: Evaluation, base: Evaluation | None, oracle: Evaluation | None, zero: list[str]) -> dict[str, Any]:
+    """Error rates of an arm, and how much of the gap it closes in each language without transcripts."""
+    figures: dict[str, Any] = {}
+    for language, rate in rates(found).items():
+        sure = found.languages[language].cer
+        assert sure is not None
+        figures[language] = f"{rate:.1f} [{100 * sure.low:.1f} – {100 * sure.high:.1f}]"
+    if base is not None and oracle is not None and found is not base:
+        for language in zero:
+            low, high, own = (rates(one)[language] for one in (oracle, base, found))
+            figures[f"gap closed, {language}"] = round(100 * (high - own) / (high - low), 1)
+    return figures
+
+
+def rates(found: Evaluation) -> dict[str, float]:
+    """CER by language in %."""
+    return {
+        language: 100 * recognition.cer.value
+        for language, recognition in sorted(found.languages.items())
+        if recognition.cer is not None
+    }
+
+
+if __name__ == "__main__":
+    main()
