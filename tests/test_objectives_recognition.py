@@ -173,7 +173,7 @@ def test_a_model_without_symbols_cannot_learn_to_recognise() -> None:
 
 def test_augmentation_works_in_training_only() -> None:
     subject = objective(augment="LD")
-    assert isinstance(subject.config.augment, SpecAugmentConfig)
+    assert isinstance(subject.weights.augment, SpecAugmentConfig)
     clips = batch()
     with torch.no_grad():
         assert torch.equal(subject(clips).total, objective()(clips).total)
