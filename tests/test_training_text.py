@@ -10,11 +10,12 @@ import torch
 from rich.console import Console
 
 from isogloss.data.loading import CHARACTERS_A_SECOND, Loader, language_of, text_of
-from isogloss.data.manifests import TEXT, read_cuts, split_of
+from isogloss.data.manifests import CARD, TEXT, read_cuts, split_of, write_cuts
 from isogloss.data.splits import held_out_texts
 from isogloss.errors import IsoglossError
 from isogloss.model.folder import load_model
 from isogloss.text.corpus import TextLine, write_text_lines
+from isogloss.text.normalise import normalise
 from isogloss.training.journal import read_log
 from isogloss.training.recipe import DataRecipe, Recipe, load_recipe
 from isogloss.training.source import read_texts
@@ -160,6 +161,25 @@ def test_fine_tuning_keeps_what_reads_text(recipe: dict[str, Any], letters: Path
     assert len(theirs) == 3 and torch.equal(mine, theirs[:2])
     known = before.text.symbols.weight
     assert torch.equal(known, after.text.symbols.weight[: len(known)])
+
+
+def test_translations_of_train_clips_are_text_if_asked(letters: Path, tmp_path: Path) -> None:
+    """Into the languages of the data or of the recipe, and never of what is held out."""
+    cuts = read_cuts(letters)
+    for cut in cuts:
+        cut.custom["translations"] = {"it": f"detto {text_of(cut)}", "oc": f"dich {text_of(cut)}"}
+    held = held_out_texts(cuts)
+    write_cuts(tmp_path, cuts)
+    (tmp_path / CARD).write_bytes((letters / CARD).read_bytes())
+    recipe = DataRecipe(folders=(tmp_path,))
+    assert read_texts(recipe) == []
+    asked = recipe.model_copy(update={"translations": True})
+    found = read_texts(asked)
+    train = {f"detto {normalise(text_of(cut) or '', language_of(cut))}" for cut in cuts if split_of(cut) == "train"}
+    assert {language_of(cut) for cut in found} == {"it"}
+    assert {text_of(cut) for cut in found} == train - held
+    occitan = read_texts(asked.model_copy(update={"languages": ("oc",)}))
+    assert {language_of(cut) for cut in occitan} == {"oc"} and len(occitan) == len(found)
 
 
 JOINT = ["most-tiny", "maestro-tiny", "maestro-u-tiny", "slam-tiny", "mslam-tiny", "speecht5-tiny", "tts4pretrain-tiny"]

@@ -64,6 +64,7 @@ class DataRecipe(Config):
     languages: tuple[str, ...] = Field((), description="only these languages; all if empty")
     shortest: float = Field(0.3, ge=0, description="seconds; shorter clips are left out")
     longest: float = Field(20.0, gt=0, description="seconds; longer clips are left out")
+    translations: bool = Field(False, description="translations of train clips serve as unspoken text")
     speeds: tuple[float, ...] = Field((1.0,), description="each clip is heard at one of these speeds, drawn anew")
     max_bad: float = Field(0.01, ge=0, le=1, description="share of unreadable clips above which the run stops")
     workers: int = Field(2, ge=1, description="threads that read audio")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from math import ceil
@@ -18,7 +18,7 @@ from isogloss.data.manifests import TEXT, read_cuts, source_of, split_of
 from isogloss.data.plan import BatchPlan, Position
 from isogloss.data.splits import held_out_texts
 from isogloss.errors import IsoglossError, did_you_mean
-from isogloss.text.corpus import clean_text, read_text_lines
+from isogloss.text.corpus import TextLine, clean_text, read_text_lines
 from isogloss.text.normalise import normalise
 from isogloss.training.recipe import DataRecipe, StageRecipe
 
@@ -45,18 +45,26 @@ def read_data(recipe: DataRecipe, split: str) -> list[MonoCut]:
 def read_texts(recipe: DataRecipe) -> list[MonoCut]:
     """The unspoken text of all folders as cuts without recordings, within the recipe's languages and lengths.
 
-    No sentence of any folder's dev or test split is among them, whatever its language.
+    With `recipe.translations`, also what train clips say in other languages, as far as the recipe names them or
+    somebody speaks them in the data. No sentence of any folder's dev or test split is among them, in any language.
     """
-    held_out = held_out_texts(
-        cut for folder in recipe.folders for cut in read_cuts(folder) if split_of(cut) in ("dev", "test")
-    )
-    lines = (line for path in unspoken(recipe.folders) for line in read_text_lines(path))
-    counts: Counter[str] = Counter()
+    clips = [cut for folder in recipe.folders for cut in read_cuts(folder)]
     wanted = set(recipe.languages)
-    cuts = [
-        as_cut(line) for line in clean_text(lines, counts, exclude=held_out) if not wanted or line.language in wanted
-    ]
+    lines = [line for path in unspoken(recipe.folders) for line in read_text_lines(path)]
+    if recipe.translations:
+        spoken = wanted or {language_of(cut) for cut in clips}
+        lines += [line for line in translated(clips) if line.language in spoken]
+    cleaned = clean_text(lines, Counter(), exclude=held_out_texts(clips))
+    cuts = [as_cut(line) for line in cleaned if not wanted or line.language in wanted]
     return [cut for cut in cuts if cut.duration <= recipe.longest]
+
+
+def translated(cuts: Iterable[MonoCut]) -> Iterator[TextLine]:
+    """What the train clips say, in the languages into which the corpus translates it."""
+    for cut in cuts:
+        if split_of(cut) == "train":
+            for tag, text in ((cut.custom or {}).get("translations") or {}).items():
+                yield TextLine(text, tag, source_of(cut))
 
 
 def transcribed(cuts: list[MonoCut]) -> list[MonoCut]:

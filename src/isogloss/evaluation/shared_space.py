@@ -1,0 +1,122 @@
+"""How near speech and its text lie, block by block and frame by frame, and how well durations are predicted.
+
+The text is stretched by the durations that the recogniser aligns, so that it has the frames of its speech; what lies
+in one frame is compared. Beside each figure stands what proves nothing: the same states with frames in another
+order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from isogloss.data.loading import Loader, language_of, text_of
+from isogloss.errors import IsoglossError
+from isogloss.metrics.similarity import linear_cka
+from isogloss.model.model import Model
+from isogloss.objectives.maestro import Reader, align
+from isogloss.objectives.recognition import transcripts
+from isogloss.sequence import Sequence
+
+if TYPE_CHECKING:
+    from lhotse.cut import MonoCut
+
+CLIPS = 16
+"""Clips that are encoded at once."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Speech and text after a block.
+
+    cka, shuffled: linear CKA of the frames, in order and out of order. distance: mean squared distance of the two
+    states of a frame, over that of two states of any frames. spread: variance of text over variance of speech.
+    """
+
+    number: int
+    cka: float
+    shuffled: float
+    distance: float
+    spread: float
+
+
+@dataclass(frozen=True)
+class SharedSpace:
+    """Figures over the clips whose transcript the recogniser could align.
+
+    durations: frames of each symbol, aligned and predicted, (M, 2).
+    """
+
+    layers: tuple[Layer, ...]
+    durations: Tensor
+    clips: int
+    aligned: int
+
+    @property
+    def duration_error(self) -> float:
+        """Mean absolute error of predicted durations, in frames."""
+        return float((self.durations[:, 0] - self.durations[:, 1]).abs().mean())
+
+    @property
+    def trivial_duration_error(self) -> float:
+        """That of the median duration for every symbol."""
+        aligned = self.durations[:, 0]
+        return float((aligned - aligned.median()).abs().mean())
+
+
+@torch.inference_mode()
+def shared_space(model: Model, cuts: list[MonoCut], seed: int = 0) -> SharedSpace:
+    """Figures of transcribed clips; raises IsoglossError if there are none, and for a model that stretches no text."""
+    cuts = [cut for cut in cuts if model.tokens(text_of(cut) or "", language_of(cut))]
+    if not cuts:
+        raise IsoglossError("Speech and text are compared on transcribed clips; the data hold none.")
+    if model.text_encoder.duration is None:
+        raise IsoglossError("This text encoder does not stretch texts; its states have no frames to compare.")
+    model.eval()
+    device = next(model.parameters()).device
+    numbers = tuple(range(model.text_encoder.entry, model.encoder.layers + 1))
+    speech: dict[int, list[Tensor]] = {number: [] for number in numbers}
+    text: dict[int, list[Tensor]] = {number: [] for number in numbers}
+    lasting, aligned = [], 0
+    loader = Loader(cuts)
+    for start in range(0, len(cuts), CLIPS):
+        batch = loader.load(range(start, min(start + CLIPS, len(cuts)))).to(device)
+        tokens = transcripts(batch, model.tokens)
+        heard = model.encode(model.frontend(batch.audio), numbers, languages=batch.languages)
+        assert model.ctc is not None  # a text encoder has symbols, and so has CTC
+        found, paths = align(Reader(heard.final, model.ctc, model.transducer), tokens)
+        read = model.shared(model.read(tokens, batch.languages, found), numbers, batch.languages)
+        for number in numbers:
+            speech[number] += _chosen(heard.layers[number], paths)
+            text[number] += _chosen(read.layers[number], paths)
+        predicted = model.text_encoder.durations(model.text_encoder.embed(tokens, batch.languages))
+        both = [torch.stack(pair, dim=1) for pair in zip(_chosen(found, paths), _chosen(predicted, paths), strict=True)]
+        lasting += [pair[1:] for pair in both]  # without the silence before
+        aligned += int(paths.sum())
+    loader.close()
+    if not aligned:
+        raise IsoglossError("The recogniser aligned no clip with its transcript: every clip is too short for its text.")
+    generator = torch.Generator().manual_seed(seed)
+    layers = tuple(_layer(n, torch.cat(speech[n]), torch.cat(text[n]), generator) for n in numbers)
+    return SharedSpace(layers, torch.cat(lasting).double(), len(cuts), aligned)
+
+
+def _chosen(states: Sequence, rows: Tensor) -> list[Tensor]:
+    """What is not padding in the rows that are True, in float32."""
+    return [item.float().cpu() for item, row in zip(states.unpad(), rows.tolist(), strict=True) if row]
+
+
+def _layer(number: int, speech: Tensor, text: Tensor, generator: torch.Generator) -> Layer:
+    """The figures of all frames after a block, (N, D) twice."""
+    other = text[torch.randperm(len(text), generator=generator)]
+    near, far = ((speech - one).square().mean() for one in (text, other))
+    return Layer(
+        number=number,
+        cka=linear_cka(speech, text),
+        shuffled=linear_cka(speech, other),
+        distance=float(near / far),
+        spread=float(text.var(dim=0).mean() / speech.var(dim=0).mean()),
+    )
