@@ -34,6 +34,7 @@ from isogloss.model.folder import load_model, save_model
 from isogloss.model.model import Model, ModelConfig
 from isogloss.text.tokenizers import CharactersConfig, build_tokenizer
 from isogloss.training.recipe import Recipe
+from test_encoders_text import SMALL
 
 TEXTS = {"be": ["добры дзень", "так не", "не ведаю"], "ru": ["добрый день", "да", "не знаю"]}
 PEER = "<script>peer</script>"
@@ -110,7 +111,7 @@ def save(folder: Path, recipe: dict[str, Any] | None = None, **changes: Any) -> 
     torch.manual_seed(1)
     texts = [text for group in TEXTS.values() for text in group]
     tokenizer = changes.pop("tokenizer", build_tokenizer(CharactersConfig(), texts))
-    config = ModelConfig(encoder=preset("test"), languages=changes.pop("languages", ("be", "ru")))
+    config = ModelConfig(encoder=preset("test"), languages=changes.pop("languages", ("be", "ru")), **changes)
     save_model(Model(config, tokenizer), folder, "# A card\n", recipe)
 
 
@@ -237,6 +238,28 @@ def test_a_model_that_only_transcribes_has_a_report_without_languages(run: Path,
     page = Page(written(run, evaluate(tmp_path / "model", [run.parent / "noise"]))[0])
     assert "languages" not in page.ids
     assert {"errors", "examples", "inside"} <= set(page.ids)
+
+
+def test_a_model_with_a_text_encoder_shows_where_speech_and_text_meet(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/model")
+    text = SMALL.model_copy(update={"heads": 4})
+    save(tmp_path / "run/model", text=text, text_languages=("be",), alphabets={"be": (1, 2), "ru": (1, 2)})
+    (tmp_path / "run/log.jsonl").write_text("".join(
+        json.dumps(r | ({"most/matching": 0.5} if r["stage"] == "read" and r["event"] == "step" else {})) + "\n"
+        for r in records()
+    ))  # fmt: skip
+    found, metrics = written(tmp_path / "run", evaluate(tmp_path / "run/model", [run.parent / "noise"]))
+    page = Page(found)
+    assert "shared" in page.ids and {"Likeness of speech", "Durations and states"} <= {
+        label[: len(known)] for label in re.findall(r'aria-label="([^"]+)"', found)
+        for known in ("Likeness of speech", "Durations and states") if label.startswith(known)
+    }  # fmt: skip
+    assert "squared distance of speech and text" in found
+    shared = metrics["shared"]
+    assert shared["clips"] == shared["aligned"] == 3  # the language that the text encoder knows
+    assert [layer["number"] for layer in shared["layers"]] == [1, 2]
+    assert shared["duration_error"] >= 0 and shared["trivial_duration_error"] > 0
 
 
 def test_what_is_missing_is_named(run: Path, evaluation: Evaluation, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def look_inside(model: Model, samples: NDArray[np.float32], language: str | None
         runs=tuple((token, *frames) for token, frames in zip(path.tokens, path.frames, strict=True)),
         config=model.frontend.config.features,
         frame_seconds=model.frame_seconds,
-        names={symbol: _name(model.tokenizer.decode([symbol]), symbol) for symbol in sorted(drawn - {BLANK})},
+        names={symbol: name_of_symbol(model.tokenizer.decode([symbol]), symbol) for symbol in sorted(drawn - {BLANK})},
     )
 
 
@@ -115,7 +115,7 @@ def _bin(hertz: float, config: LogMelConfig) -> float:
     return float((at - low) / (high - low) * (config.bins + 1) - 1)
 
 
-def _name(text: str, symbol: int) -> str:
+def name_of_symbol(text: str, symbol: int) -> str:
     """How a symbol is written: a space and a byte that is no whole character have no glyph."""
     if text == " ":
         return "␣"

@@ -17,11 +17,13 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from isogloss.data.manifests import CARD, SPLITS, read_card
-from isogloss.evaluation import plots, posteriors
-from isogloss.evaluation.examples import Example, examples
+from isogloss.data.loading import language_of, text_of
+from isogloss.data.manifests import CARD, SPLITS, read_card, read_cuts
+from isogloss.evaluation import meeting, plots, posteriors
+from isogloss.evaluation.examples import LONGEST, Example, examples
 from isogloss.evaluation.figures import ALL, FEW, OTHER, SAME, Evaluation, Identification, errors
 from isogloss.evaluation.history import StageHistory, read_history
+from isogloss.evaluation.shared_space import SharedSpace, shared_space
 from isogloss.evaluation.tables import CONFUSIONS, confusions, limits, name_of, percent, span, where
 from isogloss.files import write_json, write_text
 from isogloss.metrics.bootstrap import PairedDifference, paired_difference
@@ -31,6 +33,8 @@ from isogloss.training.trainer import RECIPE
 
 TEMPLATE = "report.html.j2"
 METRICS = "metrics.json"
+COMPARED = 100
+"""Clips whose speech and text are compared, about."""
 
 
 Hours = dict[str, dict[str, float]]
@@ -44,6 +48,15 @@ class System:
     name: str
     evaluation: Evaluation
     difference: PairedDifference | None
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Speech and text in a model that has both: figures of many clips, the blocks, and one clip in pictures."""
+
+    space: SharedSpace
+    blocks: Markup
+    clip: tuple[Example, Markup] | None
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,7 @@ def write_report(
     compared = [System(name, other, difference(first, other)) for name, other in (systems or {}).items()]
     hours, cards = _hours(recipe, evaluations)
     identified, shown = _identified(evaluations), examples(first)
+    shared = _shared(run, first, shown)
     page = _template().render(
         evaluation=first,
         evaluations=evaluations,
@@ -90,6 +104,7 @@ def write_report(
         },
         examples=shown,
         inside=_inside(run, first, shown),
+        shared=shared,
         stages=[(stage, _stage_plots(stage, number)) for number, stage in enumerate(history)],
         hours=hours,
         corpora=cards,
@@ -99,7 +114,7 @@ def write_report(
         run=run.name,
     )
     write_text(out, page)
-    write_json(out.with_name(METRICS), _metrics(recipe, history, evaluations, compared, hours))
+    write_json(out.with_name(METRICS), _metrics(recipe, history, evaluations, compared, hours, shared))
 
 
 def difference(ours: Evaluation, theirs: Evaluation) -> PairedDifference | None:
@@ -167,6 +182,10 @@ def _stage_plots(stage: StageHistory, number: int) -> list[Markup]:
         drawn.append(plots.curve(stage, "best_rq/accuracy", f"accuracy-{number}", label, share=True))
     if stage.languages():
         drawn.append(plots.dev_error_rates(stage, f"dev-{number}"))
+    for objective in ("most", "maestro"):
+        if stage.curve(f"{objective}/matching") is not None:
+            key, label = f"{objective}/matching", "squared distance of speech and text"
+            drawn.append(plots.curve(stage, key, f"matching-{number}", label))
     if stage.curve("recognition/language_accuracy") is not None:
         label, name = "languages identified in training batches", f"language-{number}"
         drawn.append(plots.curve(stage, "recognition/language_accuracy", name, label, share=True))
@@ -182,6 +201,23 @@ def _inside(run: Path, evaluation: Evaluation, shown: list[Example]) -> tuple[Ex
     chosen = min(fitting, key=lambda example: (abs(example.cer - typical), example.prediction.id))
     inside = posteriors.look_inside(load(run / "model").model, chosen.samples, chosen.prediction.language)
     return chosen, posteriors.plot(inside, "inside")
+
+
+def _shared(run: Path, evaluation: Evaluation, shown: list[Example]) -> Shared | None:
+    """How speech and text lie to each other, in a model that stretches texts; None for others."""
+    model = load(run / "model").model
+    if model.text is None or model.text.duration is None:
+        return None
+    known, conditions = model.config.text_languages, evaluation.conditions
+    cuts = [cut for folder in conditions.data for cut in read_cuts(Path(folder), conditions.split)]
+    cuts = [cut for cut in cuts if text_of(cut) and language_of(cut) in known and cut.duration <= LONGEST]
+    if not cuts:
+        return None
+    space = shared_space(model, cuts[:: -(-len(cuts) // COMPARED)])
+    clips = [example for example in shown if example.prediction.said and example.prediction.language in known]
+    met = ((clip, meeting.meet(model, clip.samples, clip.prediction.said, clip.prediction.language)) for clip in clips)
+    pictures = ((clip, meeting.plot(found, "meeting")) for clip, found in met if found is not None)
+    return Shared(space, meeting.blocks(space, "blocks"), next(pictures, None))
 
 
 def _hours(recipe: Recipe, evaluations: list[Evaluation]) -> tuple[Hours, list[dict[str, Any]]]:
@@ -216,6 +252,7 @@ def _metrics(
     evaluations: list[Evaluation],
     compared: list[System],
     hours: Hours,
+    shared: Shared | None,
 ) -> dict[str, Any]:
     return {
         "evaluations": [evaluation.plain() for evaluation in evaluations],
@@ -233,6 +270,7 @@ def _metrics(
         },
         "training": [stage.plain() for stage in history],
         "hours": hours,
+        "shared": shared and shared.space.plain(),
         "recipe": recipe.plain(),
     }
 

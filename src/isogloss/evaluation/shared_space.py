@@ -8,7 +8,7 @@ order.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -65,6 +65,16 @@ class SharedSpace:
         """That of the median duration for every symbol."""
         aligned = self.durations[:, 0]
         return float((aligned - aligned.median()).abs().mean())
+
+    def plain(self) -> dict[str, Any]:
+        """The figures for JSON."""
+        return {
+            "layers": [vars(layer) for layer in self.layers],
+            "clips": self.clips,
+            "aligned": self.aligned,
+            "duration_error": self.duration_error,
+            "trivial_duration_error": self.trivial_duration_error,
+        }
 
 
 @torch.inference_mode()

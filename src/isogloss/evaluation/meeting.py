@@ -1,0 +1,117 @@
+"""Where speech and text meet, in pictures: block by block over many clips, and frame by frame in one."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from isogloss.evaluation.posteriors import name_of_symbol
+from isogloss.evaluation.shared_space import SharedSpace
+from isogloss.evaluation.svg import ACCENT, INK, QUIET, SERIES, draw
+from isogloss.model.model import Model
+from isogloss.objectives.maestro import Reader, align
+from isogloss.sequence import Sequence
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """One clip and its text. names: of the units, silence first. aligned, predicted: their frames, (U+1,).
+
+    speech, text: states after the last block in their two main directions, (T, 2). units: which one each frame says,
+    (T,).
+    """
+
+    names: tuple[str, ...]
+    aligned: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    speech: NDArray[np.float32]
+    text: NDArray[np.float32]
+    units: NDArray[np.int64]
+    frame_seconds: float
+
+
+@torch.inference_mode()
+def meet(model: Model, samples: NDArray[np.float32], text: str, language: str) -> Meeting | None:
+    """A waveform (S,) and what it says through the shared blocks; None where the two cannot be aligned."""
+    device = next(model.parameters()).device
+    symbols = model.tokens(text, language)
+    tokens = Sequence.from_list([torch.tensor(symbols)]).to(device)
+    audio = Sequence.from_list([torch.from_numpy(samples)]).to(device)
+    heard = model.encode(model.frontend(audio), languages=[language]).final
+    assert model.ctc is not None and model.tokenizer is not None  # a text encoder has symbols, and so has CTC
+    lasting, found = align(Reader(heard, model.ctc, model.transducer), tokens)
+    if not symbols or not bool(found.all()):
+        return None
+    read = model.shared(model.read(tokens, [language], lasting), languages=[language]).final
+    speech, written = heard.unpad()[0].float().cpu(), read.unpad()[0].float().cpu()
+    both = torch.cat([speech, written])
+    centred = both - both.mean(dim=0)
+    flat = centred @ torch.linalg.svd(centred, full_matrices=False).Vh[:2].T
+    aligned = lasting.unpad()[0].cpu().numpy()
+    predicted = model.text_encoder.durations(model.text_encoder.embed(tokens, [language])).unpad()[0].cpu().numpy()
+    return Meeting(
+        names=("", *(name_of_symbol(model.tokenizer.decode([symbol]), symbol) for symbol in symbols)),
+        aligned=aligned,
+        predicted=predicted,
+        speech=flat[: len(speech)].numpy(),
+        text=flat[len(speech) :].numpy(),
+        units=np.repeat(np.arange(len(aligned)), aligned),
+        frame_seconds=model.frame_seconds,
+    )
+
+
+def plot(meeting: Meeting, name: str) -> Markup:
+    """Durations as aligned and as predicted from the text, above the states of both."""
+
+    def paint(figure: Figure) -> None:
+        above, below = figure.subplots(2, 1, height_ratios=(1, 3.2))
+        for row, frames in enumerate((meeting.aligned, meeting.predicted)):
+            ends = np.cumsum(frames) * meeting.frame_seconds
+            for unit, (end, count) in enumerate(zip(ends, frames, strict=True)):
+                width = count * meeting.frame_seconds
+                colour = SERIES[unit % len(SERIES)] if unit else QUIET
+                above.barh(row, width, left=end - width, height=0.7, color=colour, alpha=0.35, linewidth=0)
+                if width > 0:
+                    style: dict[str, Any] = {"ha": "center", "va": "center", "color": INK, "fontsize": 8}
+                    above.text(end - width / 2, row, meeting.names[unit], **style)
+        above.set_yticks([0, 1], ["aligned", "predicted"])
+        above.invert_yaxis()
+        above.set_xlabel("time (s)")
+        above.grid(visible=False)
+        colours = [SERIES[unit % len(SERIES)] if unit else QUIET for unit in meeting.units]
+        for states, text in zip(meeting.speech, meeting.text, strict=True):
+            below.plot(*zip(states, text, strict=True), color=QUIET, linewidth=0.4)
+        below.scatter(*meeting.speech.T, c=colours, s=22, marker="o", linewidths=0, label="speech")
+        below.scatter(*meeting.text.T, c=colours, s=22, marker="x", linewidths=1, label="text")
+        below.legend(loc="best")
+        below.set_xticks([])
+        below.set_yticks([])
+        below.set_title("states after the last block, their two main directions; a line joins a frame", loc="left")
+
+    with warnings.catch_warnings():
+        # The page's fonts show the text, whatever matplotlib's own font lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        return draw(name, "Durations and states of speech and text of one clip", paint, width=7.8, height=5.2)
+
+
+def blocks(space: SharedSpace, name: str) -> Markup:
+    """Linear CKA of speech and text over the shared blocks, in order and out of order."""
+
+    def paint(figure: Figure) -> None:
+        ax = figure.subplots()
+        numbers = [layer.number for layer in space.layers]
+        ax.plot(numbers, [layer.cka for layer in space.layers], "o-", color=ACCENT, label="frame by frame")
+        ax.plot(numbers, [layer.shuffled for layer in space.layers], "^:", color=QUIET, label="out of order")
+        ax.set_ylim(0, 1)
+        ax.set_xlabel("block")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set_title("likeness of speech and text (linear CKA)", loc="left", color=INK)
+        ax.legend(loc="best")
+
+    return draw(name, "Likeness of speech and text by block", paint)
