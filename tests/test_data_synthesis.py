@@ -28,11 +28,12 @@ def test_an_empty_text_is_silence() -> None:
     [("καλημέρα", "el", "kalimera"), ("dobar dan", "sr-Latn", "dobɑr dan"), ("bom dia", "pt-BR", "boŋ dʒiæ")],
 )
 def test_phonemes_by_language(text: str, language: str, said: str) -> None:
-    assert phonemes(text, language) == said
+    assert phonemes([text], language) == [said]
 
 
 def test_several_clauses_are_one_line() -> None:
-    assert phonemes("Hello, world. How are you?", "en").count(" ") == 4
+    found = phonemes(["Hello, world. How are you?", "", "yes"], "en")
+    assert [line.count(" ") for line in found] == [4, 0, 0] and found[1] == ""
 
 
 def test_an_unknown_language_is_named() -> None:

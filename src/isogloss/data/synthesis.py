@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import _ctypes
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from threading import Lock
 from typing import Any
@@ -60,18 +60,22 @@ def speak(text: str, language: str, seed: int = 0) -> NDArray[np.float32]:
     return resample(np.concatenate(pieces).astype(np.float32) / 32768, sample_rate)
 
 
-def phonemes(text: str, language: str) -> str:
-    """A sentence in the International Phonetic Alphabet, words apart, without marks of stress.
+def phonemes(texts: Iterable[str], language: str) -> list[str]:
+    """Sentences in the International Phonetic Alphabet, words apart, without marks of stress.
 
     Raises IsoglossError for a language that espeak-ng does not know.
     """
     with _espeak() as (library, _):
         library.espeak_TextToPhonemes.restype = ctypes.c_char_p
         _choose(library, language)
-        rest = ctypes.c_char_p(text.encode())
-        clauses = []
-        while rest.value:
-            clauses.append(library.espeak_TextToPhonemes(ctypes.byref(rest), _UTF8, _IPA).decode())
+        return [_phonemes(library, text) for text in texts]
+
+
+def _phonemes(library: ctypes.CDLL, text: str) -> str:
+    rest = ctypes.c_char_p(text.encode())
+    clauses = []
+    while rest.value:
+        clauses.append(library.espeak_TextToPhonemes(ctypes.byref(rest), _UTF8, _IPA).decode())
     return " ".join(" ".join(clauses).replace("ˈ", "").replace("ˌ", "").split())
 
 

@@ -12,7 +12,7 @@ A symbol's vector is its own (`units: symbols`), or the sum of the vectors of it
 the symbol (`units: bytes`): scripts that were never spoken then share parameters with those that were, as in
 Maestro-U (arXiv 2210.10027 §3.1), and durations stay those of whole symbols. With `units: latin` it is its own, zero
 at first, and those of its Latin letters, ш = s + h: bytes of two scripts have nothing in common, κ, к and k have the
-sound.
+sound. With `units: phonemes` not the transcript is read, but its pronunciation by espeak-ng's rules.
 """
 
 from collections.abc import Iterable
@@ -47,7 +47,9 @@ class TextEncoderConfig(Config):
     """Text encoder, duration network, upsampler and refiner; MAESTRO's sizes are in the descriptions."""
 
     entry: int = Field(2, ge=0, description="blocks that only speech goes through; MAESTRO 6 of 24, MOST 1")
-    units: Literal["symbols", "bytes", "latin"] = Field("symbols", description="what a symbol's vector is made of")
+    units: Literal["symbols", "bytes", "latin", "phonemes"] = Field(
+        "symbols", description="what is read: symbols with vectors of their own, of bytes or Latin letters; or phonemes"
+    )
     convolutions: int = Field(3, ge=0, description="convolutions over the embedded symbols, kernel 5")
     layers: int = Field(2, ge=0, description="Transformer blocks; MAESTRO 6, mSLAM none")
     heads: int = Field(4, ge=1, description="attention heads, also of the refiner; MAESTRO 8")
@@ -70,7 +72,7 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.entry = config.entry
         self.symbols: nn.Module
-        if config.units == "symbols":
+        if config.units in ("symbols", "phonemes"):
             self.symbols = nn.Embedding(len(spelling), width)
         else:
             romanised = config.units == "latin"

@@ -40,12 +40,11 @@ class Meeting:
 def meet(model: Model, samples: NDArray[np.float32], text: str, language: str) -> Meeting | None:
     """A waveform (S,) and what it says through the shared blocks; None where the two cannot be aligned."""
     device = next(model.parameters()).device
-    symbols = model.tokens(text, language)
-    tokens = Sequence.from_list([torch.tensor(symbols)]).to(device)
+    tokens = model.units([text], [language]).to(device)
+    symbols = tokens.values[0].tolist()
     audio = Sequence.from_list([torch.from_numpy(samples)]).to(device)
     heard = model.encode(model.frontend(audio), languages=[language]).final
-    assert model.ctc is not None and model.tokenizer is not None  # a text encoder has symbols, and so has CTC
-    lasting, found = align(Reader(heard, model.ctc, model.transducer), tokens)
+    lasting, found = align(Reader.of(model, heard), tokens)
     if not symbols or not bool(found.all()):
         return None
     read = model.shared(model.read(tokens, [language], lasting), languages=[language]).final
@@ -56,7 +55,7 @@ def meet(model: Model, samples: NDArray[np.float32], text: str, language: str) -
     aligned = lasting.unpad()[0].cpu().numpy()
     predicted = model.text_encoder.durations(model.text_encoder.embed(tokens, [language])).unpad()[0].cpu().numpy()
     return Meeting(
-        names=("", *(name_of_symbol(model.tokenizer.decode([symbol]), symbol) for symbol in symbols)),
+        names=("", *(name_of_symbol(model.unit_name(symbol), symbol) for symbol in symbols)),
         aligned=aligned,
         predicted=predicted,
         speech=flat[: len(speech)].numpy(),

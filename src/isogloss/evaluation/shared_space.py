@@ -18,7 +18,6 @@ from isogloss.errors import IsoglossError
 from isogloss.metrics.similarity import linear_cka
 from isogloss.model.model import Model
 from isogloss.objectives.maestro import Reader, align
-from isogloss.objectives.recognition import transcripts
 from isogloss.sequence import Sequence
 
 if TYPE_CHECKING:
@@ -94,10 +93,9 @@ def shared_space(model: Model, cuts: list[MonoCut], seed: int = 0) -> SharedSpac
     loader = Loader(cuts)
     for start in range(0, len(cuts), CLIPS):
         batch = loader.load(range(start, min(start + CLIPS, len(cuts)))).to(device)
-        tokens = transcripts(batch, model.tokens)
+        tokens = model.units(batch.texts, batch.languages).to(device)
         heard = model.encode(model.frontend(batch.audio), numbers, languages=batch.languages)
-        assert model.ctc is not None  # a text encoder has symbols, and so has CTC
-        found, paths = align(Reader(heard.final, model.ctc, model.transducer), tokens)
+        found, paths = align(Reader.of(model, heard.final), tokens)
         read = model.shared(model.read(tokens, batch.languages, found), numbers, batch.languages)
         for number in numbers:
             speech[number] += _chosen(heard.layers[number], paths)

@@ -12,14 +12,16 @@ from functools import partial
 from math import inf
 from typing import Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from isogloss.config import Config
+from isogloss.data.synthesis import phonemes
 from isogloss.decoding.attention_beam import attention_beam
 from isogloss.decoding.beam import Beam
 from isogloss.decoding.ctc_beam import ctc_beam
-from isogloss.decoding.greedy import Greedy, GreedyAttention, GreedyCTC, GreedyTransducer, decoded
+from isogloss.decoding.greedy import Greedy, GreedyAttention, GreedyCTC, GreedyTransducer, decoded, greedy
 from isogloss.decoding.hypothesis import Hypothesis
 from isogloss.decoding.transducer_beam import transducer_beam
 from isogloss.decoding.words import Calibration, Word, words
@@ -53,6 +55,7 @@ class ModelConfig(Config):
     attention: AttentionConfig | None = Field(None, description="an attention decoder beside the CTC head")
     speech: SpeechDecoderConfig | None = Field(None, description="what makes the attention decoder write speech too")
     conditioning: tuple[int, ...] = Field((), description="blocks after which CTC's symbols are told to the next")
+    phonemes: tuple[str, ...] = Field((), description="IPA characters that a second CTC head writes, in order")
     text: TextEncoderConfig | None = Field(None, description="a text encoder, whose states enter the speech encoder")
     text_languages: tuple[str, ...] = Field((), description="BCP 47 tags the text encoder knows, in order")
     languages: tuple[str, ...] = Field((), description="BCP 47 tags the model tells apart, in class order")
@@ -72,6 +75,8 @@ class Model(nn.Module):
         self.encoder = SpeechEncoder(config.encoder, self.frontend.bins)
         width = self.encoder.width
         self.ctc = CTCHead(width, tokenizer.size) if tokenizer else None
+        self.phonemes = CTCHead(width, 1 + len(config.phonemes)) if config.phonemes else None
+        self._pronounced: dict[tuple[str, str], list[int]] = {}
         self.transducer = (
             TransducerHead(config.transducer, width, tokenizer.size) if config.transducer and tokenizer else None
         )
@@ -89,7 +94,11 @@ class Model(nn.Module):
             )
         self.text = None
         if config.text and tokenizer:
-            self.text = TextEncoder(config.text, width, tokenizer.spelling(), config.text_languages)
+            pronounced = config.text.units == "phonemes"
+            if pronounced and not config.phonemes:
+                raise IsoglossError("text.units: phonemes needs a head that writes phonemes; set model.phonemes: true.")
+            spelling = [b"", *(symbol.encode() for symbol in config.phonemes)] if pronounced else tokenizer.spelling()
+            self.text = TextEncoder(config.text, width, spelling, config.text_languages)
             if config.text.entry >= self.encoder.layers:
                 raise IsoglossError(
                     f"text.entry {config.text.entry} leaves no block for text to share; the encoder has "
@@ -228,6 +237,51 @@ class Model(nn.Module):
         if self.tokenizer is None:
             raise IsoglossError("This model has no tokenizer: it was pre-trained on speech alone; fine-tune it first.")
         return self.tokenizer.encode(normalise(text, language))
+
+    def written(self, texts: Iterable[str | None], languages: Iterable[str | None]) -> Sequence:
+        """Transcripts as the symbols the heads predict, (B, U) int64; None is an empty one."""
+        rows = [self.tokens(text or "", tag) for text, tag in zip(texts, languages, strict=True)]
+        return Sequence.from_list([torch.tensor(row, dtype=torch.int64) for row in rows])
+
+    def pronounced(self, texts: Iterable[str | None], languages: Iterable[str | None]) -> Sequence:
+        """Transcripts as phonemes, (B, P) int64; those that no head writes are left out.
+
+        Raises IsoglossError for a language whose rules espeak-ng does not know.
+        """
+        said = [(normalise(text or "", tag), tag or "und") for text, tag in zip(texts, languages, strict=True)]
+        ids = {symbol: number for number, symbol in enumerate(self.config.phonemes, start=1)}
+        new: dict[str, list[str]] = {}
+        for text, tag in dict.fromkeys(said):
+            if (text, tag) not in self._pronounced:
+                new.setdefault(tag, []).append(text)
+        for tag, group in new.items():
+            for text, line in zip(group, phonemes(group, tag), strict=True):
+                self._pronounced[text, tag] = [ids[symbol] for symbol in line if symbol in ids]
+        return Sequence.from_list([torch.tensor(self._pronounced[key], dtype=torch.int64) for key in said])
+
+    def ipa(self, states: Sequence) -> list[str]:
+        """What is said, in the International Phonetic Alphabet, read off states (B, T, D) step by step."""
+        if self.phonemes is None:
+            raise IsoglossError("This model writes no phonemes; train one with model.phonemes: true.")
+        return ["".join(self.config.phonemes[p - 1] for p in path.tokens) for path in greedy(self.phonemes(states))]
+
+    def units(self, texts: Iterable[str | None], languages: Iterable[str | None]) -> Sequence:
+        """Texts as the text encoder takes them, (B, U) int64: phonemes, or what the heads predict."""
+        assert self.config.text is not None
+        return (self.pronounced if self.config.text.units == "phonemes" else self.written)(texts, languages)
+
+    @property
+    def unit_head(self) -> CTCHead:
+        """The CTC head that writes the units of the text encoder."""
+        assert self.config.text is not None and self.ctc is not None
+        return self.phonemes if self.config.text.units == "phonemes" and self.phonemes is not None else self.ctc
+
+    def unit_name(self, unit: int) -> str:
+        """A unit of the text encoder as it is spelled."""
+        assert self.config.text is not None and self.tokenizer is not None
+        if self.config.text.units == "phonemes":
+            return self.config.phonemes[unit - 1]
+        return self.tokenizer.decode([unit])
 
     def language_index(self, tag: str) -> int:
         """The class of a language."""

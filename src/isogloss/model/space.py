@@ -72,12 +72,11 @@ def embed_text(model: Model, texts: list[str], languages: ListOf[str | None], la
         raise IsoglossError(f"Text enters after block {entry}; it has no states of block {early[0]}.")
     for start in range(0, len(texts), TEXTS):
         tags = list(languages[start : start + TEXTS])
-        tokens = []
-        for text, tag in zip(texts[start : start + TEXTS], tags, strict=True):
-            tokens.append(torch.tensor(model.tokens(text, tag), dtype=torch.int64))
-            if not len(tokens[-1]):
-                raise IsoglossError(f"The text {text!r} is empty after normalisation; nothing can be found by it.")
-        read = model.read(Sequence.from_list(tokens).to(device), tags)
+        units = model.units(texts[start : start + TEXTS], tags).to(device)
+        if not bool(units.lengths.all()):
+            empty = texts[start + int(units.lengths.argmin())]
+            raise IsoglossError(f"The text {empty!r} is empty after normalisation; nothing can be found by it.")
+        read = model.read(units, tags)
         vectors.add(model.shared(read, tuple(vectors.layers)).layers)
     return vectors
 

@@ -91,8 +91,12 @@ class _Joint(ReadOff):
         super().__init__(config, model)
         self.text = model.text_encoder
         self.mask = SpecAugment(config.mask) if config.mask else None
-        self._shared = model.shared
+        self._shared, self._units = model.shared, model.units
         self._layers = tuple(block for block in self.middle if block > self.text.entry)
+
+    def units(self, batch: Batch) -> Sequence:
+        """The texts as the text encoder takes them, (B, U) int64."""
+        return self._units(batch.texts, batch.languages).to(batch.audio.device)
 
     def through(self, states: Sequence, batch: Batch) -> Encoded:
         """e_s or ê_t, (B, T, D), partly hidden -> what the heads read, (B, T, D)."""
@@ -112,7 +116,7 @@ class Matching(_Joint):
         self.augment = SpecAugment(config.augment) if config.augment else None
         self.aligner = Follower(model, config.aligner) if config.aligner is not None else None
         self._follow = partial(self.aligner.follow, model) if self.aligner is not None else None
-        self._heard = model.heard
+        self._heard, self._reader = model.heard, partial(Reader.of, model)
 
     def forward(self, batch: Batch) -> Loss:
         """Audio (B, S) with texts and languages -> losses summed over utterances."""
@@ -121,14 +125,15 @@ class Matching(_Joint):
         heard = self._heard(masked, batch.languages)  # e_s
         encoded = self.through(heard, batch)
         total, parts = self.read_off(encoded, tokens, batch)
-        units = self.text.embed(tokens, batch.languages)  # e_t
+        symbols = self.units(batch)
+        units = self.text.embed(symbols, batch.languages)  # e_t
         aligner = self.reader(features, encoded.final, batch)
         if not self.config.both_sides:
             heard = heard.map(Tensor.detach)
         if self.text.duration is None:
-            parts["matching"] = weighted_matching_loss(heard, self.text(units), tokens, aligner).sum()
+            parts["matching"] = weighted_matching_loss(heard, self.text(units), symbols, aligner).sum()
         else:
-            lasting, found = align(aligner, tokens)
+            lasting, found = align(aligner, symbols)
             matching = matching_loss(heard, self.text(units, lasting))
             duration = duration_loss(self.text.duration(units), lasting)
             parts |= {"matching": (matching * found).sum(), "duration": (duration * found).sum()}
@@ -140,9 +145,9 @@ class Matching(_Joint):
     def reader(self, features: Sequence, states: Sequence, batch: Batch) -> "Reader":
         """What aligns: the slow copy on unmasked features (B, T, F), or the model on its states (B, T/4, D)."""
         if self.aligner is None:
-            return Reader(states.map(Tensor.detach), self.ctc, self.transducer)
+            return self._reader(states.map(Tensor.detach))
         model = self.aligner.copy
-        return Reader(model.encode(features, languages=batch.languages).final, model.ctc or self.ctc, model.transducer)
+        return Reader.of(model, model.encode(features, languages=batch.languages).final)
 
     def after_step(self) -> None:
         if self._follow is not None:
@@ -161,7 +166,7 @@ class AlignedMLM(_Joint):
     def forward(self, batch: Batch) -> Loss:
         """Texts with languages, audio (B, 0) -> losses summed over texts."""
         tokens = self.targets(batch)
-        read = self._read(tokens, batch.languages)  # ê_t
+        read = self._read(self.units(batch), batch.languages)  # ê_t
         total, parts = self.read_off(self.through(read, batch), tokens, batch)
         parts["frames"] = read.lengths.sum().float()
         return Loss(total, len(batch.ids), detached(parts))
@@ -174,6 +179,12 @@ class Reader:
     states: Sequence
     ctc: CTCHead
     transducer: TransducerHead | None
+
+    @classmethod
+    def of(cls, model: Model, states: Sequence) -> "Reader":
+        """A model on its own states, (B, T, D): of phonemes only CTC knows where they are."""
+        head = model.unit_head
+        return cls(states, head, model.transducer if head is model.ctc else None)
 
 
 @torch.no_grad()

@@ -4,18 +4,18 @@
                                                       ├─ middle layer ─ same head ────> L_mid
                                                       ├─ last layer ── transducer ────> L_rnnt
                                                       ├─ last layer ── attention ─────> L_att
+                                                      ├─ last layer ── phoneme head ──> L_pho
                                                       └─ last layer ── pooled classes ─> L_lid
 
-    L = (1 - w) L_ctc + w L_mid + r L_rnnt + a L_att + v L_lid
+    L = (1 - w) L_ctc + w L_mid + r L_rnnt + a L_att + p L_pho + v L_lid
                                               (intermediate CTC: Lee & Watanabe 2021, arXiv 2102.03216)
 
 Where CTC is self-conditioned (`model.conditioning`), L_mid is the mean over the layers it is conditioned on.
-Transducer and attention decoder are there if the model has them. These losses are nats a symbol,
+Transducer, attention decoder and phonemes (by CTC) are there if the model has them. These losses are nats a symbol,
 averaged over utterances, so that a long utterance weighs like a short one; the language loss is nats
 an utterance.
 """
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -40,6 +40,7 @@ class HeadsConfig(BaseConfig):
     intermediate: float = Field(0.3, ge=0, lt=1, description="w, weight of the CTC loss at middle layers")
     transducer: float = Field(1.0, gt=0, description="r, weight of the transducer's loss, where the model has one")
     attention: float = Field(1.0, gt=0, description="a, weight of the attention decoder's loss, where there is one")
+    phonemes: float = Field(0.3, gt=0, description="p, weight of the CTC loss of phonemes, where the model writes them")
     language: float = Field(0.1, ge=0, description="v, weight of the language loss")
 
     @property
@@ -84,10 +85,12 @@ class ReadOff(Objective):
         self.transducer = model.transducer
         self.attention = model.attention
         self.conditioning = model.conditioning
+        self.phonemes = model.phonemes
         self.language = model.language if config.language else None
         self.middle = model.config.conditioning or ((model.encoder.layers + 1) // 2,)
         # Not modules, hence out of reach of state_dict: the model saves them itself.
-        self._tokens = model.tokens
+        self._written = model.written
+        self._pronounced = model.pronounced
         self._language_index = model.language_index
 
     def count(self, batch: Batch) -> int:
@@ -112,6 +115,10 @@ class ReadOff(Objective):
             spelled = per_symbol(self.attention(encoded.final, tokens), tokens)
             total = total + self.weights.attention * spelled
             parts["attention"] = spelled
+        if self.phonemes is not None:
+            spoken = self._pronounced(batch.texts, batch.languages).to(batch.audio.device)
+            parts["phonemes"] = per_symbol(ctc_loss(self.phonemes(encoded.final), spoken), spoken)
+            total = total + self.weights.phonemes * parts["phonemes"]
         if self.language is not None:
             logits = self.language(encoded.final)
             classes = self.classes(batch)
@@ -124,7 +131,7 @@ class ReadOff(Objective):
 
     def targets(self, batch: Batch) -> Sequence:
         """The transcripts as padded symbols, (B, U) int64."""
-        return transcripts(batch, self._tokens)
+        return self._written(batch.texts, batch.languages).to(batch.audio.device)
 
     def classes(self, batch: Batch) -> Tensor:
         """The languages as class indices, (B,) int64."""
@@ -153,12 +160,6 @@ class Recognition(ReadOff):
         if self.augment is not None:
             features = self.augment(features)
         return self._encode(features, layers=self.middle, languages=batch.languages)
-
-
-def transcripts(batch: Batch, tokens: Callable[[str, str], list[int]]) -> Sequence:
-    """The texts of a batch as padded symbols, (B, U) int64; tokens: `Model.tokens`."""
-    written = [tokens(text or "", language) for text, language in zip(batch.texts, batch.languages, strict=True)]
-    return Sequence.from_list([torch.tensor(symbols, dtype=torch.int64) for symbols in written]).to(batch.audio.device)
 
 
 def detached(parts: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -38,7 +38,7 @@ from isogloss.model.model import Model
 from isogloss.nn.masking import span_mask, start_probability
 from isogloss.objectives.base import BaseConfig, Loss, Objective
 from isogloss.objectives.best_rq import BestRQ, CodesConfig
-from isogloss.objectives.recognition import HeadsConfig, ReadOff, detached, transcripts
+from isogloss.objectives.recognition import HeadsConfig, ReadOff, detached
 from isogloss.sequence import Sequence
 
 
@@ -102,8 +102,7 @@ class HiddenText(nn.Module):
         self.config = config
         if model.text_encoder.upsampler is not None:
             raise IsoglossError("Masked text is not stretched; set text.upsampling: none in the recipe.")
-        assert model.ctc is not None  # a text encoder has symbols, and so has CTC
-        self.softmax = nn.Linear(model.encoder.width, model.ctc.output.out_features)
+        self.softmax = nn.Linear(model.encoder.width, model.unit_head.output.out_features)
 
     def mask(self, tokens: Sequence, seed: int) -> Tensor:
         """(B, U) symbols -> (B, U) bool, True = hidden."""
@@ -128,14 +127,14 @@ class MaskedText(Objective):
         self.encoder, self.text = model.encoder, model.text_encoder
         self.hidden = HiddenText(config.hidden, model)
         # Not modules, hence out of reach of state_dict: the model saves them itself.
-        self._tokens, self._read, self._shared = model.tokens, model.read, model.shared
+        self._units, self._read, self._shared = model.units, model.read, model.shared
 
     def count(self, batch: Batch) -> int:
         return len(batch.ids)
 
     def forward(self, batch: Batch) -> Loss:
         """Texts with languages, audio (B, 0) -> losses summed over texts."""
-        tokens = transcripts(batch, self._tokens)
+        tokens = self._units(batch.texts, batch.languages).to(batch.audio.device)
         mask = self.hidden.mask(tokens, batch.seed)
         read = self._read(blanked(tokens, mask), batch.languages)
         losses = self.hidden.predict(self._shared(read, languages=batch.languages).final, tokens, mask)
@@ -152,17 +151,18 @@ class Pairs(ReadOff):
         self.config = config
         self.transcribes = config.heads > 0
         if not self.transcribes:  # the heads are not trained here
-            for head in ("ctc", "transducer", "attention", "conditioning", "language"):
+            for head in ("ctc", "transducer", "attention", "conditioning", "phonemes", "language"):
                 setattr(self, head, None)
         self.text = model.text_encoder
         self.speech = BestRQ(config.speech, model)
         self.hidden = HiddenText(config.hidden, model)
         self.same = nn.Linear(model.encoder.width, 1) if config.matching else None
-        self._heard, self._read, self._shared = model.heard, model.read, model.shared
+        self._heard, self._read, self._shared, self._units = model.heard, model.read, model.shared, model.units
 
     def forward(self, batch: Batch) -> Loss:
         """Audio (B, S) with texts and languages -> losses summed over utterances."""
-        features, tokens = self.speech.frontend(batch.audio), self.targets(batch)
+        features = self.speech.frontend(batch.audio)
+        tokens = self._units(batch.texts, batch.languages).to(batch.audio.device)
         corrupted, frames = self.speech.hide(features, batch.seed)
         symbols = self.hidden.mask(tokens, batch.seed)
         heard = self._heard(corrupted, batch.languages)  # e_s
@@ -181,7 +181,7 @@ class Pairs(ReadOff):
             parts["same"] = self.told_apart(written, strange, batch.texts)
             total = total + self.config.matching * parts["same"]
         if self.config.heads:
-            alone, found = self.read_off(self._shared(heard, self.middle, batch.languages), tokens, batch)
+            alone, found = self.read_off(self._shared(heard, self.middle, batch.languages), self.targets(batch), batch)
             total = total + self.config.heads * alone
             parts |= found
         return Loss(total, len(batch.ids), detached(parts))

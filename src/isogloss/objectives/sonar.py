@@ -28,7 +28,6 @@ from isogloss.data.loading import Batch
 from isogloss.model.model import Model
 from isogloss.model.space import pooled
 from isogloss.objectives.base import BaseConfig, Loss, Objective
-from isogloss.objectives.recognition import transcripts
 
 Teacher = Callable[[list[str], list[str]], Tensor]
 """Texts and BCP 47 tags -> vectors (B, E)."""
@@ -63,7 +62,7 @@ class Sonar(Objective):
         self.project = nn.Linear(self.encoder.width, width or self.encoder.width) if teacher is not None else None
         self._teacher = teacher
         # Not modules, hence out of reach of state_dict: the model saves them itself.
-        self._encode, self._tokens, self._read, self._shared = model.encode, model.tokens, model.read, model.shared
+        self._encode, self._units, self._read, self._shared = model.encode, model.units, model.read, model.shared
 
     def count(self, batch: Batch) -> int:
         return len(batch.ids)
@@ -89,7 +88,8 @@ class Sonar(Objective):
             vectors = self._teacher([text or "" for text in batch.texts], batch.languages)
             return normalize(vectors.to(batch.audio.device).float(), dim=-1)
         with torch.set_grad_enabled(self.config.both_sides):
-            read = self._read(transcripts(batch, self._tokens), batch.languages)
+            units = self._units(batch.texts, batch.languages)
+            read = self._read(units.to(batch.audio.device), batch.languages)
             return pooled(self._shared(read, languages=batch.languages).final)
 
 

@@ -35,7 +35,6 @@ from isogloss.model.model import Model
 from isogloss.nn.masking import poisson_mask
 from isogloss.objectives.base import BaseConfig, Loss, Objective
 from isogloss.objectives.best_rq import BestRQ, CodesConfig
-from isogloss.objectives.recognition import transcripts
 from isogloss.sequence import Sequence
 
 END_WEIGHT = 5.0
@@ -115,15 +114,17 @@ class SpeechT5Text(Objective):
         if self.text.upsampler is not None:
             raise IsoglossError("SpeechT5 does not stretch text; set text.upsampling: none in the recipe.")
         # Not modules, hence out of reach of state_dict: the model saves them itself.
-        self._tokens, self._read, self._shared = model.tokens, model.read, model.shared
+        self._read, self._shared = model.read, model.shared
+        self._written, self._units = model.written, model.units
 
     def count(self, batch: Batch) -> int:
         return len(batch.ids)
 
     def forward(self, batch: Batch) -> Loss:
         """Texts with languages, audio (B, 0) -> losses summed over texts."""
-        tokens = transcripts(batch, self._tokens)
-        read = self._read(self.infilled(tokens, batch.seed), batch.languages)
+        device = batch.audio.device
+        tokens, units = (told(batch.texts, batch.languages).to(device) for told in (self._written, self._units))
+        read = self._read(self.infilled(units, batch.seed), batch.languages)
         mixed, likely = self.decoder.mix(self._shared(read, languages=batch.languages).final)
         written = (self.attention(mixed, tokens) / (tokens.lengths + 1)).sum()
         parts = {"text": written, "diversity": uniformity(likely) * len(batch.ids)}

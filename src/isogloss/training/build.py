@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from isogloss.data.loading import language_of, text_of
+from isogloss.data.synthesis import phonemes
 from isogloss.encoders.speech import SpeechEncoderConfig
 from isogloss.encoders.stack import Stack
 from isogloss.errors import IsoglossError
@@ -39,9 +40,8 @@ def build_model(recipe: Recipe, train: list[MonoCut], paired: list[MonoCut], tex
         )
     if recipe.model.keep == "all":
         return _grown(start, recipe, written)
-    tokenizer, alphabets = None, {}
+    tokenizer, alphabets, sentences = None, {}, _texts(written)
     if recipe.model.tokenizer is not None:
-        sentences = _texts(written)
         if not paired:
             raise IsoglossError("model.tokenizer needs transcribed clips; the data hold none, prepare them with texts.")
         tokenizer = build_tokenizer(recipe.model.tokenizer, [text for text, _ in sentences])
@@ -54,6 +54,7 @@ def build_model(recipe: Recipe, train: list[MonoCut], paired: list[MonoCut], tex
         attention=recipe.model.attention,
         speech=recipe.model.speech,
         conditioning=recipe.model.conditioning,
+        phonemes=_phonemes(sentences) if recipe.model.phonemes else (),
         text=recipe.model.text,
         text_languages=tuple(alphabets) if recipe.model.text else (),
         languages=languages if len(languages) > 1 and _identifies(recipe) else (),
@@ -82,6 +83,7 @@ def _grown(start: Model | None, recipe: Recipe, written: list[MonoCut]) -> Model
     changes = {
         "encoder": encoder,
         "alphabets": alphabets,
+        "phonemes": tuple(dict.fromkeys([*start.config.phonemes, *_phonemes(texts)])) if start.phonemes else (),
         "text_languages": tuple(dict.fromkeys([*start.config.text_languages, *alphabets])) if start.text else (),
         "languages": languages,
         "calibration": (1.0, 0.0),
@@ -121,6 +123,14 @@ def _bottleneck(encoder: SpeechEncoderConfig) -> int:
 def _texts(written: list[MonoCut]) -> list[tuple[str, str]]:
     """Normalised sentences and their languages."""
     return [(normalise(text_of(cut) or "", language_of(cut)), language_of(cut)) for cut in written]
+
+
+def _phonemes(texts: list[tuple[str, str]]) -> tuple[str, ...]:
+    """The IPA characters in which the sentences are pronounced."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for text, language in texts:
+        groups[language].append(text)
+    return tuple(sorted({symbol for tag, group in groups.items() for line in phonemes(group, tag) for symbol in line}))
 
 
 def _identifies(recipe: Recipe) -> bool:

@@ -47,6 +47,7 @@ class ModelRecipe(Config):
     transducer: TransducerConfig | None = Field(None, description="a transducer beside the CTC head: {} for defaults")
     attention: AttentionConfig | None = Field(None, description="an attention decoder beside the CTC head: {} likewise")
     speech: SpeechDecoderConfig | None = Field(None, description="lets the attention decoder write speech too: {}")
+    phonemes: bool = Field(False, description="a second CTC head writes phonemes (espeak-ng, extra synthesis)")
     text: TextEncoderConfig | None = Field(None, description="a text encoder that shares upper blocks: {} for defaults")
     conditioning: tuple[int, ...] = Field(
         (), description="blocks after which CTC's symbols are told to the next ones (self-conditioning)"
