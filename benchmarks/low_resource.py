@@ -33,7 +33,7 @@ def with_few_labels(folders: list[Path], out: Path, languages: list[str], minute
     lines = []
     for cut in sorted(kept, key=lambda cut: blake2b(cut.id.encode()).digest()):
         text = text_of(cut)
-        if split_of(cut) == "dev" and text and not left[language_of(cut)]:
+        if split_of(cut) == "dev" and text and not minutes.get(language_of(cut)):
             cut.supervisions[0].text = None
         if split_of(cut) != "train" or not text:
             continue

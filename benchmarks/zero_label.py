@@ -4,12 +4,12 @@
         --runs runs/zero-label --json benchmarks/results/zero_label.json           (in the project's environment)
 
 Every arm starts from the same encoder, which has heard speech of all languages and no text, and takes the same steps
-over the same pairs of the labelled languages (zero_label.yaml). `without text` sees untranscribed speech of all languages
-beside them. The next see unspoken text of all languages too, its symbols spelled in bytes as in Maestro-U, in Latin
-letters (also with an adapter for each language), or read as phonemes. `oracle` has the transcripts of the zero-label
-languages instead. No sentence of dev or test, in any language, is in the text, and dev transcripts of the zero-label
-languages choose nothing. CER in % of test clips, the language told, with the 95 % interval of the bootstrap. `gap
-closed` = (without text - arm) / (without text - oracle). Runs that are there are not made again.
+over the same pairs of the labelled languages (zero_label.yaml). `without text` sees untranscribed speech of all
+languages beside them. The next see unspoken text of all languages too, its symbols spelled in bytes as in Maestro-U,
+in Latin letters (also with an adapter for each language), or read as phonemes. `oracle` has the transcripts of the
+zero-label languages instead. No sentence of dev or test, in any language, is in the text, and dev transcripts of the
+zero-label languages choose nothing. CER in % of test clips, the language told, with the 95 % interval of the
+bootstrap. `gap closed` = (without text - arm) / (without text - oracle). Runs that are there are not made again.
 """
 
 from __future__ import annotations
