@@ -166,7 +166,8 @@ class Pairs(ReadOff):
         corrupted, frames = self.speech.hide(features, batch.seed)
         symbols = self.hidden.mask(tokens, batch.seed)
         heard = self._heard(corrupted, batch.languages)  # e_s
-        read = self._read(blanked(tokens, symbols), batch.languages)  # e_t
+        hidden = blanked(tokens, symbols)
+        read = self._read(hidden, batch.languages)  # e_t
         spoken, written = self.together(heard, read, batch)
         losses, right = self.speech.predict(spoken.values[frames], self.speech.codes(features, frames))
         parts = {
@@ -176,7 +177,7 @@ class Pairs(ReadOff):
         }
         total = parts["speech"] + parts["text"]
         if self.same is not None:
-            other = Sequence(tokens.values.roll(1, dims=0), tokens.lengths.roll(1))
+            other = Sequence(hidden.values.roll(1, dims=0), hidden.lengths.roll(1))
             strange = self.together(heard, self._read(other, batch.languages), batch)[1]
             parts["same"] = self.told_apart(written, strange, batch.texts)
             total = total + self.config.matching * parts["same"]
