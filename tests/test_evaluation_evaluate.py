@@ -159,10 +159,14 @@ def test_broken_clips_are_counted_by_cause_and_the_rest_is_evaluated(model_folde
         assert found.hypothesis == kept[found.id].hypothesis
 
 
-def test_telling_the_language_restricts_the_symbols_and_asks_for_no_guess(tmp_path: Path, spoken: Path) -> None:
+@pytest.mark.parametrize("languages", [("be", "ru"), ("bg", "uk"), ()])
+def test_telling_the_language_restricts_the_symbols_and_asks_for_no_guess(
+    languages: tuple[str, ...], tmp_path: Path, spoken: Path
+) -> None:
+    """Also where the model tells other languages apart than it writes, or none."""
     tokenizer = build_tokenizer(CharactersConfig(), ["абв"])
     alphabets = {"be": (1,), "ru": (2, 3)}
-    folder = save(tmp_path / "model", tokenizer=tokenizer, alphabets=alphabets)
+    folder = save(tmp_path / "model", tokenizer=tokenizer, alphabets=alphabets, languages=languages)
     evaluation = evaluate(folder, [spoken], tell_language=True)
     written: dict[str, set[str]] = {"be": set(), "ru": set()}
     for found in evaluation.predictions:

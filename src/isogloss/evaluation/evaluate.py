@@ -193,7 +193,7 @@ def _hear(
     if not recogniser.model.decoders:
         return [(None, {} if told else found.probabilities) for found in recogniser.identify(waveforms)]
     language = language_of(clips[0][0]) if told and clips else None
-    known = language if language in recogniser.languages else None
+    known = language if language in recogniser.model.config.alphabets else None
     transcripts = recogniser.transcribe(waveforms, language=known, beam=search)
     return [(transcript, {} if told else transcript.probabilities) for transcript in transcripts]
 
