@@ -24,8 +24,9 @@ from isogloss.training.source import read_data, transcribed
 Way = Literal["adapters", "whole"]
 
 LITTLE_HOURS = 0.1
-"""Below this much transcribed speech the encoder of a recogniser stays as it is. With 10 and 24 minutes of a new language
-training everything was better by 7 and 3 points of CER (benchmarks/results/finetuning.json), at the price of the others."""
+"""Below this much transcribed speech the encoder of a recogniser stays as it is. With 10 and 24 minutes of a new
+language training everything was better by 7 and 3 points of CER (benchmarks/results/finetuning.json), at the price of
+the others."""
 STEP_SECONDS = 24
 PASSES = 40
 """How often the data are heard, if that lies within `STEPS`."""
