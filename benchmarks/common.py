@@ -255,15 +255,20 @@ def peak_gib(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
 
 
-def in_process(script: str, what: list[str], options: argparse.Namespace) -> dict[str, Any]:
-    """The figures that `script --one WHAT…` finds in a process of its own, told the other options."""
+def in_process(
+    script: str, what: list[str], options: argparse.Namespace, patience: float | None = None
+) -> dict[str, Any]:
+    """The figures that `script --one WHAT…` finds in a process of its own, told the other options.
+
+    patience: seconds after which it is ended, and subprocess.TimeoutExpired raised.
+    """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "figures.json"
         told = {key: value for key, value in vars(options).items() if not isinstance(value, list) and key != "one"}
         told["json"] = file
         arguments = [part for key, value in told.items() for part in (f"--{key.replace('_', '-')}", str(value))]
         command = [sys.executable, script, *arguments, "--one", *what]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=patience)
         return json.loads(file.read_text(encoding="utf-8"))
 
 

@@ -13,6 +13,7 @@ the process above what it held with the model loaded.
 
 from __future__ import annotations
 
+import subprocess
 import time
 from argparse import Namespace
 from collections.abc import Callable
@@ -42,6 +43,7 @@ def main() -> None:
     arguments.add_argument("--language", default="ru", help="of the clips, and told to every system that asks")
     arguments.add_argument("--seconds", type=int, nargs="+", default=[10, 600, 3600], help="lengths of recordings")
     arguments.add_argument("--longest-of-peers", type=int, default=600, help="seconds; peers are spared longer ones")
+    arguments.add_argument("--patience", type=int, default=5400, help="seconds after which a system is ended")
     arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--one", nargs=2, metavar=("SYSTEM", "SECONDS"), help="this one, in this process")
     options = arguments.parse_args()
@@ -54,7 +56,11 @@ def main() -> None:
         first = None
         for name in SYSTEMS:
             if name.startswith("isogloss") or seconds <= options.longest_of_peers:
-                found = in_process(__file__, [name, str(seconds)], options)
+                try:
+                    found = in_process(__file__, [name, str(seconds)], options, options.patience)
+                except subprocess.TimeoutExpired:
+                    rows.append({"system": name, "audio s": seconds, "ended after s": options.patience})
+                    continue
                 first = first or found["s"]
                 rows.append(found | {"of ours": round(found["s"] / first, 2)})
     table(f"transcription with {options.threads} threads", rows)
