@@ -1,6 +1,5 @@
 """Where speech and text meet, in pictures: block by block over many clips, and frame by frame in one."""
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,10 +92,7 @@ def plot(meeting: Meeting, name: str) -> Markup:
         below.set_yticks([])
         below.set_title("states after the last block, their two main directions; a line joins a frame", loc="left")
 
-    with warnings.catch_warnings():
-        # The page's fonts show the text, whatever matplotlib's own font lacks.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        return draw(name, "Durations and states of speech and text of one clip", paint, width=7.8, height=5.2)
+    return draw(name, "Durations and states of speech and text of one clip", paint, width=7.8, height=5.2)
 
 
 def blocks(space: SharedSpace, name: str) -> Markup:

@@ -1,6 +1,5 @@
 """One clip from the inside: its log-mel spectrogram and, below it, what the CTC head believes."""
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,10 +83,7 @@ def plot(inside: Inside, name: str) -> Markup:
         below.set_xlim(0, seconds)
         below.set_xlabel("time (s)")
 
-    with warnings.catch_warnings():
-        # The page's fonts show the text, whatever matplotlib's own font lacks.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        return draw(name, "Spectrogram and CTC posteriors of one clip", paint, width=7.8, height=4.0)
+    return draw(name, "Spectrogram and CTC posteriors of one clip", paint, width=7.8, height=4.0)
 
 
 def _draw_posteriors(ax: Axes, inside: Inside) -> None:

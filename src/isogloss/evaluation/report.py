@@ -27,6 +27,7 @@ from isogloss.evaluation.shared_space import SharedSpace, shared_space
 from isogloss.evaluation.tables import CONFUSIONS, confusions, limits, name_of, percent, span, where
 from isogloss.files import write_json, write_text
 from isogloss.metrics.bootstrap import PairedDifference, paired_difference
+from isogloss.model.model import Model
 from isogloss.model.recogniser import load
 from isogloss.training.recipe import Recipe, load_recipe
 from isogloss.training.trainer import RECIPE
@@ -89,7 +90,8 @@ def write_report(
     compared = [System(name, other, difference(first, other)) for name, other in (systems or {}).items()]
     hours, cards = _hours(recipe, evaluations)
     identified, shown = _identified(evaluations), examples(first)
-    shared = _shared(run, first, shown)
+    model = load(run / "model").model
+    shared = _shared(model, first, shown)
     page = _template().render(
         evaluation=first,
         evaluations=evaluations,
@@ -103,7 +105,7 @@ def write_report(
             for number, (name, figures) in enumerate(identified.items())
         },
         examples=shown,
-        inside=_inside(run, first, shown),
+        inside=_inside(model, first, shown),
         shared=shared,
         stages=[(stage, _stage_plots(stage, number)) for number, stage in enumerate(history)],
         hours=hours,
@@ -192,20 +194,19 @@ def _stage_plots(stage: StageHistory, number: int) -> list[Markup]:
     return drawn
 
 
-def _inside(run: Path, evaluation: Evaluation, shown: list[Example]) -> tuple[Example, Markup] | None:
+def _inside(model: Model, evaluation: Evaluation, shown: list[Example]) -> tuple[Example, Markup] | None:
     """Of the shown clips that fit a figure, the one whose error rate is nearest to that of all clips."""
     if evaluation.overall is None or evaluation.overall.cer is None or not shown:
         return None
     fitting = [example for example in shown if 1 <= example.prediction.seconds <= 6] or shown
     typical = evaluation.overall.cer.value
     chosen = min(fitting, key=lambda example: (abs(example.cer - typical), example.prediction.id))
-    inside = posteriors.look_inside(load(run / "model").model, chosen.samples, chosen.prediction.language)
+    inside = posteriors.look_inside(model, chosen.samples, chosen.prediction.language)
     return chosen, posteriors.plot(inside, "inside")
 
 
-def _shared(run: Path, evaluation: Evaluation, shown: list[Example]) -> Shared | None:
+def _shared(model: Model, evaluation: Evaluation, shown: list[Example]) -> Shared | None:
     """How speech and text lie to each other, in a model that stretches texts; None for others."""
-    model = load(run / "model").model
     if model.text is None or model.text.duration is None:
         return None
     known, conditions = model.config.text_languages, evaluation.conditions

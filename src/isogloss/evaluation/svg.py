@@ -6,6 +6,7 @@ colours that occur nowhere else, and each marker becomes a CSS variable of the p
 
 import io
 import re
+import warnings
 from collections.abc import Callable
 from html import escape
 from typing import Any, cast
@@ -67,7 +68,9 @@ def draw(
     name: unique on the page, made of letters and hyphens. label: what the figure shows, for readers
     who do not see it. width, height: inches.
     """
-    with matplotlib.rc_context(cast(Any, _STYLE)):
+    with matplotlib.rc_context(cast(Any, _STYLE)), warnings.catch_warnings():
+        # The page's fonts show the text, whatever matplotlib's own font lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure = Figure(figsize=(width, height), layout="constrained")
         paint(figure)
         buffer = io.StringIO()

@@ -93,9 +93,6 @@ class ReadOff(Objective):
         self._pronounced = model.pronounced
         self._language_index = model.language_index
 
-    def count(self, batch: Batch) -> int:
-        return len(batch.ids)
-
     def read_off(self, encoded: Encoded, tokens: Sequence, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """States (B, T, D) and texts (B, U) -> L and its parts, summed over utterances."""
         final = self.ctc(encoded.final)

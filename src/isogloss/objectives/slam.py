@@ -129,9 +129,6 @@ class MaskedText(Objective):
         # Not modules, hence out of reach of state_dict: the model saves them itself.
         self._units, self._read, self._shared = model.units, model.read, model.shared
 
-    def count(self, batch: Batch) -> int:
-        return len(batch.ids)
-
     def forward(self, batch: Batch) -> Loss:
         """Texts with languages, audio (B, 0) -> losses summed over texts."""
         tokens = self._units(batch.texts, batch.languages).to(batch.audio.device)

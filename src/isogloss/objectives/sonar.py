@@ -64,9 +64,6 @@ class Sonar(Objective):
         # Not modules, hence out of reach of state_dict: the model saves them itself.
         self._encode, self._units, self._read, self._shared = model.encode, model.units, model.read, model.shared
 
-    def count(self, batch: Batch) -> int:
-        return len(batch.ids)
-
     def forward(self, batch: Batch) -> Loss:
         """Audio (B, S) with texts and languages -> losses summed over utterances."""
         features = self.frontend(batch.audio)

@@ -77,9 +77,6 @@ class SpeechT5Speech(Objective):
         self.attention, self.decoder = decoders(model)
         self.masked = BestRQ(config.speech, model)
 
-    def count(self, batch: Batch) -> int:
-        return len(batch.ids)
-
     def forward(self, batch: Batch) -> Loss:
         """Audio (B, S) -> losses summed over utterances."""
         features = self.masked.frontend(batch.audio)
@@ -116,9 +113,6 @@ class SpeechT5Text(Objective):
         # Not modules, hence out of reach of state_dict: the model saves them itself.
         self._read, self._shared = model.read, model.shared
         self._written, self._units = model.written, model.units
-
-    def count(self, batch: Batch) -> int:
-        return len(batch.ids)
 
     def forward(self, batch: Batch) -> Loss:
         """Texts with languages, audio (B, 0) -> losses summed over texts."""
