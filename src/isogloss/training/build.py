@@ -40,8 +40,10 @@ def build_model(recipe: Recipe, train: list[MonoCut], paired: list[MonoCut], tex
         )
     if recipe.model.keep == "all":
         return _grown(start, recipe, written)
-    tokenizer, alphabets, sentences = None, {}, _texts(written)
+    tokenizer, alphabets = None, {}
+    sentences: list[tuple[str, str]] = []
     if recipe.model.tokenizer is not None:
+        sentences = _texts(written)
         if not paired:
             raise IsoglossError("model.tokenizer needs transcribed clips; the data hold none, prepare them with texts.")
         tokenizer = build_tokenizer(recipe.model.tokenizer, [text for text, _ in sentences])
