@@ -1,7 +1,7 @@
 """`isogloss demo`: from untranscribed speech to a recogniser with honest figures, in minutes.
 
-    fetch ── prepare ── pre-train (BEST-RQ) ── fine-tune (CTC + language) ── n-gram model of the same texts
-                                                                              └── evaluate ── report.html
+    fetch ── prepare ── hear (BEST-RQ) ── bring text in (MOST) ── write (CTC + language) ── evaluate ── report.html
+                                                                      └── n-gram model of the same texts ─┘
 
 Each step leaves a folder in `out` and is skipped where its result lies there already.
 """
@@ -25,9 +25,10 @@ from isogloss.evaluation.report import write_report
 from isogloss.evaluation.tables import render
 from isogloss.training.language_model import train_language_model
 from isogloss.training.launch import train_in_processes, useful_processes
-from isogloss.training.recipe import load_recipe
+from isogloss.training.recipe import Recipe, load_recipe
+from isogloss.training.source import read_texts
 
-RECIPE = "usm-tiny"
+RECIPE, WITHOUT_TEXT = "most-tiny", "usm-tiny"
 LANGUAGES = ("be", "el", "es", "ro")
 """Three scripts; the first two languages are weak in larger systems, the others well known to them."""
 CORPUS, OTHER = "tuxpaint", "ktuberling"
@@ -117,18 +118,26 @@ def _train(demo: Demo, corpus: Path) -> Path:
     if resume:
         demo.step("Go on training where the last demo stopped")
     else:
-        demo.step(f"Train for about {demo.minutes:.0f} minutes: first on speech alone, then on transcribed speech")
-    recipe = load_recipe(RECIPE)
-    data = recipe.data.model_copy(update={"folders": (corpus,), "languages": demo.languages})
-    recipe = recipe.model_copy(update={"data": data})
+        demo.step(f"Train for about {demo.minutes:.0f} minutes: on speech, then with text, at last to write")
+    recipe = _recipe(corpus, demo.languages)
     return train_in_processes(recipe, run, useful_processes(recipe), resume=resume, minutes=demo.minutes)
+
+
+def _recipe(corpus: Path, languages: tuple[str, ...]) -> Recipe:
+    """With unspoken text where the corpus has some, which Tux Paint's captions without a recording are."""
+    for name in (RECIPE, WITHOUT_TEXT):
+        recipe = load_recipe(name)
+        data = recipe.data.model_copy(update={"folders": (corpus,), "languages": languages})
+        if name == WITHOUT_TEXT or read_texts(data):
+            break
+    return recipe.model_copy(update={"data": data})
 
 
 def _language_model(demo: Demo, model: Path, corpus: Path) -> Path:
     """An n-gram model of the training transcripts, for the search."""
     folder = demo.out / "lm"
     if not folder.exists():
-        demo.step("Learn which symbols follow each other in the training transcripts")
+        demo.step("Learn which symbols follow each other in the training transcripts and the unspoken text")
         train_language_model(model, folder, texts=[], data=[corpus])
     return folder
 

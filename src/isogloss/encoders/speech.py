@@ -42,8 +42,16 @@ class SpeechEncoder(nn.Module):
         self.subsampling = Subsampling(bins, config.channels, self.width)
         self.dropout = Dropout(config.blocks.dropout)
         self.stack = Stack(config.blocks, config.recompute)
-        places = config.blocks.layers * config.blocks.feeds
-        self.adapters = Adapters(config.adapters, places, self.width) if config.adapters else None
+        self.adapters: Adapters | None = None
+        if config.adapters is not None:
+            self._without = config.adapters.after * config.blocks.feeds
+            places = config.blocks.layers * config.blocks.feeds - self._without
+            if places <= 0:
+                raise IsoglossError(
+                    f"adapters.after {config.adapters.after} leaves no block for adapters; the encoder has "
+                    f"{self.layers}, choose less."
+                )
+            self.adapters = Adapters(config.adapters, places, self.width)
 
     def forward(
         self,
@@ -75,8 +83,10 @@ class SpeechEncoder(nn.Module):
         """What came out of block `after`, (B, T, D), or could have -> (B, T, D); arguments as of `forward`."""
         return self.stack(states, self.context, layers, None, self._adapters(languages), between, after)
 
-    def _adapters(self, languages: Iterable[str | None] | None) -> list[Branch] | None:
-        return self.adapters(languages) if self.adapters is not None and languages is not None else None
+    def _adapters(self, languages: Iterable[str | None] | None) -> list[Branch | None] | None:
+        if self.adapters is None or languages is None:
+            return None
+        return [None] * self._without + self.adapters(languages)
 
     @property
     def chunk(self) -> int:

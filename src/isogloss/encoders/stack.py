@@ -49,7 +49,7 @@ class Stack(nn.Module):
         context: Context,
         layers: tuple[int, ...] = (),
         past: list[Past] | None = None,
-        adapters: list[Branch] | None = None,
+        adapters: list[Branch | None] | None = None,
         between: Between | None = None,
         after: int = 0,
         until: int | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -69,7 +69,7 @@ def build_model(recipe: Recipe, train: list[MonoCut], paired: list[MonoCut], tex
 
 
 def _grown(start: Model | None, recipe: Recipe, written: list[MonoCut]) -> Model:
-    """`start` with its symbols and heads; with new symbols where the texts need them, and adapters if asked for."""
+    """`start` with its symbols and heads, new symbols where the texts need them, and what else is asked for."""
     if start is None or recipe.model.tokenizer is not None:
         raise IsoglossError("model.keep: all keeps the symbols of model.start_from; give that, and no model.tokenizer.")
     tokenizer, texts = start.tokenizer, _texts(written)
@@ -82,20 +82,35 @@ def _grown(start: Model | None, recipe: Recipe, written: list[MonoCut]) -> Model
     encoder = _with_adapters(start.config.encoder, recipe.model, written)
     # On an encoder that changes, a language head that does not would guess.
     languages = start.config.languages if recipe.model.adapters or _identifies(recipe) else ()
-    changes = {
+    parts = _parts(start, recipe.model)
+    pronounced = start.phonemes or recipe.model.phonemes
+    changes = parts | {
         "encoder": encoder,
         "alphabets": alphabets,
-        "phonemes": tuple(dict.fromkeys([*start.config.phonemes, *_phonemes(texts)])) if start.phonemes else (),
-        "text_languages": tuple(dict.fromkeys([*start.config.text_languages, *alphabets])) if start.text else (),
+        "phonemes": tuple(dict.fromkeys([*start.config.phonemes, *_phonemes(texts)])) if pronounced else (),
+        "text_languages": tuple(dict.fromkeys([*start.config.text_languages, *alphabets])) if parts["text"] else (),
         "languages": languages,
         "calibration": (1.0, 0.0),
     }
     model = Model(start.config.model_copy(update=changes), tokenizer)
-    weights = model.state_dict()  # adapters and new symbols keep their random weights
+    weights = model.state_dict()  # what is new keeps its random weights
     for name, tensor in start.state_dict().items():
         if name in weights:
             weights[name][tuple(slice(size) for size in tensor.shape)].copy_(tensor)
     return model
+
+
+def _parts(start: Model, recipe: ModelRecipe) -> dict[str, Any]:
+    """The configuration of the parts beside encoder and CTC: those of `start`, and those the recipe adds."""
+    parts = {}
+    for name in ("transducer", "attention", "speech", "text", "conditioning"):
+        known, wanted = getattr(start.config, name), getattr(recipe, name)
+        if known and wanted and known != wanted:
+            raise IsoglossError(
+                f"model.{name} differs from that of {recipe.start_from}, which model.keep: all keeps; leave it out."
+            )
+        parts[name] = known or wanted
+    return parts
 
 
 def _with_adapters(encoder: SpeechEncoderConfig, recipe: ModelRecipe, written: list[MonoCut]) -> SpeechEncoderConfig:
@@ -110,6 +125,7 @@ def _with_adapters(encoder: SpeechEncoderConfig, recipe: ModelRecipe, written: l
         groups[name].add(language)
     bank = AdapterConfig(
         bottleneck=recipe.adapters.bottleneck or _bottleneck(encoder),
+        after=recipe.adapters.after,
         groups={name: tuple(sorted(groups[name])) for name in sorted(groups)},
     )
     return encoder.model_copy(update={"adapters": bank})

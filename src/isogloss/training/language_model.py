@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from isogloss.text.corpus import read_text_lines
 from isogloss.text.ngram import save_ngram, train_ngram
 from isogloss.text.tokenizers import digest
 from isogloss.training.development import Development
-from isogloss.training.source import unspoken
+from isogloss.training.recipe import DataRecipe
+from isogloss.training.source import read_texts
 
 HELD_OUT = 20
 """Each so-many-th sentence is held out to measure how well the others predict it."""
@@ -34,9 +36,9 @@ def train_language_model(
 ) -> dict[str, Any]:
     """Train and write a language model; returns what is known of it.
 
-    texts: .txt or .jsonl files. data: prepared corpora, of which the transcripts of the train split and
-    the unspoken text count; held-out sentences never do, but the dev clips say how sure to be of words found with
-    it. language: of plain text.
+    texts: .txt or .jsonl files. data: prepared corpora, of which the transcripts of the train split, their
+    translations and the unspoken text count; held-out sentences never do, but the dev clips say how sure to be of
+    words found with it. language: of plain text.
     perplexity: a symbol's, on sentences held out while it was measured; the model written has seen all.
     """
     model = load_model(model_folder)
@@ -71,11 +73,10 @@ def train_language_model(
 
 def _sentences(texts: list[Path], data: list[Path], language: str | None) -> Iterator[tuple[str, str]]:
     """(text, language) of everything given."""
-    for folder in data:
-        for cut in read_cuts(folder, "train"):
-            text = text_of(cut)
-            if text:
-                yield text, language_of(cut)
-    for path in [*texts, *unspoken(data)]:
+    unspoken = read_texts(DataRecipe(folders=tuple(data), translations=True, longest=inf))
+    for cut in [*(cut for folder in data for cut in read_cuts(folder, "train")), *unspoken]:
+        if text := text_of(cut):
+            yield text, language_of(cut)
+    for path in texts:
         for line in read_text_lines(path, language):
             yield line.text, line.language

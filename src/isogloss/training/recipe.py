@@ -30,10 +30,11 @@ def _encoder(value: Any) -> Any:
 
 
 class AdapterRecipe(Config):
-    """Adapters beside the blocks of a frozen encoder; what is trained is then saved without its base."""
+    """Adapters beside the blocks; where those are frozen, what is trained is saved without its base."""
 
     share: Literal["language", "family", "all"] = Field("language", description="who share one")
     bottleneck: int | None = Field(None, ge=1, description="width inside; by default one for 2 % of the encoder")
+    after: int = Field(0, ge=0, description="first blocks, which have none; Maestro-U has adapters after text.entry")
 
 
 class ModelRecipe(Config):

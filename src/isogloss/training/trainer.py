@@ -94,7 +94,8 @@ class Trainer:
             calibration = self.development.calibration()
             self.model.config = self.model.config.model_copy(update={"calibration": calibration})
             card = describe(self.recipe, self.train, self.paired, self.fingerprint)
-            adapts = self.recipe.model.adapters and self.recipe.model.keep == "all"
+            frozen = all("encoder.stack" in stage.freeze for stage in self.recipe.stages)
+            adapts = self.recipe.model.adapters and self.recipe.model.keep == "all" and frozen
             base = self.recipe.model.start_from if adapts else None
             save_model(self.model, self.folder / "model", card, self.recipe.plain(), base)
         if dist.is_initialized():
