@@ -1,4 +1,4 @@
-"""A corpus with few transcripts, made of prepared corpora with many: what the experiments with text train on."""
+"""What the experiments with text train on, and how: corpora with few transcripts, some stages of a recipe."""
 
 from __future__ import annotations
 
@@ -6,31 +6,39 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from isogloss.config import load_yaml, override
 from isogloss.data.loading import language_of, text_of
 from isogloss.data.manifests import TEXT, count_cuts, read_card, read_cuts, split_of, write_card, write_cuts
 from isogloss.data.splits import held_out_texts
 from isogloss.text.corpus import TextLine, write_text_lines
 from isogloss.text.normalise import normalise
+from isogloss.training.launch import train_in_processes
+from isogloss.training.recipe import Recipe
+from isogloss.training.source import translated
 
 if TYPE_CHECKING:
     from lhotse.cut import MonoCut
 
 
-def with_few_labels(folders: list[Path], out: Path, languages: list[str], minutes: dict[str, float]) -> Path:
+def with_few_labels(
+    folders: list[Path], out: Path, languages: list[str], minutes: dict[str, float], *, translations: bool = False
+) -> Path:
     """Write the clips of these languages with `minutes` of transcripts in each train split, 0 where not given.
 
-    The other train clips keep their sound and lose their text, which becomes unspoken text of the corpus. A language
-    of 0 minutes has no transcripts in dev either, so that none chooses its weights. Otherwise dev and test stay as they
-    are; train clips that say what is said in them, or in a translation, are left out. Fewer minutes are part of more:
-    clips are taken in the order of a hash of their names.
+    The other train clips keep their sound and lose their text, which becomes unspoken text of the corpus; with
+    `translations` so does what train clips of any language of the folders say in these. A language of 0 minutes has
+    no transcripts in dev either, so that none chooses its weights. Otherwise dev and test stay as they are; train
+    clips that say what is said in them, or in a translation, are left out. Fewer minutes are part of more: clips are
+    taken in the order of a hash of their names.
     """
     if (out / TEXT).exists():
         return out
-    cuts = [cut for folder in folders for cut in read_cuts(folder) if language_of(cut) in languages]
+    every = [cut for folder in folders for cut in read_cuts(folder)]
+    cuts = [cut for cut in every if language_of(cut) in languages]
     held_out = held_out_texts(cuts)
     kept = [cut for cut in cuts if split_of(cut) in ("dev", "test") or _said(cut) not in held_out]
     left = {language: 60 * minutes.get(language, 0.0) for language in languages}
-    lines = []
+    lines = [line for line in translated(every) if translations and line.language in languages]
     for cut in sorted(kept, key=lambda cut: blake2b(cut.id.encode()).digest()):
         text = text_of(cut)
         if split_of(cut) == "dev" and text and not minutes.get(language_of(cut)):
@@ -46,6 +54,15 @@ def with_few_labels(folders: list[Path], out: Path, languages: list[str], minute
     write_card(out, read_card(folders[0]) | {"name": out.name, "languages": count_cuts(kept)})
     write_text_lines(lines, out / TEXT)
     return out
+
+
+def trained(recipe: Path, stages: slice, run: Path, changes: list[str], processes: int) -> Path:
+    """The model of some stages of a recipe with changes, for which the first of these is stage 0; made if not there."""
+    if not (run / "model").is_dir():
+        values = load_yaml(recipe)
+        chosen = override(values | {"stages": values["stages"][stages]}, changes)
+        train_in_processes(Recipe.parse(chosen, recipe.name), run, processes)
+    return run / "model"
 
 
 def _said(cut: MonoCut) -> str:

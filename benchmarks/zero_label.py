@@ -21,13 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from common import environment, finish, parser, table
-from low_resource import with_few_labels
+from low_resource import trained, with_few_labels
 
-from isogloss.config import load_yaml, override
 from isogloss.evaluation.evaluate import evaluate
 from isogloss.evaluation.figures import Evaluation
-from isogloss.training.launch import train_in_processes
-from isogloss.training.recipe import Recipe
 
 RECIPE = Path(__file__).with_suffix(".yaml")
 PAIRS = "{name: recognition, language: 0, augment: {freq_width: 12, time_share: 0.05}}"
@@ -74,15 +71,17 @@ def heard(options: Namespace, arm: str, seed: int) -> Evaluation:
     languages = [*options.labelled, *options.zero]
     data = corpus(options, languages if arm == "oracle" else options.labelled)
     run: Path = options.runs / f"{arm.replace(', ', '-').replace(' ', '-')}-{seed}"
-    given = ["model.keep=all", "model.tokenizer=null", *ARMS[arm]]
-    model = trained(options, run, 1, [f"model.start_from={settled(options, seed)}", *given], data, seed)
+    start = [f"model.start_from={settled(options, seed)}", "model.keep=all", "model.tokenizer=null"]
+    changes = [*start, f"data.folders=[{data}]", f"seed={seed}", *ARMS[arm]]
+    model = trained(RECIPE, slice(1, None), run, changes, options.processes)
     return evaluate(model, [data], languages=languages, tell_language=True)
 
 
 def settled(options: Namespace, seed: int) -> Path:
     """The recogniser of the labelled languages from which all arms start; made if it is not there."""
-    start = [f"model.start_from={options.start}"]
-    return trained(options, options.runs / f"settled-{seed}", 0, start, corpus(options, options.labelled), seed)
+    data = corpus(options, options.labelled)
+    changes = [f"model.start_from={options.start}", f"data.folders=[{data}]", f"seed={seed}"]
+    return trained(RECIPE, slice(1), options.runs / f"settled-{seed}", changes, options.processes)
 
 
 def corpus(options: Namespace, labelled: list[str]) -> Path:
@@ -90,16 +89,6 @@ def corpus(options: Namespace, labelled: list[str]) -> Path:
     languages = [*options.labelled, *options.zero]
     out = options.runs / ("data-oracle" if len(labelled) == len(languages) else "data")
     return with_few_labels(options.data, out, languages, dict.fromkeys(labelled, options.minutes))
-
-
-def trained(options: Namespace, run: Path, stage: int, given: list[str], data: Path, seed: int) -> Path:
-    """The model of one stage of the recipe with some changes, which call the stage the first."""
-    if not (run / "model").is_dir():
-        recipe = {"stages": [load_yaml(RECIPE)["stages"][stage]]}
-        changes = [*given, f"data.folders=[{data}]", f"seed={seed}"]
-        changed = override(load_yaml(RECIPE) | recipe, changes)
-        train_in_processes(Recipe.parse(changed, RECIPE.name), run, options.processes)
-    return run / "model"
 
 
 def row(found: Evaluation, base: Evaluation | None, oracle: Evaluation | None, zero: list[str]) -> dict[str, Any]:

@@ -57,6 +57,20 @@ def test_a_new_adapter_changes_nothing_at_all(encoder, features):
     assert encoder(features, languages=["ro", "bg", "sr", None]).final.values.equal(plain)
 
 
+@pytest.mark.parametrize("kind", sorted(ENCODERS))
+def test_the_first_blocks_may_have_none(kind, features):
+    torch.manual_seed(0)
+    bank = AdapterConfig(bottleneck=3, groups=GROUPS, after=2)
+    encoder = SpeechEncoder(ENCODERS[kind].model_copy(update={"adapters": bank}), 20).double().eval()
+    random_up(encoder)
+    layers = (1, 2, 3)
+    plain, adapted = (encoder(features, layers, languages=tags).layers for tags in (None, ["ro", "bg", "bg", "ro"]))
+    assert plain[1].values.equal(adapted[1].values) and plain[2].values.equal(adapted[2].values)
+    assert not plain[3].values.equal(adapted[3].values)
+    with pytest.raises(IsoglossError, match=r"adapters.after 3 leaves no block for adapters; the encoder has 3"):
+        SpeechEncoder(ENCODERS[kind].model_copy(update={"adapters": bank.model_copy(update={"after": 3})}), 20)
+
+
 def test_each_utterance_goes_through_its_own_adapter_alone_and_in_a_batch(encoder, features):
     random_up(encoder)
     spoken = ["ro", "ru", "bg", None]

@@ -1,5 +1,11 @@
 """Processes that share one machine: the same run as one process, and one sentence when it fails."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,6 +58,35 @@ def test_a_failure_in_a_process_is_one_sentence(recipe: Recipe, tmp_path: Path) 
     data = recipe.data.model_copy(update={"folders": (tmp_path / "nowhere",)})
     with pytest.raises(IsoglossError, match="nowhere"):
         train_in_processes(recipe.model_copy(update={"data": data}), tmp_path / "run", 2)
+
+
+def test_no_process_outlives_a_killed_command(recipe: Recipe, tmp_path: Path) -> None:
+    plain = recipe.plain()
+    plain["stages"][0]["steps"] = 100_000
+    (tmp_path / "recipe.yaml").write_text(json.dumps(plain))
+    command = [sys.executable, "-m", "isogloss", "train", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run")]
+    parent = subprocess.Popen([*command, "--processes", "2"], stderr=subprocess.DEVNULL)
+    _until(lambda: (tmp_path / "run/log.jsonl").exists() and len(read_log(tmp_path / "run")) > 1)
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+    assert len(children) >= 2
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    _until(lambda: not any(_runs(child) for child in children))
+
+
+def _runs(process: str) -> bool:
+    """Whether a process is there and not only waits for its parent to ask how it ended."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _until(happened: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def test_minutes_scale_every_stage_alike(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,14 @@
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
+from torch.testing import assert_close
 
 from isogloss.data.loading import CHARACTERS_A_SECOND, Loader, language_of, text_of
 from isogloss.data.manifests import CARD, TEXT, read_cuts, split_of, write_cuts
@@ -93,6 +95,27 @@ def test_symbols_of_text_alone_can_be_written(recipe: dict[str, Any], letters: P
     plain = recipe | {"stages": [recipe["stages"][0] | {"seconds": {"paired": 8}, "objectives": [{"name": "most"}]}]}
     run(plain, tmp_path / "plain")
     assert "be" not in load_model(tmp_path / "plain/model").config.alphabets  # no stage asks for text: it is not read
+
+
+def test_a_recogniser_that_is_kept_takes_a_text_encoder(recipe: dict[str, Any], tmp_path: Path) -> None:
+    text = recipe["model"].pop("text")
+    pairs = {"seconds": {"paired": 8}, "objectives": [{"name": "recognition"}]}
+    run(recipe | {"stages": [recipe["stages"][0] | pairs]}, tmp_path / "first")
+    first = load_model(tmp_path / "first/model")
+    assert first.text is None
+    kept = {"start_from": str(tmp_path / "first/model"), "keep": "all", "text": text, "adapters": {"after": 1}}
+    objectives = [{"name": "most", "language": 0}, {"name": "aligned_mlm"}]
+    frozen = recipe["stages"][0] | {"optimizer": {"peak": 1e-9}, "steps": 1, "objectives": objectives}
+    run(recipe | {"model": kept, "stages": [frozen]}, tmp_path / "second")
+    second = load_model(tmp_path / "second/model")
+    assert second.text is not None and second.config.text_languages == ("es", "it")
+    assert second.config.encoder.adapters is not None and second.config.encoder.adapters.after == 1
+    assert_close(second.ctc.output.weight[: first.tokenizer.size], first.ctc.output.weight, atol=1e-6, rtol=0)
+    shutil.rmtree(tmp_path / "first")  # all of it was trained, so nothing hangs on the other folder
+    load_model(tmp_path / "second/model")
+    other = {"start_from": str(tmp_path / "second/model"), "keep": "all", "text": text | {"layers": 2}}
+    with pytest.raises(IsoglossError, match=r"model.text differs from that of .*second/model, which model.keep: all"):
+        run(recipe | {"model": other}, tmp_path / "third")
 
 
 def test_what_a_step_logs(recipe: dict[str, Any], tmp_path: Path) -> None:

@@ -6,8 +6,11 @@ Processes that each take a part of the step use them all. A cluster starts them 
 
 import os
 import socket
+from multiprocessing import parent_process
+from multiprocessing.connection import wait
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
+from threading import Thread
 
 import torch
 from rich.console import Console
@@ -62,11 +65,20 @@ def _work(
         "MASTER_PORT": str(port),
     }
     torch.set_num_threads(threads)
+    Thread(target=_end_with_parent, daemon=True).start()
     try:
         train(recipe, run, resume=resume, minutes=minutes, console=Console(stderr=True))
     except IsoglossError as error:
         complaint.put(str(error))
         raise
+
+
+def _end_with_parent() -> None:
+    """A process whose parent was killed would train on, unseen, and write into a run that another may go on with."""
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 def _free_port() -> int:
