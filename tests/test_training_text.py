@@ -220,6 +220,8 @@ def test_shipped_recipes_of_speech_and_text_train(name: str, letters: Path, tmp_
     sizes = ["model.encoder=test", f"data.folders=[{letters}]", "data.shortest=0.1"]
     if shipped.model.text is not None:
         sizes.append("model.text.entry=1")
+    if shipped.model.adapters is not None:
+        sizes.append("model.adapters.after=1")
     recipe = load_recipe(name, [*few, *guards, *sizes])
     train(recipe, tmp_path / "run", console=Console(quiet=True))
     steps = [record for record in read_log(tmp_path / "run") if record["event"] == "step"]
