@@ -5,7 +5,8 @@
 
 Held-out clips, one a sentence; cosine of mean states (isogloss.evaluation.retrieval). The block in which text enters is
 the output of the two encoders alone, the last is that of the shared blocks. R@1, R@5 and MRR in %, mean and standard
-deviation over the pools.
+deviation over the pools. With --across, clips are also to find what they say in each of these languages, written and,
+where the data have it, spoken.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from common import environment, finish, parser, table
 
 from isogloss.data.loading import language_of
 from isogloss.data.manifests import SPLITS, read_cuts
-from isogloss.evaluation.retrieval import retrieve
+from isogloss.evaluation.retrieval import own, retrieve, spoken_too, translated
 from isogloss.model.folder import load_model
 
 
@@ -28,11 +29,17 @@ def main() -> None:
     arguments.add_argument("--split", choices=SPLITS, default="test")
     arguments.add_argument("--pool", type=int, default=1000, help="sentences in a pool")
     arguments.add_argument("--resamples", type=int, default=5, help="pools, where there are more sentences")
+    arguments.add_argument("--across", nargs="+", default=[], help="languages to be found by clips of the others")
     options = arguments.parse_args()
     cuts = [cut for folder in options.data for cut in read_cuts(folder, options.split)]
     cuts = [cut for cut in cuts if language_of(cut) in options.languages]
-    found = retrieve(load_model(options.model), cuts, options.pool, options.resamples)
-    rows = [row.plain() for row in found]
+    model = load_model(options.model)
+    asked = {"own": own(cuts)}
+    for language in options.across:
+        asked[f"written in {language}"] = translated(cuts, language)
+        asked[f"spoken in {language}"] = spoken_too(cuts, language)
+    found = {name: retrieve(model, pairs, options.pool, options.resamples) for name, pairs in asked.items() if pairs}
+    rows = [{"what": name} | row.plain() for name, some in found.items() for row in some]
     table("retrieval", rows)
     finish(options.json, environment() | {"languages": options.languages, "rows": rows})
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from isogloss.data.loading import text_of
+from isogloss.data.loading import language_of, text_of
 from isogloss.data.manifests import read_cuts
 from isogloss.encoders.presets import preset
 from isogloss.errors import IsoglossError
 from isogloss.evaluation import retrieval
-from isogloss.evaluation.retrieval import retrieve
+from isogloss.evaluation.retrieval import own, retrieve, spoken_too, translated
 from isogloss.model.model import Model, ModelConfig
 from isogloss.model.space import Vectors
 from isogloss.text.tokenizers import CharactersConfig, build_tokenizer
@@ -29,7 +29,7 @@ def model() -> Model:
 
 def test_rows_of_every_shared_layer_and_of_the_controls(letters: Path, model: Model) -> None:
     cuts = read_cuts(letters, "train")
-    rows = retrieve(model, cuts, size=20, resamples=3)
+    rows = retrieve(model, own(cuts), size=20, resamples=3)
     ways = ["block 1", "block 2", "random weights", "shuffled pairs", "length alone", "chance"]
     assert [row.way for row in rows[::2]] == ways
     assert {row.direction for row in rows} == {"speech → text", "text → speech"}
@@ -46,17 +46,38 @@ def test_one_space_is_found_and_shuffled_pairs_are_not(
     cuts = read_cuts(letters, "train")
 
     def same(_: Model, chosen: list, layers: range) -> tuple[Vectors, Vectors]:
-        assert len({text_of(cut) for cut in chosen}) > 10
+        assert len({line.text for _, line in chosen}) > 10
         vectors = Vectors({n: torch.nn.functional.normalize(torch.randn(len(chosen), 64)) for n in layers})
         vectors.frames = torch.arange(len(chosen)) % 3
         return vectors, vectors
 
     monkeypatch.setattr(retrieval, "_both", same)
-    found = {row.way: row.plain() for row in retrieve(model, cuts)}
+    found = {row.way: row.plain() for row in retrieve(model, own(cuts))}
     assert found["block 2"]["R@1"] == 100.0 and found["shuffled pairs"]["R@1"] < 20
     assert found["length alone"]["R@1"] < 15  # many are as long
 
 
+def test_across_languages_each_sentence_is_there_once(letters: Path, model: Model) -> None:
+    cuts = read_cuts(letters)
+    spanish = [cut for cut in cuts if language_of(cut) == "es"]
+    italian = [cut for cut in cuts if language_of(cut) == "it"]
+    for cut, other in zip(spanish, italian, strict=False):
+        cut.custom["translations"] = {"it": text_of(other), "oc": "lo"}
+    pairs = translated(cuts, "it")
+    assert all(language_of(cut) == "es" and line.language == "it" for cut, line in pairs)
+    assert len(pairs) == len({line.text for _, line in pairs}) > 10 and len(translated(cuts, "oc")) == 1
+    both = spoken_too(cuts, "it")
+    assert {language_of(cut) for cut, _ in both} == {"es"} and {language_of(cut) for _, cut in both} == {"it"}
+    assert all(text_of(other) == cut.custom["translations"]["it"] for cut, other in both) and len(both) > 10
+    found = retrieve(model, both, size=10, resamples=2)
+    assert {row.direction for row in found} == {"speech → other speech", "other speech → speech"}
+    for cut in cuts[:3]:
+        cut.custom["concept"] = "same"
+    spanish[0].custom["concept"] = italian[0].custom["concept"] = "hello"
+    assert (spanish[0], italian[0]) in spoken_too(cuts, "it")
+    assert translated(cuts, "ru") == spoken_too(cuts, "ru") == []
+
+
 def test_nothing_transcribed_is_told(model: Model) -> None:
     with pytest.raises(IsoglossError, match="needs transcribed clips"):
-        retrieve(model, [])
+        retrieve(model, own([]))
