@@ -10,9 +10,9 @@ untranscribed speech of all languages beside them. The next read unspoken text o
 symbols spelled in Latin letters, or in bytes as in Maestro-U, and have an adapter for each language in the blocks that
 speech and text share. The last leave something out: the adapters; matching's gradient on the speech side; that the
 text encoder is not told the language. `oracle` has the transcripts of the zero-label languages from the beginning, and
-adapters, instead of text. No sentence of dev or test, in any language, is in the text, and dev transcripts of the zero-label languages
-choose nothing. CER in % of test clips, the language told, with the 95 % interval of the bootstrap. `gap closed` =
-(without text - arm) / (without text - oracle). Runs that are there are not made again.
+adapters, instead of text. No sentence of dev or test, in any language, is in the text, and dev transcripts of the
+zero-label languages choose nothing. CER in % of test clips, the language told, with the 95 % interval of the bootstrap.
+`gap closed` = (without text - arm) / (without text - oracle). Runs that are there are not made again.
 """
 
 from __future__ import annotations
