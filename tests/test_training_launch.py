@@ -99,6 +99,15 @@ def test_minutes_scale_every_stage_alike(recipe: Recipe, tmp_path: Path, monkeyp
     assert len(_losses(tmp_path)) == 45
 
 
+def test_stages_that_train_different_parts_are_fitted_to_a_time(recipe: Recipe, tmp_path: Path) -> None:
+    plain = recipe.plain()
+    plain["model"]["text"] = {"entry": 1, "layers": 1, "refiner": 1, "duration_layers": 1}
+    write = plain["stages"][0]
+    match = write | {"name": "match", "objectives": [{"name": "most"}]}
+    parsed = Recipe.parse(plain | {"stages": [write, match, write]}, "test")
+    assert (train_in_processes(parsed, tmp_path / "run", 2, minutes=0.01) / "model.safetensors").exists()
+
+
 def test_a_run_fitted_to_a_time_goes_on_by_the_same_command(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,7 +54,7 @@ def run_demo(
     *,
     data: Path | None = None,
     languages: tuple[str, ...] = (),
-    minutes: float = 13.5,
+    minutes: float = 15.5,
     console: Console | None = None,
 ) -> Path:
     """The whole story; returns the model folder.

@@ -162,7 +162,7 @@ def demo(
     data: Annotated[
         Path | None, typer.Option(help="your own speech instead of Debian's: anything prepare reads")
     ] = None,
-    minutes: Annotated[float, typer.Option(min=0.1, help="of training")] = 13.5,
+    minutes: Annotated[float, typer.Option(min=0.1, help="of training")] = 15.5,
     languages: Annotated[str, typer.Option(help="only these, as in ro,bg")] = "",
 ) -> None:
     """See it all at work. Fetches speech, pre-trains, fine-tunes, evaluates, transcribes."""

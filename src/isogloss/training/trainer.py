@@ -105,8 +105,9 @@ class Trainer:
     def fit(self, minutes: float) -> None:
         """Scale the steps of all stages so that together they take about `minutes` on this machine."""
         journal = Journal(self.folder, resume_at=None, speak=False, tensorboard=False, console=self.console)
-        runs = [StageRun(self, journal, number, 0) for number in range(len(self.recipe.stages))]
-        seconds = torch.tensor([run.measure() for run in runs], dtype=torch.float64, device=self.device)
+        # One after the other: a stage decides which parameters want a gradient.
+        costs = [StageRun(self, journal, number, 0).measure() for number in range(len(self.recipe.stages))]
+        seconds = torch.tensor(costs, dtype=torch.float64, device=self.device)
         self.budget = Budget(minutes, (sum_over_group(seconds) / self.world).tolist())
         self.refit(ended=0)
 
