@@ -33,6 +33,7 @@ NO_TEXT = ["stages.0.seconds={speech: 8, paired: 16}", f"stages.0.objectives=[{{
 ENTRY = 2
 ADAPTERS = f"model.adapters={{share: language, after: {ENTRY}}}"
 TEXT = "model.text={entry: %d, units: %s, languages: %s, layers: 2, refiner: 1, duration_layers: 2, dropout: 0.0}"
+STILL = "stages.0.objectives.1.both_sides=false"
 PHONEMES = [TEXT % (ENTRY, "phonemes", "false"), "model.phonemes=true"]
 ARMS: dict[str, list[str]] = {
     "without text": NO_TEXT,
@@ -41,8 +42,9 @@ ARMS: dict[str, list[str]] = {
     "latin": [TEXT % (ENTRY, "latin", "false"), ADAPTERS],
     "bytes": [TEXT % (ENTRY, "bytes", "false"), ADAPTERS],
     "phonemes, no adapters": PHONEMES,
-    "phonemes, speech side still": [*PHONEMES, ADAPTERS, "stages.0.objectives.1.both_sides=false"],
+    "phonemes, speech side still": [*PHONEMES, ADAPTERS, STILL],
     "phonemes, text told the language": [TEXT % (ENTRY, "phonemes", "true"), PHONEMES[1], ADAPTERS],
+    "latin, both of these": [TEXT % (ENTRY, "latin", "true"), ADAPTERS, STILL],
 }
 """What each arm changes in the recipe."""
 

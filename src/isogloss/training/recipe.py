@@ -54,7 +54,9 @@ class ModelRecipe(Config):
         (), description="blocks after which CTC's symbols are told to the next ones (self-conditioning)"
     )
     start_from: Path | None = Field(None, description="model folder whose front end and encoder are taken over")
-    keep: Literal["encoder", "all"] = Field("encoder", description="all = symbols and heads too; what it lacks is added")
+    keep: Literal["encoder", "all"] = Field(
+        "encoder", description="all = its symbols and heads too; parts that it lacks are added"
+    )
     adapters: AdapterRecipe | None = Field(None, description="adapters in the encoder or `start_from`: {} for defaults")
 
 
