@@ -17,7 +17,6 @@ together.
 from __future__ import annotations
 
 import json
-import random
 import time
 from collections import defaultdict
 from collections.abc import Collection
@@ -26,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import environment, finish, parser, table
+from common import environment, finish, nearest_to_others, parser, table
 from lhotse.cut import MonoCut
 
 import isogloss
@@ -85,9 +84,7 @@ def one_sentence(data: list[Path], clips: dict[str, list[MonoCut]]) -> dict[str,
             said[language_of(cut)].append(text)
     nearest = {}
     for language in clips:
-        sample = random.Random(0).sample(said[language], min(100, len(said[language])))
-        far = [error_counts(sample, [text] * len(sample), unit="character").errors.sum() for text in sample]
-        nearest[language] = sample[int(np.argmin(far))]
+        nearest[language] = nearest_to_others(said[language])
     return {language: [nearest[language]] * len(cuts) for language, cuts in clips.items()}
 
 
