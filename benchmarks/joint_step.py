@@ -97,7 +97,8 @@ def draw(found: dict[str, Timing], mixtures: list[dict[str, Any]], path: Path) -
     bars.bar([place + 0.2 for place in places], [row["joint, s"] for row in mixtures], 0.38, color="0.4", label="joint")
     bars.set_xticks(list(places), ["·".join(map(str, mixture)) for mixture in MIXTURES])
     bars.set(xlabel="seconds of speech · pairs · text", title="a joint step and its parts, s")
-    bars.legend(frameon=False, fontsize=7)
+    bars.set_ylim(0, 1.35 * bars.get_ylim()[1])  # room for the legend
+    bars.legend(frameon=False, fontsize=7, ncols=2, loc="upper center")
     figure.savefig(path, metadata={"Date": None})
 
 
