@@ -19,7 +19,7 @@ from isogloss.model.model import Model, ModelConfig
 from isogloss.model.space import pooled
 from isogloss.objectives.base import BaseConfig, Loss
 from isogloss.objectives.best_rq import CodesConfig
-from isogloss.objectives.slam import MaskedTextConfig, MSlamConfig, SlamConfig, SpansConfig, mean_by_row
+from isogloss.objectives.slam import MaskedTextConfig, MSlamConfig, SlamConfig, SpansConfig, mean_by_row, strangers
 from isogloss.objectives.sonar import SonarConfig, contrastive
 from isogloss.objectives.speecht5 import (
     SpeechT5SpeechConfig,
@@ -178,11 +178,18 @@ def test_mslam_is_the_formula_and_ctc_hears_the_speech_alone() -> None:
 def test_clips_of_one_text_are_no_mismatch() -> None:
     objective = SlamConfig(speech=CODES).build(model()).eval()
     states = Sequence(torch.randn(3, 4, 64), torch.tensor([4, 4, 4]))
-    both = objective.told_apart(states, states, ["a", "b", "c"])
+    both = objective.told_apart(states, states, ["a", "b", "c"], [1, 2, 0])
     logits = objective.same(states.values[:, 0])[:, 0]
     right, wrong = -logits.sigmoid().log(), -(-logits).sigmoid().log()
     assert_close(both, (right + wrong).sum() / 2)
-    assert_close(objective.told_apart(states, states, ["a", "a", "c"]), (right.sum() + wrong[0] + wrong[2]) / 2)
+    some = objective.told_apart(states, states, ["a", "a", "c"], [2, 0, 1])
+    assert_close(some, (right.sum() + wrong[0] + wrong[2]) / 2)
+
+
+def test_a_mismatched_transcript_is_of_the_same_language_where_there_is_one() -> None:
+    assert strangers(["a", "b", "c", "d"], ["ro", "el", "ro", "be"]) == [2, 2, 0, 0]
+    assert strangers(["a", "a", "c"], ["ro", "ro", "el"]) == [2, 2, 0]
+    assert strangers(["a", "a"], ["ro", "ro"]) == [0, 1] and strangers([None], ["ro"]) == [0]
 
 
 def test_slam_trains_no_heads_and_masked_text_no_speech_side(monkeypatch: pytest.MonkeyPatch) -> None:

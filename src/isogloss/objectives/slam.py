@@ -16,8 +16,8 @@ hidden in one can be looked up in the other.
 
 `slam` and `mslam` are the line of pairs, `masked_text` (SpanBERT) the line of text; speech alone has `best_rq`.
 Nothing is stretched: `text.upsampling: none`, and a symbol is one state. Unit 0, the silence before the text, is
-what L_STM reads; a mismatched pair has the transcript of the next clip in the batch. A hidden symbol goes in as
-blank.
+what L_STM reads; a mismatched pair has the transcript of another clip in the batch, in the same language if there is
+one, for languages are told apart too easily. A hidden symbol goes in as blank.
 
 Differs from the papers: speech is hidden and predicted as in BEST-RQ, not w2v-BERT. CTC reads the speech by itself:
 next to its own text it could copy. Words are not hidden whole: spans are of symbols. L_speech and L_text are means
@@ -174,9 +174,9 @@ class Pairs(ReadOff):
         }
         total = parts["speech"] + parts["text"]
         if self.same is not None:
-            other = Sequence(hidden.values.roll(1, dims=0), hidden.lengths.roll(1))
-            strange = self.together(heard, self._read(other, batch.languages), batch)[1]
-            parts["same"] = self.told_apart(written, strange, batch.texts)
+            others = strangers(batch.texts, batch.languages)
+            strange = self.together(heard, Sequence(read.values[others], read.lengths[others]), batch)[1]
+            parts["same"] = self.told_apart(written, strange, batch.texts, others)
             total = total + self.config.matching * parts["same"]
         if self.config.heads:
             alone, found = self.read_off(self._shared(heard, self.middle, batch.languages), self.targets(batch), batch)
@@ -194,14 +194,26 @@ class Pairs(ReadOff):
         width = heard.values.shape[1]
         return padded(speech, width), padded(text, read.values.shape[1])
 
-    def told_apart(self, matched: Sequence, strange: Sequence, texts: list[str | None]) -> Tensor:
+    def told_apart(self, matched: Sequence, strange: Sequence, texts: list[str | None], others: list[int]) -> Tensor:
         """L_STM summed over utterances: of matched and mismatched pairs; two clips of one text are no mismatch."""
         assert self.same is not None
-        different = torch.tensor([text != before for text, before in zip(texts, [texts[-1], *texts], strict=False)])
+        different = torch.tensor([text != texts[other] for text, other in zip(texts, others, strict=True)])
         right, wrong = (self.same(states.values[:, 0])[:, 0].float() for states in (matched, strange))
         losses = binary_cross_entropy_with_logits(right, torch.ones_like(right), reduction="none")
-        others = binary_cross_entropy_with_logits(wrong, torch.zeros_like(wrong), reduction="none")
-        return (losses + others * different.to(others.device)).sum() / 2
+        unlike = binary_cross_entropy_with_logits(wrong, torch.zeros_like(wrong), reduction="none")
+        return (losses + unlike * different.to(unlike.device)).sum() / 2
+
+
+def strangers(texts: list[str | None], languages: list[str]) -> list[int]:
+    """The place of another text for each: the next of its language, else the next; its own where all say the same."""
+    places = range(len(texts))
+    chosen = []
+    for place in places:
+        after = [*places[place + 1 :], *places[:place]]
+        other = [near for near in after if texts[near] != texts[place]]
+        akin = [near for near in other if languages[near] == languages[place]]
+        chosen.append((akin or other or [place])[0])
+    return chosen
 
 
 def blanked(tokens: Sequence, mask: Tensor) -> Sequence:
