@@ -82,10 +82,7 @@ def one_sentence(data: list[Path], clips: dict[str, list[MonoCut]]) -> dict[str,
     for cut in (cut for folder in data for cut in read_cuts(folder, "train")):
         if text := normalise(text_of(cut) or "", language_of(cut)):
             said[language_of(cut)].append(text)
-    nearest = {}
-    for language in clips:
-        nearest[language] = nearest_to_others(said[language])
-    return {language: [nearest[language]] * len(cuts) for language, cuts in clips.items()}
+    return {language: [nearest_to_others(said[language])] * len(cuts) for language, cuts in clips.items()}
 
 
 def heard(

@@ -134,7 +134,7 @@ def _recipe(corpus: Path, languages: tuple[str, ...]) -> Recipe:
 
 
 def _language_model(demo: Demo, model: Path, corpus: Path) -> Path:
-    """An n-gram model of the training transcripts, for the search."""
+    """An n-gram model of the training transcripts and the unspoken text, for the search."""
     folder = demo.out / "lm"
     if not folder.exists():
         demo.step("Learn which symbols follow each other in the training transcripts and the unspoken text")

@@ -171,6 +171,16 @@ def source_of(cut: "MonoCut") -> str:
     return str((cut.custom or {}).get("source", ""))
 
 
+def translations_of(cut: "MonoCut") -> dict[str, str]:
+    """What a cut says in other languages, by BCP 47 tag, as far as the corpus tells it."""
+    return (cut.custom or {}).get("translations") or {}
+
+
+def concept_of(cut: "MonoCut") -> str:
+    """What a cut names in whatever language, empty where the corpus does not tell it."""
+    return (cut.custom or {}).get("concept") or ""
+
+
 def audio_of(cut: "MonoCut") -> Path:
     """The audio file a cut is from."""
     return Path(cut.recording.sources[0].source)

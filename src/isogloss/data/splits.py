@@ -14,7 +14,16 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from isogloss.data.manifests import SPLITS, audio_of, examples, language_of, source_of, split_of
+from isogloss.data.manifests import (
+    SPLITS,
+    audio_of,
+    concept_of,
+    examples,
+    language_of,
+    source_of,
+    split_of,
+    translations_of,
+)
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.text.normalise import normalise
 
@@ -156,17 +165,16 @@ def _text_keys(cut: "MonoCut", spoken: set[str]) -> list[str]:
         *_normalised(said.text, said.language),
         *(t for texts in _translations(cut, spoken) for t in texts),
     ]
-    concept = (cut.custom or {}).get("concept")
+    concept = concept_of(cut)
     named = [f"concept:{source_of(cut)}/{concept}"] if concept else []
     return [f"text:{text}" for text in dict.fromkeys(texts)] + named
 
 
 def _translations(cut: "MonoCut", spoken: set[str] | None) -> list[tuple[str, ...]]:
     """Normalised translations, those into languages that nobody speaks here left out (None = all)."""
-    translations = (cut.custom or {}).get("translations") or {}
     return [
         _normalised(text, language)
-        for language, text in translations.items()
+        for language, text in translations_of(cut).items()
         if spoken is None or language in spoken
     ]
 

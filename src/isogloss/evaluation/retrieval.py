@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from isogloss.data.loading import language_of, text_of, waveform
+from isogloss.data.manifests import concept_of, translations_of
 from isogloss.errors import IsoglossError
 from isogloss.metrics.retrieval import Retrieval, pools, retrieval
 from isogloss.model.model import Model
@@ -87,7 +88,7 @@ def translated(cuts: list[MonoCut], language: str) -> list[Pair]:
     """Clips and what they say in another language, where the corpus tells it; one clip a sentence of either."""
     found: dict[str, Pair] = {}
     for cut in _one_a_sentence(cuts):
-        text = _translations(cut).get(language, "")
+        text = translations_of(cut).get(language, "")
         if language_of(cut) != language and (said := normalise(text, language)):
             found.setdefault(said, (cut, TextLine(text, language, "translation")))
     return list(found.values())
@@ -98,10 +99,10 @@ def spoken_too(cuts: list[MonoCut], language: str) -> list[Pair]:
     spoken: dict[str, MonoCut] = {}
     for cut in sorted(cuts, key=lambda cut: cut.id):
         if language_of(cut) == language and cut.duration <= LONGEST:
-            spoken.setdefault(_concept(cut) or normalise(text_of(cut) or "", language), cut)
+            spoken.setdefault(concept_of(cut) or normalise(text_of(cut) or "", language), cut)
     found: dict[str, Pair] = {}
     for cut in sorted(cuts, key=lambda cut: cut.id):
-        said = _concept(cut) or normalise(_translations(cut).get(language, ""), language)
+        said = concept_of(cut) or normalise(translations_of(cut).get(language, ""), language)
         if said and said in spoken and language_of(cut) != language and cut.duration <= LONGEST:
             found.setdefault(said, (cut, spoken[said]))
     return list(found.values())
@@ -139,11 +140,3 @@ def _one_a_sentence(cuts: list[MonoCut]) -> list[MonoCut]:
         if said and cut.duration <= LONGEST:
             found.setdefault((language_of(cut), said), cut)
     return list(found.values())
-
-
-def _translations(cut: MonoCut) -> dict[str, str]:
-    return (cut.custom or {}).get("translations") or {}
-
-
-def _concept(cut: MonoCut) -> str:
-    return (cut.custom or {}).get("concept") or ""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isogloss.data.loading import Batch, Kind, Loader, as_cut, language_of, text_of
-from isogloss.data.manifests import TEXT, read_cuts, source_of, split_of
+from isogloss.data.manifests import TEXT, read_cuts, source_of, split_of, translations_of
 from isogloss.data.plan import BatchPlan, Position
 from isogloss.data.splits import held_out_texts
 from isogloss.errors import IsoglossError, did_you_mean
@@ -63,7 +63,7 @@ def translated(cuts: Iterable[MonoCut]) -> Iterator[TextLine]:
     """What the train clips say, in the languages into which the corpus translates it."""
     for cut in cuts:
         if split_of(cut) == "train":
-            for tag, text in ((cut.custom or {}).get("translations") or {}).items():
+            for tag, text in translations_of(cut).items():
                 yield TextLine(text, tag, source_of(cut))
 
 
