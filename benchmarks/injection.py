@@ -1,49 +1,78 @@
-"""Does text that nobody spoke help where little speech is transcribed?
+"""Does text that nobody spoke help where little speech is transcribed, and what of it does?
 
     python benchmarks/injection.py --start runs/heard/model --data data/tuxpaint data/fillets
-        --languages bg es ro ru --minutes 15 --runs runs/injection
-        --json benchmarks/results/injection.json                                   (in the project's environment)
+        --languages bg es ro ru --minutes 5 15 --runs runs/injection --json benchmarks/results/injection.json
+        --plot docs/injection.svg                                                  (in the project's environment)
 
 Every arm starts from the same recogniser, made of an encoder that has only heard speech, and takes the same steps over
 the same pairs (injection.yaml): `fine-tune` never sees the unspoken text; `most`, `maestro`, `mslam` and `tts4pretrain`
-(espeak-ng speaks it) see it in their middle stage; `pairs alone` is `most` without it. `no pre-training` is
-`fine-tune` from random weights. Unspoken text is the transcripts of the clips that are not labelled and what train
-clips say in these languages by their translations, less every sentence of dev and test, in any language. CER in % of
-the test clips, the language told, with the 95 % interval of the bootstrap over clips; `± fine-tune` is the
-difference on the same clips (paired bootstrap), below 0 the arm is better, and `relative` its share of the first.
-`+ n-gram`: searched with a 6-gram model of the same transcripts and text. Runs that are there are not made again.
+(espeak-ng speaks it) see it in their middle stage; `pairs alone` is `most` without it. Others are `most` with one thing
+changed. `no pre-training` begins with random weights, `text from the start` has no steps without text. Unspoken
+text is the transcripts of the clips that are not labelled and what train clips say in these languages by their
+translations, less every sentence of dev and test, in any language. CER in % of all characters of the test clips, the
+language told, all seeds together, with the 95 % interval of the bootstrap over clips; `seeds` is that of each. `±
+fine-tune` is the difference from the first arm on the same clips (paired bootstrap), below 0 the arm is better, and
+`relative` its share of the first arm's rate. `+ n-gram`: searched with a 6-gram model of the same transcripts and text.
+Runs that are there are not made again.
 """
 
 from __future__ import annotations
 
 from argparse import Namespace
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common import environment, finish, parser, table
-from low_resource import trained, with_few_labels
+import numpy as np
+from common import environment, finish, parser, rate, table
+from low_resource import evaluated, trained, with_few_labels
+from matplotlib.figure import Figure
 
 from isogloss.evaluation.evaluate import evaluate
 from isogloss.evaluation.figures import Evaluation, errors
 from isogloss.metrics.bootstrap import paired_difference
+from isogloss.metrics.error_rates import ErrorCounts
 from isogloss.training.language_model import train_language_model
 
 RECIPE = Path(__file__).with_suffix(".yaml")
 MASKS = "augment: {freq_width: 12, time_share: 0.05}"
 ALONE = "stages.0.seconds={paired: 24}"
 READ = f"{{name: recognition, {MASKS}}}"
-TEXT = "model.text={entry: 2, layers: 2, refiner: 1, duration_layers: 2, dropout: 0.0}"
+MOST = f"{{name: most, {MASKS}}}"
+TEXT = "model.text={entry: 2, layers: 2, refiner: %d, duration_layers: %d, upsampling: %s, dropout: 0.0}"
+STRETCHED = TEXT % (1, 2, "repeat")
 UNSTRETCHED = "model.text={entry: 2, layers: 0, convolutions: 0, refiner: 0, upsampling: none, dropout: 0.0}"
+FROM_THE_START = "text from the start"
+RANDOM = "no pre-training"
+FINE_TUNE = [ALONE, f"stages.0.objectives=[{READ}]"]
 ARMS = {
-    "fine-tune": [ALONE, f"stages.0.objectives=[{READ}]"],
-    "pairs alone": [TEXT, ALONE, f"stages.0.objectives=[{{name: most, {MASKS}}}]"],
-    "most": [TEXT],
-    "maestro": [TEXT, f"stages.0.objectives.0={{name: maestro, aligner: 0.99, {MASKS}}}"],
+    "fine-tune": FINE_TUNE,
+    "pairs alone": [STRETCHED, ALONE, f"stages.0.objectives=[{MOST}]"],
+    "most": [STRETCHED],
+    "maestro": [STRETCHED, f"stages.0.objectives.0={{name: maestro, aligner: 0.99, {MASKS}}}"],
     "mslam": [UNSTRETCHED, "stages.0.objectives=[{name: mslam}, {name: masked_text}]"],
     "tts4pretrain": [f"stages.0.objectives=[{READ}, {{name: tts4pretrain, masked: 0, {MASKS}}}]"],
-    "no pre-training": [ALONE, f"stages.0.objectives=[{READ}]"],
+    RANDOM: FINE_TUNE,
+    f"most, {RANDOM}": [STRETCHED],
+    "every symbol lasts alike": [TEXT % (1, 0, "repeat")],
+    "no refiner": [TEXT % (0, 2, "repeat")],
+    "learned upsampling": [TEXT % (1, 2, "learned")],
+    "matching moves both sides": [STRETCHED, "stages.0.objectives.0.both_sides=true"],
+    "no noise": [STRETCHED, "stages.0.objectives.1.noise=0"],
+    "speech too": [
+        STRETCHED,
+        "stages.0.seconds={speech: 12, paired: 24, text: 24}",
+        f"stages.0.objectives=[{{name: best_rq}}, {MOST}, {{name: aligned_mlm, guard: 0.9, ramp: 100, noise: 1}}]",
+    ],
+    FROM_THE_START: [
+        STRETCHED,
+        "stages.0.seconds={paired: 24, text: 24}",
+        "stages.0.objectives=[{name: most}, {name: aligned_mlm, noise: 1}]",
+        "stages.1.objectives.1={name: aligned_mlm, noise: 1}",
+    ],
 }
-"""What each arm changes in the recipe."""
+"""What each arm changes in the recipe, of which stage 0 is the one after `settle` except in `text from the start`."""
 
 
 def main() -> None:
@@ -56,17 +85,22 @@ def main() -> None:
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0])
     arguments.add_argument("--runs", type=Path, required=True, help="where data and models are, or will be")
     arguments.add_argument("--processes", type=int, default=2)
+    arguments.add_argument("--plot", type=Path, metavar="FILE", help="draw the error rates there, as SVG")
     options = arguments.parse_args()
     rows: list[dict[str, Any]] = []
     for minutes in options.minutes:
-        first: dict[int, Evaluation] = {}
+        first: list[list[Evaluation]] = []
         for arm in options.arms:
-            for seed in options.seeds:
-                found, searched = read_by(options, minutes, arm, seed)
-                figures = row(found, first.setdefault(seed, found)) | with_search(searched)
-                rows.append({"minutes": minutes, "arm": arm, "seed": seed} | figures)
-                table("text injection", rows)
-    finish(options.json, environment() | {"languages": options.languages, "rows": rows})
+            read = [read_by(options, minutes, arm, seed) for seed in options.seeds]
+            ways = [list(way) for way in zip(*read, strict=True)]  # without and with an n-gram model
+            first = first or ways
+            plain, searched = (row(way, base) for way, base in zip(ways, first, strict=True))
+            with_search = {f"{key}, + n-gram": value for key, value in searched.items()}
+            rows.append({"minutes": minutes, "arm": arm} | plain | with_search)
+        table("text injection", rows)
+    finish(options.json, environment() | {"languages": options.languages, "seeds": options.seeds, "rows": rows})
+    if options.plot:
+        draw(rows, options.plot)
 
 
 def read_by(options: Namespace, minutes: float, arm: str, seed: int) -> tuple[Evaluation, Evaluation]:
@@ -74,47 +108,64 @@ def read_by(options: Namespace, minutes: float, arm: str, seed: int) -> tuple[Ev
     limits = dict.fromkeys(options.languages, minutes)
     folder = options.runs / f"data-{minutes:g}"
     data = with_few_labels(options.data, folder, options.languages, limits, translations=True)
+    run: Path = options.runs / f"{arm.replace(', ', '-').replace(' ', '-')}-{minutes:g}-{seed}"
     given = [f"data.folders=[{data}]", f"seed={seed}"]
-    heard = arm != "no pre-training"
-    name = f"settled-{'heard' if heard else 'random'}-{minutes:g}-{seed}"
-    start = [f"model.start_from={options.start}"] if heard else []
-    settled = trained(RECIPE, slice(1), options.runs / name, [*given, *start], options.processes)
-    run: Path = options.runs / f"{arm.replace(' ', '-')}-{minutes:g}-{seed}"
-    kept = [f"model.start_from={settled}", "model.keep=all", "model.tokenizer=null"]
-    model = trained(RECIPE, slice(1, None), run, [*given, *kept, *ARMS[arm]], options.processes)
+    heard = [f"model.start_from={options.start}"] if RANDOM not in arm else []
+    stages = slice(None)
+    if arm != FROM_THE_START:
+        name = f"settled-{'heard' if heard else 'random'}-{minutes:g}-{seed}"
+        settled = trained(RECIPE, slice(1), options.runs / name, [*given, *heard], options.processes)
+        heard = [f"model.start_from={settled}", "model.keep=all", "model.tokenizer=null"]
+        stages = slice(1, None)
+    model = trained(RECIPE, stages, run, [*given, *heard, *ARMS[arm]], options.processes)
     if not (run / "lm").is_dir():
         train_language_model(model, run / "lm", texts=[], data=[data])
     asked: dict[str, Any] = {"languages": options.languages, "tell_language": True}
-    return evaluate(model, [data], **asked), evaluate(model, [data], language_model=run / "lm", **asked)
+    plain = evaluated(run / "plain.json", partial(evaluate, model, [data], **asked))
+    return plain, evaluated(run / "searched.json", partial(evaluate, model, [data], language_model=run / "lm", **asked))
 
 
-def with_search(found: Evaluation) -> dict[str, Any]:
-    """The mean error rate of what was searched with a language model."""
-    assert found.mean_cer is not None
-    mean = found.mean_cer
-    return {
-        "+ n-gram": round(100 * mean.value, 1),
-        "+ n-gram, 95 %": f"{100 * mean.low:.1f} – {100 * mean.high:.1f}",
-    }
-
-
-def row(found: Evaluation, first: Evaluation) -> dict[str, Any]:
-    """Error rates of an arm, and the difference from the first one on the same clips."""
-    assert found.mean_cer is not None and first.mean_cer is not None
-    mean, base = found.mean_cer, first.mean_cer
-    figures: dict[str, Any] = {
-        language: round(100 * recognition.cer.value, 1)
-        for language, recognition in sorted(found.languages.items())
-        if recognition.cer is not None
-    }
-    figures |= {"CER": round(100 * mean.value, 1), "95 %": f"{100 * mean.low:.1f} – {100 * mean.high:.1f}"}
+def row(found: list[Evaluation], first: list[Evaluation]) -> dict[str, Any]:
+    """Error rates of an arm with all seeds, and the difference from the first arm on the same clips."""
+    figures: dict[str, Any] = {}
+    for language in sorted(found[0].languages):
+        counts = together(found, language)
+        figures[language] = round(100 * float(counts.errors.sum() / counts.totals.sum()), 1)
+    mine = together(found)
+    figures |= rate(mine)
+    figures["seeds"] = " ".join(str(rate(together([one]))["CER"]) for one in found)
     if found is not first:
-        mine, theirs = (errors([p for p in each.predictions if p.scored]) for each in (found, first))
+        theirs = together(first)
         gain = paired_difference(mine.errors, theirs.errors, mine.totals)
         figures["± fine-tune"] = round(100 * gain.difference, 1)
         figures["± 95 %"] = f"{100 * gain.interval.low:.1f} – {100 * gain.interval.high:.1f}"
-        figures["relative"] = round(100 * (mean.value / base.value - 1), 1)
+        figures["relative"] = round(100 * (mine.errors.sum() / theirs.errors.sum() - 1), 1)
     return figures
+
+
+def together(found: list[Evaluation], language: str | None = None) -> ErrorCounts:
+    """Errors of each clip, summed over the seeds: clips are what is drawn again, and seeds are no more clips."""
+    counts = [errors([p for p in one.predictions if p.scored and language in (None, p.language)]) for one in found]
+    return ErrorCounts(*(np.sum([getattr(one, field.name) for one in counts], axis=0) for field in fields(ErrorCounts)))
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """CER with its interval, by arm and minutes."""
+    amounts = list(dict.fromkeys(row["minutes"] for row in rows))
+    figure = Figure(figsize=(4 * len(amounts), 0.8 + 0.3 * len({row["arm"] for row in rows})), layout="constrained")
+    for ax, minutes in zip(figure.subplots(1, len(amounts), squeeze=False)[0], amounts, strict=True):
+        shown = [row for row in rows if row["minutes"] == minutes]
+        for mark, key in (("o", "CER"), ("D", "CER, + n-gram")):
+            means = [row[key] for row in shown]
+            bounds = [[float(end) for end in row[key.replace("CER", "CER 95 %")].split(" – ")] for row in shown]
+            sides = np.abs(np.array(bounds).T - np.array(means))
+            ax.errorbar(means, range(len(shown)), xerr=sides, fmt=mark, markersize=4, label=key)
+        ax.axvline(shown[0]["CER"], color="0.8", zorder=0)
+        ax.set(yticks=range(len(shown)), yticklabels=[row["arm"] for row in shown], xlabel="CER, %")
+        ax.set_title(f"{minutes:g} minutes a language")
+        ax.invert_yaxis()
+    figure.axes[0].legend(frameon=False)
+    figure.savefig(path, metadata={"Date": None})
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,8 @@ from isogloss.config import load_yaml, override
 from isogloss.data.loading import language_of, text_of
 from isogloss.data.manifests import TEXT, count_cuts, read_card, read_cuts, split_of, write_card, write_cuts
 from isogloss.data.splits import held_out_texts
+from isogloss.evaluation.figures import Evaluation
+from isogloss.files import read_json, write_json
 from isogloss.text.corpus import TextLine, write_text_lines
 from isogloss.text.normalise import normalise
 from isogloss.training.launch import train_in_processes
@@ -63,6 +66,13 @@ def trained(recipe: Path, stages: slice, run: Path, changes: list[str], processe
         chosen = override(values | {"stages": values["stages"][stages]}, changes)
         train_in_processes(Recipe.parse(chosen, recipe.name), run, processes)
     return run / "model"
+
+
+def evaluated(file: Path, evaluate: Callable[[], Evaluation]) -> Evaluation:
+    """What is kept in a file; evaluated and written there if it is not there."""
+    if not file.exists():
+        write_json(file, evaluate().plain())
+    return Evaluation.parse(read_json(file), str(file))
 
 
 def _said(cut: MonoCut) -> str:

@@ -124,6 +124,14 @@ def test_predicted_durations_are_whole_and_without_dropout() -> None:
     assert text.durations(units).values.sum(dim=1).tolist() == [SLOWEST * 6, SLOWEST, SLOWEST * 3]
 
 
+def test_without_layers_every_unit_lasts_alike() -> None:
+    text = encoder(duration_layers=0)
+    predicted = text.duration(Sequence(torch.randn(3, 6, 8), torch.tensor([6, 1, 3])))
+    assert predicted.unique().numel() == 1
+    predicted.sum().backward()
+    assert text.duration.output.bias.grad == 18
+
+
 def model(entry: int = 1, conditioning: tuple[int, ...] = ()) -> Model:
     torch.manual_seed(0)
     text = SMALL.model_copy(update={"entry": entry, "heads": 4})

@@ -1,5 +1,6 @@
 """The laws of speech and text together without stretching: SLAM, mSLAM, SpeechT5, TTS4Pretrain, sentence vectors."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from isogloss.model.space import pooled
 from isogloss.objectives.base import BaseConfig, Loss
 from isogloss.objectives.best_rq import CodesConfig
 from isogloss.objectives.slam import MaskedTextConfig, MSlamConfig, SlamConfig, SpansConfig, mean_by_row, strangers
-from isogloss.objectives.sonar import SonarConfig, contrastive
+from isogloss.objectives.sonar import SonarConfig, contrastive, wordings
 from isogloss.objectives.speecht5 import (
     SpeechT5SpeechConfig,
     SpeechT5TextConfig,
@@ -42,7 +43,7 @@ ALL = [
     SpeechT5SpeechConfig(speech=CODES),
     SpeechT5TextConfig(),
     SonarConfig(),
-    SonarConfig(both_sides=True),
+    SonarConfig(both_sides=True, translated=0.5),
 ]
 
 
@@ -253,17 +254,18 @@ def test_divergence_is_that_of_kullback_and_leibler() -> None:
 
 def test_sentences_find_their_texts() -> None:
     speech, text = (torch.nn.functional.normalize(torch.randn(4, 8), dim=-1) for _ in range(2))
-    loss, right = contrastive(speech, text, ["a", "b", "c", "d"], 0.5)
+    said = [{"a"}, {"b", "б"}, {"c"}, {"d"}]
+    loss, right = contrastive(speech, text, said, 0.5)
     scores = speech @ text.T / 0.5
     own = torch.arange(4)
     expected = cross_entropy(scores, own, reduction="sum") + cross_entropy(scores.T, own, reduction="sum")
     assert_close(loss, expected / 2)
     assert right == (scores.argmax(dim=1) == own).sum()
-    # The second sentence once more: it is no wrong answer to the first two.
-    twice, _ = contrastive(speech[[0, 1, 1]], text[[0, 1, 1]], ["a", "b", "b"], 0.5)
-    alone, _ = contrastive(speech[:2], text[:2], ["a", "b"], 0.5)
+    # The second sentence once more, in another language: it is no wrong answer to the first two.
+    twice, _ = contrastive(speech[[0, 1, 1]], text[[0, 1, 1]], [*said[:2], {"б", "β"}], 0.5)
+    alone, _ = contrastive(speech[:2], text[:2], said[:2], 0.5)
     assert torch.isfinite(twice) and twice < 3 * alone
-    assert contrastive(text, text, ["a", "b", "c", "d"], 0.01)[1] == 4
+    assert contrastive(text, text, said, 0.01)[1] == 4
 
 
 def test_the_teacher_is_not_taught() -> None:
@@ -285,6 +287,22 @@ def test_the_teacher_is_not_taught() -> None:
     vectors = torch.nn.functional.normalize(objective.project(pooled(states)), dim=-1)
     assert_close(loss.total, (vectors - 5**-0.5).square().sum())
     assert asked == [(TEXTS, LANGUAGES)]
+
+
+def test_the_teacher_may_read_translations() -> None:
+    """Of languages that it knows, in training alone, in as many sentences as asked."""
+    objective = SonarConfig(translated=1.0).build(model())
+    batch = replace(pairs(), translations=[{"ru": "да", "xx": "oui"}, {"xx": "oui"}, {}])
+    assert objective.train().readings(batch) == (["да", *TEXTS[1:]], ["ru", *LANGUAGES[1:]])
+    assert objective.eval().readings(batch) == (TEXTS, LANGUAGES)
+    assert SonarConfig().build(model()).train().readings(batch) == (TEXTS, LANGUAGES)
+    abroad = SonarConfig(translated=1.0).build(model(), lambda texts, languages: torch.ones(len(texts), 5), 5)
+    assert abroad.train().readings(batch)[1][1] == "xx"
+    assert wordings(batch)[:2] == [{TEXTS[0], "да", "oui"}, {TEXTS[1], "oui"}]
+    torch.manual_seed(0)
+    half = SonarConfig(translated=0.5).build(model()).train()
+    assert 30 < sum(half.readings(batch)[1][0] == "ru" for _ in range(100)) < 70
+    assert wordings(pairs())[1] == {TEXTS[1]}
 
 
 def test_infilling_leaves_one_blank_a_span() -> None:

@@ -211,6 +211,20 @@ def test_masks_hide_states_of_both_sides() -> None:
         assert objective.train()(batch).parts["ctc"] != plain.train()(batch).parts["ctc"]
 
 
+def test_noise_is_as_large_as_asked_and_for_training_alone() -> None:
+    subject = model().eval()
+    objective = AlignedMLMConfig(noise=1.5).build(subject)
+    torch.manual_seed(0)
+    values = torch.tensor([3.0, 0.5]).repeat(32) * torch.randn(2, 4000, 64) + 7.0
+    values[1, 1000:] = torch.nan
+    read = Sequence(values, torch.tensor([4000, 1000]))
+    added = [noisy - plain for noisy, plain in zip(objective.train().varied(read).unpad(), read.unpad(), strict=True)]
+    assert torch.cat(added).mean(dim=0).abs().max() < 0.3
+    assert_close(torch.cat(added).std(dim=0), 1.5 * torch.tensor([3.0, 0.5]).repeat(32), rtol=0.1, atol=0)
+    assert objective.eval().varied(read) is read
+    assert AlignedMLMConfig().build(subject).train().varied(read) is read
+
+
 def test_the_formulas_alone() -> None:
     heard = Sequence(torch.tensor([[[1.0, 2.0], [3.0, 5.0]]]), torch.tensor([1]))
     read = Sequence(torch.tensor([[[0.0, 0.0], [torch.nan, 9.0]]]), torch.tensor([1]))

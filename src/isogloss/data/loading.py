@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence as ListOf
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Literal
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from isogloss.audio.augment import change_speed
 from isogloss.audio.reading import read
+from isogloss.data.manifests import translations_of
 from isogloss.errors import AudioError, IsoglossError
 from isogloss.sequence import Sequence
 from isogloss.text.corpus import TextLine
@@ -37,6 +38,7 @@ class Batch:
 
     audio: waveforms at 16 kHz, (B, S) float32; (B, 0) of text alone. texts: None where untranscribed,
     spelled as in the corpus. languages: BCP 47. seed: everything random about this batch is drawn from it.
+    translations: what they say in other languages, by BCP 47 tag, or no list at all.
     """
 
     ids: list[str]
@@ -44,6 +46,7 @@ class Batch:
     texts: list[str | None]
     languages: list[str]
     seed: int = 0
+    translations: list[dict[str, str]] = field(default_factory=list)
 
     @property
     def seconds(self) -> float:
@@ -51,7 +54,7 @@ class Batch:
         return float(self.audio.lengths.sum()) / 16000
 
     def to(self, device: torch.device | str) -> Batch:
-        return Batch(self.ids, self.audio.to(device), self.texts, self.languages, self.seed)
+        return replace(self, audio=self.audio.to(device))
 
 
 def as_cut(line: TextLine) -> MonoCut:
@@ -134,6 +137,7 @@ class Loader:
             texts=[text_of(cut) for cut, _ in kept],
             languages=[language_of(cut) for cut, _ in kept],
             seed=seed,
+            translations=[translations_of(cut) for cut, _ in kept],
         )
 
     def _play(self, index: int, speed: float) -> NDArray[np.float32] | AudioError:

@@ -53,7 +53,9 @@ class TextEncoderConfig(Config):
     convolutions: int = Field(3, ge=0, description="convolutions over the embedded symbols, kernel 5")
     layers: int = Field(2, ge=0, description="Transformer blocks; MAESTRO 6, mSLAM none")
     heads: int = Field(4, ge=1, description="attention heads, also of the refiner; MAESTRO 8")
-    duration_layers: int = Field(4, ge=1, description="lightweight convolutions (kernel 3) that predict durations")
+    duration_layers: int = Field(
+        4, ge=0, description="lightweight convolutions (kernel 3) that predict durations; 0 = every unit lasts alike"
+    )
     upsampling: Upsampling | Literal["none"] = Field(
         "repeat", description="repeat, gaussian or learned; none = not at all, as in ASTRA"
     )
@@ -183,7 +185,7 @@ class SpelledEmbedding(nn.Module):
 
 
 class DurationNetwork(nn.Module):
-    """Lightweight convolutions and one linear layer: log(1 + frames) of every unit."""
+    """Lightweight convolutions and one linear layer: log(1 + frames) of every unit; without any, one number for all."""
 
     def __init__(self, width: int, layers: int, heads: int, dropout: float):
         super().__init__()
@@ -193,7 +195,8 @@ class DurationNetwork(nn.Module):
 
     def forward(self, units: Sequence) -> Tensor:
         """(B, U+1, D) -> (B, U+1) float32."""
-        x, valid = units.zero_padding().values, units.valid
+        valid = units.valid
+        x = units.zero_padding().values if self.blocks else torch.zeros_like(units.values)
         for block in self.blocks:
             x = block(x, valid)
         return self.output(self.norm(x))[..., 0].float()

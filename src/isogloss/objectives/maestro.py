@@ -9,7 +9,7 @@ make the two equal, frame by frame; then text alone, with durations that are pre
                                      └─ duration network ───> L_dur = |log(1 + d) - log(1 + d̂)|²
                     d = frames of each symbol on the best path of an aligner: a slow copy of the model
 
-    text     text ─ text encoder ─> e_t ─ stretch by d̂ ─> ê_t ─ mask ─ shared blocks ─ heads ─> L_A-MLM(t | ê_t)
+    text     text ─ text encoder ─> e_t ─ stretch by d̂ ─> ê_t ─ mask, noise ─ shared blocks ─ heads ─> L_A-MLM(t | ê_t)
 
 `maestro` is the line of pairs, `aligned_mlm` the line of text; untranscribed speech has any self-supervised
 objective beside them. L_heads is that of `recognition`: with a transducer in the model it is the
@@ -19,8 +19,9 @@ The second way needs no durations (ASTRA, arXiv 2406.06664): with `text.upsampli
 and L_MM is the mean of its distance to e_s over all frames in which the transducer may write the symbol, weighed by
 how likely it does so there. There is no L_dur then.
 
-Differs from the paper: the form of L_dur is not published, ours is the usual one. Where the aligner finds no path, the
-pair has no L_MM and no L_dur. Durations of text are predicted by the network itself without dropout, not by its
+Differs from the paper: the form of L_dur is not published, ours is the usual one. The noise is ours: L_MM makes ê_t
+what speech of a text is on average, which is far easier to read than any speech. Where the aligner finds no path,
+the pair has no L_MM and no L_dur. Durations of text are predicted by the network itself without dropout, not by its
 slow copy. Text that is too short for CTC after stretching has no CTC loss, as in `recognition`.
 """
 
@@ -78,6 +79,7 @@ class AlignedMLMConfig(HeadsConfig):
     name: Literal["aligned_mlm"] = "aligned_mlm"
     language: float = Field(0.0, ge=0, description="v, weight of the language loss: text is no matter of the voice")
     mask: SpecAugmentConfig | None = Field(MASK, description="masks on ê_t, in time and in channels")
+    noise: float = Field(0.0, ge=0, description="standard deviation of noise on ê_t, over that of its channels")
 
     def build(self, model: Model) -> "AlignedMLM":
         """The objective on a model with a text encoder."""
@@ -161,15 +163,23 @@ class AlignedMLM(_Joint):
 
     def __init__(self, config: AlignedMLMConfig, model: Model):
         super().__init__(config, model)
+        self.noise = config.noise
         self._read = model.read
 
     def forward(self, batch: Batch) -> Loss:
         """Texts with languages, audio (B, 0) -> losses summed over texts."""
         tokens = self.targets(batch)
         read = self._read(self.units(batch), batch.languages)  # ê_t
-        total, parts = self.read_off(self.through(read, batch), tokens, batch)
+        total, parts = self.read_off(self.through(self.varied(read), batch), tokens, batch)
         parts["frames"] = read.lengths.sum().float()
         return Loss(total, len(batch.ids), detached(parts))
+
+    def varied(self, read: Sequence) -> Sequence:
+        """ê_t (B, T, D) as a voice might say it: with noise, in training."""
+        if not (self.noise and self.training):
+            return read
+        spread = read.values.detach()[read.valid].std(dim=0)
+        return read.map(lambda values: values + self.noise * spread * torch.randn_like(values))
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ et al. 2023, arXiv 2308.11466), with a contrastive loss beside it (Radford et al
 There are no frames and no durations: what lies where in a sentence is never asked. The teacher is any function from
 texts and languages to vectors; by default the model's own text encoder through the shared blocks, and W the
 identity, so that `isogloss search` compares the very vectors. It is then worth what that encoder has learned before.
+Where a corpus tells what its clips say in other languages, the teacher may read that instead: languages then meet.
 
 Differs from SONAR: the mean over time in place of attention pooling, vectors of length 1, and no decoder that
-translates. Sentences that occur twice in a batch are no wrong answers.
+translates. Sentences that occur twice in a batch, in whatever language, are no wrong answers.
 """
 
 from collections.abc import Callable
@@ -42,6 +43,9 @@ class SonarConfig(BaseConfig):
     contrast: float = Field(1.0, ge=0, description="c, weight of the contrastive loss")
     temperature: float = Field(0.07, gt=0, description="τ of the contrastive loss")
     both_sides: bool = Field(False, description="whether the model's own text encoder learns as well")
+    translated: float = Field(
+        0.0, ge=0, le=1, description="share of the sentences that the teacher reads in another language, where known"
+    )
 
     def build(self, model: Model, teacher: Teacher | None = None, width: int | None = None) -> "Sonar":
         """The objective on a model; teacher: what gives vectors of `width`, the model's text encoder by default."""
@@ -61,6 +65,7 @@ class Sonar(Objective):
         self.text = model.text_encoder if teacher is None and config.both_sides else None
         self.project = nn.Linear(self.encoder.width, width or self.encoder.width) if teacher is not None else None
         self._teacher = teacher
+        self._known = None if teacher is not None else set(model.config.text_languages)
         # Not modules, hence out of reach of state_dict: the model saves them itself.
         self._encode, self._units, self._read, self._shared = model.encode, model.units, model.read, model.shared
 
@@ -72,28 +77,45 @@ class Sonar(Objective):
         speech = pooled(self._encode(features, languages=batch.languages).final)
         if self.project is not None:
             speech = normalize(self.project(speech), dim=-1)
-        text = self.teacher(batch)
+        text = self.teacher(*self.readings(batch), batch.audio.device)
         squares = (speech - text).square().sum(dim=1).sum()
-        contrast, right = contrastive(speech, text, batch.texts, self.config.temperature)
+        contrast, right = contrastive(speech, text, wordings(batch), self.config.temperature)
         total = self.config.squares * squares + self.config.contrast * contrast
         parts = {"squares": squares, "contrast": contrast, "found": right}
         return Loss(total, len(batch.ids), {name: part.detach() for name, part in parts.items()})
 
-    def teacher(self, batch: Batch) -> Tensor:
+    def readings(self, batch: Batch) -> tuple[list[str], list[str]]:
+        """What the teacher reads, and in which languages: the texts, in training some as they are in another one."""
+        texts, languages = [text or "" for text in batch.texts], list(batch.languages)
+        for row, others in enumerate(batch.translations):
+            tags = sorted(tag for tag in others if self._known is None or tag in self._known)
+            if tags and self.training and torch.rand(()) < self.config.translated:
+                languages[row] = tags[int(torch.randint(len(tags), ()))]
+                texts[row] = others[languages[row]]
+        return texts, languages
+
+    def teacher(self, texts: list[str], languages: list[str], device: torch.device) -> Tensor:
         """The teacher's vectors of length 1, (B, E)."""
         if self._teacher is not None:
-            vectors = self._teacher([text or "" for text in batch.texts], batch.languages)
-            return normalize(vectors.to(batch.audio.device).float(), dim=-1)
+            return normalize(self._teacher(texts, languages).to(device).float(), dim=-1)
         with torch.set_grad_enabled(self.config.both_sides):
-            units = self._units(batch.texts, batch.languages)
-            read = self._read(units.to(batch.audio.device), batch.languages)
-            return pooled(self._shared(read, languages=batch.languages).final)
+            read = self._read(self._units(texts, languages).to(device), languages)
+            return pooled(self._shared(read, languages=languages).final)
 
 
-def contrastive(speech: Tensor, text: Tensor, said: list[str | None], temperature: float) -> tuple[Tensor, Tensor]:
-    """InfoNCE both ways, summed over the batch, and how many texts were found: (B, E) twice -> scalar, scalar."""
+def wordings(batch: Batch) -> list[set[str]]:
+    """Every way in which it is known how to say what a clip says."""
+    others = batch.translations or [{} for _ in batch.ids]
+    return [{text or "", *told.values()} for text, told in zip(batch.texts, others, strict=True)]
+
+
+def contrastive(speech: Tensor, text: Tensor, said: list[set[str]], temperature: float) -> tuple[Tensor, Tensor]:
+    """InfoNCE both ways, summed over the batch, and how many texts were found: (B, E) twice -> scalar, scalar.
+
+    said: what each row says, in words of any language; rows that share some are no wrong answers to each other.
+    """
     rows = len(said)
-    twice = torch.tensor([[said[i] == said[j] and i != j for j in range(rows)] for i in range(rows)])
+    twice = torch.tensor([[bool(said[i] & said[j]) and i != j for j in range(rows)] for i in range(rows)])
     scores = (speech @ text.mT / temperature).masked_fill(twice.to(speech.device), -torch.inf)
     own = torch.arange(rows, device=speech.device)
     loss = (cross_entropy(scores, own, reduction="sum") + cross_entropy(scores.mT, own, reduction="sum")) / 2

@@ -19,6 +19,7 @@ Text is taken as it comes; the papers choose sentences by what an in-domain lang
 are not published.
 """
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -127,7 +128,7 @@ def aloud(batch: Batch, speak: Speak) -> Batch:
         for row, (text, language) in enumerate(zip(batch.texts, batch.languages, strict=True))
     ]
     audio = Sequence.from_list(said).to(batch.audio.device)
-    return Batch(batch.ids, audio, batch.texts, batch.languages, batch.seed)
+    return replace(batch, audio=audio)
 
 
 def divergence(real: Sequence, synthetic: Sequence) -> Tensor:
