@@ -68,7 +68,7 @@ def word_spans(cut: MonoCut) -> list[Span]:
     """Start and end of each word of the normalised text; none where letters and phones do not agree."""
     phones = [(p.start, p.end, p.symbol) for p in (cut.supervisions[0].alignment or {}).get("phone", [])]
     spoken = [number for number, phone in enumerate(phones) if phone[2] != PAUSE]
-    counts = [letters_to_phones(word) for word in normalise(text_of(cut) or "", "ru").split()]
+    counts = [sum(letters_to_phones(word)) for word in normalise(text_of(cut) or "", "ru").split()]
     if sum(counts) != len(spoken) or 0 in counts:
         return []
     ends = np.cumsum(counts)
@@ -78,14 +78,14 @@ def word_spans(cut: MonoCut) -> list[Span]:
     return [(phones[run[0]][0], phones[run[-1]][1]) for run in runs]
 
 
-def letters_to_phones(word: str) -> int:
-    """How many phones a word has by its letters."""
-    count, before = 0, "ь"
+def letters_to_phones(word: str) -> list[int]:
+    """How many phones each letter of a word stands for."""
+    counts, before = [], "ь"
     for letter in word:
         opens = before in SILENT or before in VOWELS
-        count += 0 if letter in SILENT else 2 if letter in IOTATED and opens else 1
+        counts.append(0 if letter in SILENT else 2 if letter in IOTATED and opens else 1)
         before = letter
-    return count
+    return counts
 
 
 @torch.inference_mode()

@@ -12,13 +12,15 @@ from isogloss.encoders.text import TextEncoderConfig
 from isogloss.errors import IsoglossError
 from isogloss.model.folder import load_model
 from isogloss.model.model import Model, ModelConfig
+from isogloss.model.recogniser import Recogniser
 from isogloss.objectives.maestro import AlignedMLMConfig, Reader, align
 from isogloss.objectives.most import MostConfig
 from isogloss.objectives.recognition import RecognitionConfig
 from isogloss.text.tokenizers import CharactersConfig, build_tokenizer
+from isogloss.training.journal import read_log
 from isogloss.training.recipe import Recipe
 from isogloss.training.trainer import train
-from small_models import small_recipe
+from small_models import small_recipe, sound
 from test_objectives_maestro import pairs, sentences
 
 pytest.importorskip("espeakng_loader")
@@ -92,3 +94,15 @@ def test_a_run_finds_its_phonemes_in_the_data(letters: Path, tmp_path: Path) -> 
     train(recipe, tmp_path, console=Console(quiet=True))
     model = load_model(tmp_path / "model")
     assert set(model.config.phonemes) >= set("aeio") and model.phonemes is not None
+    looks = [record for record in read_log(tmp_path) if record["event"] == "dev"]
+    rated = {key.removeprefix("cer") for key in looks[-1] if key.startswith("cer")}
+    assert len(rated) > 1 and rated == {key.removeprefix("per") for key in looks[-1] if key.startswith("per")}
+
+
+def test_a_transcript_tells_how_it_sounds() -> None:
+    model = build(text=False)
+    with torch.no_grad():  # writes "a" in both alphabets, always
+        for head, symbol in ((model.ctc, model.tokens("a")[0]), (model.phonemes, 1 + IPA.index("a"))):
+            head.output.bias[symbol] = 100.0
+    clip = sound(2, 1)
+    assert Recogniser(model).transcribe(clip).segments[0].phonemes == "a"

@@ -5,11 +5,15 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from isogloss.encoders.presets import preset
 from isogloss.errors import IsoglossError
+from isogloss.model.model import Model, ModelConfig
 from isogloss.model.space import embed_speech, embed_text, pooled
+from isogloss.nn.adapters import AdapterConfig
 from isogloss.sequence import Sequence
 from small_models import sound
 from test_encoders_text import model
+from test_nn_adapters import random_up
 
 
 def test_a_vector_is_the_mean_of_states() -> None:
@@ -33,6 +37,17 @@ def test_speech_is_embedded_in_its_order_and_alone_as_among_others() -> None:
     _, last = embed_speech(subject, clips)
     assert list(last.layers) == [2] and torch.equal(last.layers[2], together.layers[2])
     assert_close(last.layers[2].norm(dim=-1), torch.ones(3))
+
+
+def test_a_recording_goes_through_the_adapter_of_its_language() -> None:
+    encoder = preset("test").model_copy(update={"adapters": AdapterConfig(bottleneck=3, groups={"ro": ("ro",)})})
+    torch.manual_seed(0)
+    subject = Model(ModelConfig(encoder=encoder)).eval()
+    random_up(subject)
+    clips = [sound(1, 1), sound(2, 2)]
+    told, untold = (embed_speech(subject, clips, languages=tags)[1].last for tags in (["ro", None], ()))
+    assert (told[0] - untold[0]).norm() > 0.01
+    assert_close(told[1], untold[1])
 
 
 def test_text_is_embedded_alone_as_among_others() -> None:

@@ -21,7 +21,7 @@ def embed(
     out: Annotated[Path, typer.Option(help="folder for the index", show_default=False)],
     audio: AudioArguments = [],  # noqa: B006 - typer reads it
     text: Annotated[list[Path] | None, typer.Option(help="file of sentences to index too; may be repeated")] = None,
-    language: Annotated[str | None, typer.Option(help="of sentences that do not say theirs")] = None,
+    language: Annotated[str | None, typer.Option(help="of recordings, and of sentences that do not say it")] = None,
     device: Device = "auto",
 ) -> None:
     """Make an index to search. Of recordings, cut at pauses where they are long, and of sentences."""
@@ -29,16 +29,18 @@ def embed(
     from isogloss.model.space import embed_speech, embed_text
     from isogloss.recordings import find_recordings
     from isogloss.text.corpus import read_text_lines
+    from isogloss.text.languages import normalise_language
 
     recordings = find_recordings(audio)
-    lines = [line for path in text or [] for line in read_text_lines(path, language)]
+    tag = normalise_language(language) if language else None
+    lines = [line for path in text or [] for line in read_text_lines(path, tag)]
     network = loaded(model, device).model
     read = embed_text(network, [line.text for line in lines], [line.language for line in lines])
     items = [Item("text", line.text, language=line.language) for line in lines]
     vectors = list(read.last)
 
     def heard(waveforms: list[Any]) -> list[Any]:
-        pieces, found = embed_speech(network, waveforms)
+        pieces, found = embed_speech(network, waveforms, languages=[tag] * len(waveforms))
         both = list(zip(pieces, found.last, strict=True))
         return [[pair for pair in both if pair[0].owner == owner] for owner in range(len(waveforms))]
 
@@ -58,7 +60,7 @@ def embed(
 def search(
     index: Annotated[Path, typer.Argument(help="folder made by isogloss embed")],
     query: Annotated[str, typer.Argument(help="a sentence, or a recording")],
-    language: Annotated[str | None, typer.Option(help="of the sentence")] = None,
+    language: Annotated[str | None, typer.Option(help="of the sentence or recording")] = None,
     only: Annotated[Literal["speech", "text"] | None, typer.Option(help="entries of this kind")] = None,
     most: Annotated[int, typer.Option(min=1, help="entries to show")] = 5,
     model: Annotated[Path | None, typer.Option("--model", "-m", help="if it does not lie where it lay")] = None,
@@ -74,10 +76,10 @@ def search(
 
     known = load_index(index, model)
     network = loaded(known.model, device).model
+    tag = normalise_language(language) if language else None
     if Path(query).exists():
-        vectors = embed_speech(network, [query])[1]
+        vectors = embed_speech(network, [query], languages=[tag])[1]
     else:
-        tag = normalise_language(language) if language else None
         vectors = embed_text(network, [query], [tag])
     found = known.nearest(vectors.last.mean(dim=0), most, only)
     if format == "json":

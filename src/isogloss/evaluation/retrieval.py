@@ -124,7 +124,7 @@ def _both(model: Model, pairs: list[Pair], layers: range) -> tuple[Vectors, Vect
 
 
 def _heard(model: Model, cuts: list[MonoCut], layers: range) -> Vectors:
-    return embed_speech(model, [waveform(cut) for cut in cuts], layers)[1]
+    return embed_speech(model, [waveform(cut) for cut in cuts], layers, [language_of(cut) for cut in cuts])[1]
 
 
 def _cosine(clips: Vectors, others: Vectors, layer: int) -> Scores:

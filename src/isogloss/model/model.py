@@ -263,7 +263,11 @@ class Model(nn.Module):
         """What is said, in the International Phonetic Alphabet, read off states (B, T, D) step by step."""
         if self.phonemes is None:
             raise IsoglossError("This model writes no phonemes; train one with model.phonemes: true.")
-        return ["".join(self.config.phonemes[p - 1] for p in path.tokens) for path in greedy(self.phonemes(states))]
+        return [self.spelled(path.tokens) for path in greedy(self.phonemes(states))]
+
+    def spelled(self, phonemes: Iterable[int]) -> str:
+        """Phonemes in the International Phonetic Alphabet."""
+        return "".join(self.config.phonemes[phoneme - 1] for phoneme in phonemes)
 
     def units(self, texts: Iterable[str | None], languages: Iterable[str | None]) -> Sequence:
         """Texts as the text encoder takes them, (B, U) int64: phonemes, or what the heads predict."""

@@ -41,7 +41,8 @@ class Alternative:
 class Segment:
     """A stretch of speech; times in seconds from the start of the audio.
 
-    alternatives: the likeliest texts, the best first, where a beam was asked for more than one.
+    alternatives: the likeliest texts, the best first, where a beam was asked for more than one. phonemes: how it
+    sounds, in the International Phonetic Alphabet, where the model writes that too.
     """
 
     start: float
@@ -50,6 +51,7 @@ class Segment:
     words: tuple[Word, ...]
     confidence: float
     alternatives: tuple[Alternative, ...] = ()
+    phonemes: str = ""
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ class Recogniser:
                         ranked = [[hypothesis] for hypothesis in model.decode(states, decoder, allowed)]
                     else:
                         ranked = model.search(states, beam, decoder, allowed)
-                    for piece, found in zip(batch, _segments(batch, ranked, model, known), strict=True):
+                    for piece, found in zip(batch, _segments(batch, states, ranked, model, known), strict=True):
                         if found.text:
                             segments[piece.owner].append(found)
                     if model.language is not None and language is None and not self._adapts:
@@ -309,12 +311,17 @@ def load(folder: str | Path, device: torch.device | str = "cpu", adapters: ListO
 
 
 def _segments(
-    pieces: ListOf[Piece], ranked: list[list[Hypothesis]], model: Model, language_model: NGram | None
+    pieces: ListOf[Piece],
+    states: Sequence,
+    ranked: list[list[Hypothesis]],
+    model: Model,
+    language_model: NGram | None,
 ) -> list[Segment]:
     """The best text of each piece as a segment."""
     found = []
     calibration = language_model.calibration if language_model else None
-    for piece, hypotheses in zip(pieces, ranked, strict=True):
+    sounds = model.ipa(states) if model.phonemes is not None else [""] * len(pieces)
+    for piece, hypotheses, phonemes in zip(pieces, ranked, sounds, strict=True):
         spoken = model.words(hypotheses[0], piece.start, piece.end, calibration=calibration)
         texts = [(" ".join(w.text for w in model.words(other)), other.score) for other in hypotheses]
         found.append(
@@ -325,6 +332,7 @@ def _segments(
                 words=tuple(spoken),
                 confidence=hypotheses[0].confidence,
                 alternatives=tuple(Alternative(*pair) for pair in texts) if len(texts) > 1 else (),
+                phonemes=phonemes,
             )
         )
     return found

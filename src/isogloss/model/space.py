@@ -45,10 +45,12 @@ class Vectors:
 
 
 @torch.inference_mode()
-def embed_speech(model: Model, audio: list[Audio], layers: ListOf[int] = ()) -> tuple[list[Piece], Vectors]:
+def embed_speech(
+    model: Model, audio: list[Audio], layers: ListOf[int] = (), languages: ListOf[str | None] = ()
+) -> tuple[list[Piece], Vectors]:
     """The stretches between pauses of long recordings, short ones whole, and their vectors.
 
-    layers: numbers of blocks; the last one by default.
+    layers: numbers of blocks; the last one by default. languages: of the recordings, for adapters; none if unknown.
     """
     device = next(model.parameters()).device
     vectors = _empty(model, layers)
@@ -56,7 +58,8 @@ def embed_speech(model: Model, audio: list[Audio], layers: ListOf[int] = ()) -> 
     for group in Recordings(audio).speech():
         for pieces in batches(group):
             waveforms = Sequence.from_list([torch.from_numpy(piece.samples) for piece in pieces]).to(device)
-            vectors.add(model.encode(model.frontend(waveforms), tuple(vectors.layers)).layers)
+            tags = [languages[piece.owner] for piece in pieces] if languages else None
+            vectors.add(model.encode(model.frontend(waveforms), tuple(vectors.layers), languages=tags).layers)
             heard += pieces
     order = sorted(range(len(heard)), key=lambda place: (heard[place].owner, heard[place].start))
     return [heard[place] for place in order], vectors[order]

@@ -14,6 +14,7 @@ from isogloss.decoding.hypothesis import Hypothesis
 from isogloss.metrics.calibration import fit_log_odds
 from isogloss.metrics.error_rates import error_rates, right_words
 from isogloss.model.model import Model
+from isogloss.sequence import Sequence
 from isogloss.text.normalise import normalise
 from isogloss.training.hardware import autocast
 from isogloss.training.source import transcribed
@@ -40,7 +41,7 @@ class Development:
 
     @torch.no_grad()
     def evaluate(self, stage: Stage) -> dict[str, float]:
-        """Mean losses of the stage's objectives; where one transcribes also CER by language. {} without dev data."""
+        """Mean losses of the stage's objectives; where one transcribes also error rates. {} without dev data."""
         if not all(self.cuts[objective.kind] for objective in stage.objectives.values()):
             return {}
         stage.eval()
@@ -70,35 +71,41 @@ class Development:
         pairs, claims = [], []
         if self.model.decoders:
             self.model.eval()
-            for reference, hypothesis, _ in self._decoded(beam):
-                spoken = self.model.words(hypothesis, calibration=(1.0, 0.0))
-                pairs.append((reference, " ".join(word.text for word in spoken)))
-                claims += [word.confidence for word in spoken]
+            for batch, states in self._encoded():
+                for reference, hypothesis in zip(_said(batch), self._decoded(states, beam), strict=True):
+                    spoken = self.model.words(hypothesis, calibration=(1.0, 0.0))
+                    pairs.append((reference, " ".join(word.text for word in spoken)))
+                    claims += [word.confidence for word in spoken]
         right = [hit for row in right_words([r for r, _ in pairs], [h for _, h in pairs]) for hit in row]
         return fit_log_odds(claims, right) if len(right) >= ENOUGH else (1.0, 0.0)
 
     def _error_rates(self) -> dict[str, float]:
-        """Character error rate by language, and their mean as `cer`."""
+        """Error rates by language and their mean: `cer` of characters, `per` of phonemes if the model writes them."""
         if self.model.tokenizer is None:
             return {}
-        pairs: dict[str, list[tuple[str, str]]] = {}
-        for reference, hypothesis, language in self._decoded():
-            pairs.setdefault(language, []).append((reference, self.model.tokenizer.decode(hypothesis.tokens)))
-        rates = {
-            f"cer/{language}": error_rates([r for r, _ in both], [h for _, h in both], unit="character").rate
-            for language, both in sorted(pairs.items())
-        }
-        return {"cer": sum(rates.values()) / len(rates)} | rates
+        pairs: dict[str, dict[str, list[tuple[str, str]]]] = {}
+        for batch, states in self._encoded():
+            found = {"cer": (_said(batch), [self.model.tokenizer.decode(h.tokens) for h in self._decoded(states)])}
+            if self.model.phonemes is not None:
+                sounds = self.model.pronounced(batch.texts, batch.languages).unpad()
+                found["per"] = [self.model.spelled(row.tolist()) for row in sounds], self.model.ipa(states)
+            for name, both in found.items():
+                for language, said, written in zip(batch.languages, *both, strict=True):
+                    pairs.setdefault(name, {}).setdefault(language, []).append((said, written))
+        return {key: rate for name, found in pairs.items() for key, rate in _by_language(name, found).items()}
 
-    def _decoded(self, beam: Beam | None = None) -> Iterator[tuple[str, Hypothesis, str]]:
-        """The normalised reference of each clip, what the model makes of it, and its language."""
+    def _decoded(self, states: Sequence, beam: Beam | None = None) -> list[Hypothesis]:
+        """What the model makes of states (B, T, D)."""
+        with autocast(self.device, self.precision):
+            return [best for best, *_ in self.model.search(states, beam)] if beam else self.model.decode(states)
+
+    def _encoded(self) -> Iterator[tuple[Batch, Sequence]]:
+        """Transcribed clips, and their states."""
         for batch in self._load("paired"):
             with autocast(self.device, self.precision):
                 features = self.model.frontend(batch.audio.to(self.device))
                 states = self.model.encode(features, languages=batch.languages).final
-                found = [best for best, *_ in self.model.search(states, beam)] if beam else self.model.decode(states)
-            for text, language, hypothesis in zip(batch.texts, batch.languages, found, strict=True):
-                yield normalise(text or "", language), hypothesis, language
+            yield batch, states
 
     def _load(self, kind: Kind) -> list[Batch]:
         if kind not in self._batches:
@@ -111,10 +118,25 @@ class Development:
         return self._batches[kind]
 
 
+def _said(batch: Batch) -> list[str]:
+    """The normalised transcripts."""
+    return [normalise(text or "", language) for text, language in zip(batch.texts, batch.languages, strict=True)]
+
+
+def _by_language(name: str, pairs: dict[str, list[tuple[str, str]]]) -> dict[str, float]:
+    """Error rates of pairs (said, written) by language, as `NAME/TAG`, and their mean as `NAME`."""
+    rates = {
+        f"{name}/{language}": error_rates([r for r, _ in both], [h for _, h in both], unit="character").rate
+        for language, both in sorted(pairs.items())
+    }
+    return {name: sum(rates.values()) / len(rates)} | rates
+
+
 def sentence(stage: str, step: int, figures: dict[str, float]) -> str:
     """What a look at the dev split found, in one line."""
     rates = ", ".join(f"{k.removeprefix('cer/')} {v:.1%}" for k, v in figures.items() if k.startswith("cer/"))
     error = f" · CER {figures['cer']:.1%} ({rates})" if "cer" in figures else ""
+    error += f" · PER {figures['per']:.1%}" if "per" in figures else ""
     return f"{stage} step {step}: dev loss {figures['loss']:.3f}{error}"
 
 
