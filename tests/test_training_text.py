@@ -97,6 +97,16 @@ def test_symbols_of_text_alone_can_be_written(recipe: dict[str, Any], letters: P
     assert "be" not in load_model(tmp_path / "plain/model").config.alphabets  # no stage asks for text: it is not read
 
 
+@pytest.mark.parametrize("kind", ["bytes", "sentencepiece"])
+def test_text_may_be_bytes_or_pieces(kind: str, recipe: dict[str, Any], tmp_path: Path) -> None:
+    recipe["model"]["tokenizer"] = {"kind": kind}
+    log, _ = run(recipe, tmp_path / "run")
+    last = [record for record in log if record["event"] == "step"][-1]
+    assert last["aligned_mlm/loss"] > 0 < last["most/matching"] and last["most/aligned"] > 0
+    model = load_model(tmp_path / "run/model")
+    assert model.tokenizer.decode(model.tokens("hola", "es")) == "hola"
+
+
 def test_a_recogniser_that_is_kept_takes_a_text_encoder(recipe: dict[str, Any], tmp_path: Path) -> None:
     text = recipe["model"].pop("text")
     pairs = {"seconds": {"paired": 8}, "objectives": [{"name": "recognition"}]}
