@@ -1,4 +1,4 @@
-"""Languages of which not one clip is transcribed: how far do their text and untranscribed speech go?
+"""Languages of which not one clip is transcribed, or few: how far do their text and untranscribed speech go?
 
     python benchmarks/zero_label.py --start runs/heard/model --data data/tuxpaint --labelled bg es fr ro ru
         --zero be ca el --runs runs/zero-label --json benchmarks/results/zero_label.json
@@ -13,7 +13,8 @@ text encoder is not told the language. `oracle` has the transcripts of the zero-
 adapters, instead of text. No sentence of dev or test, in any language, is in the text, and dev transcripts of the
 zero-label languages choose nothing. CER in % of test clips, the language told, with the 95 % interval of the bootstrap.
 `gap closed` = (without text - arm) / (without text - oracle). `one sentence` hears nothing and always says the train
-text that is nearest to the others. Runs that are there are not made again.
+text that is nearest to the others. With --few 1 5 the same languages have so many transcribed minutes instead of none;
+`relative` is then the change of the CER by what differs from `without text`. Runs that are there are not made again.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from common import environment, finish, nearest_to_others, parser, table
-from low_resource import trained, with_few_labels
+from low_resource import evaluated, trained, with_few_labels
 
 from isogloss.data.loading import language_of, text_of
 from isogloss.data.manifests import read_cuts, split_of
@@ -63,30 +64,33 @@ def main() -> None:
     arguments.add_argument("--labelled", nargs="+", required=True, help="languages with transcripts")
     arguments.add_argument("--zero", nargs="+", required=True, help="languages without")
     arguments.add_argument("--minutes", type=float, default=60, help="transcribed a language, at most")
+    arguments.add_argument("--few", type=float, nargs="+", default=[0.0], help="minutes transcribed in those without")
     arguments.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0])
     arguments.add_argument("--runs", type=Path, required=True, help="where data and models are, or will be")
     arguments.add_argument("--processes", type=int, default=2)
     options = arguments.parse_args()
-    found = {(arm, seed): heard(options, arm, seed) for seed in options.seeds for arm in options.arms}
-    rows = [{"arm": "one sentence", "seed": ""} | one_sentence(options)]
-    for (arm, seed), evaluation in found.items():
-        base, oracle = (found.get((other, seed)) for other in ("without text", "oracle"))
-        rows.append({"arm": arm, "seed": seed} | row(evaluation, base, oracle, options.zero))
+    ways = [(few, arm, seed) for few in options.few for seed in options.seeds for arm in options.arms]
+    found = {way: heard(options, *way) for way in ways}
+    rows = [{"minutes": "", "arm": "one sentence", "seed": ""} | one_sentence(options)]
+    for (few, arm, seed), evaluation in found.items():
+        base, oracle = (found.get((few, other, seed)) for other in ("without text", "oracle"))
+        figures = row(evaluation, base, oracle, options.zero)
+        rows.append({"minutes": few, "arm": arm, "seed": seed} | figures)
     table("languages without transcripts", rows)
     languages = {"labelled": options.labelled, "zero": options.zero}
     finish(options.json, environment() | languages | {"rows": rows})
 
 
-def heard(options: Namespace, arm: str, seed: int) -> Evaluation:
+def heard(options: Namespace, few: float, arm: str, seed: int) -> Evaluation:
     """The test clips as an arm reads them; its model is made if it is not there."""
     languages = [*options.labelled, *options.zero]
-    data = corpus(options, languages if arm == "oracle" else options.labelled)
-    run: Path = options.runs / f"{arm.replace(', ', '-').replace(' ', '-')}-{seed}"
+    data = corpus(options, options.minutes if arm == "oracle" else few)
+    run: Path = options.runs / f"{arm.replace(', ', '-').replace(' ', '-')}{data.name.removeprefix('data')}-{seed}"
     start = [f"model.start_from={settled(options, data, seed)}", "model.keep=all", "model.tokenizer=null"]
     changes = [*start, f"data.folders=[{data}]", f"seed={seed}", *ARMS[arm]]
     model = trained(RECIPE, slice(1, None), run, changes, options.processes)
-    return evaluate(model, [data], languages=languages, tell_language=True)
+    return evaluated(run / "plain.json", lambda: evaluate(model, [data], languages=languages, tell_language=True))
 
 
 def settled(options: Namespace, data: Path, seed: int) -> Path:
@@ -95,11 +99,12 @@ def settled(options: Namespace, data: Path, seed: int) -> Path:
     return trained(RECIPE, slice(1), options.runs / f"settled-{data.name}-{seed}", changes, options.processes)
 
 
-def corpus(options: Namespace, labelled: list[str]) -> Path:
-    """All clips, with transcripts in the labelled languages alone."""
+def corpus(options: Namespace, few: float) -> Path:
+    """All clips, with transcripts in the labelled languages, and of so many minutes in the others."""
     languages = [*options.labelled, *options.zero]
-    out = options.runs / ("data-oracle" if len(labelled) == len(languages) else "data")
-    return with_few_labels(options.data, out, languages, dict.fromkeys(labelled, options.minutes))
+    given = dict.fromkeys(options.labelled, options.minutes) | dict.fromkeys(options.zero if few else [], few)
+    name = {0.0: "data", options.minutes: "data-oracle"}.get(few, f"data-{few:g}")
+    return with_few_labels(options.data, options.runs / name, languages, given)
 
 
 def one_sentence(options: Namespace) -> dict[str, Any]:
@@ -120,16 +125,17 @@ def one_sentence(options: Namespace) -> dict[str, Any]:
 
 
 def row(found: Evaluation, base: Evaluation | None, oracle: Evaluation | None, zero: list[str]) -> dict[str, Any]:
-    """Error rates of an arm, and how much of the gap it closes in each language without transcripts."""
+    """Error rates of an arm; in each language without transcripts their change, and how much of the gap is closed."""
     figures: dict[str, Any] = {}
     for language, rate in rates(found).items():
         sure = found.languages[language].cer
         assert sure is not None
         figures[language] = f"{rate:.1f} [{100 * sure.low:.1f} – {100 * sure.high:.1f}]"
-    if base is not None and oracle is not None and found is not base:
-        for language in zero:
-            low, high, own = (rates(one)[language] for one in (oracle, base, found))
-            figures[f"gap closed, {language}"] = round(100 * (high - own) / (high - low), 1)
+    for language in zero if base is not None and found is not base else []:
+        high, own = rates(base)[language], rates(found)[language]
+        figures[f"relative, {language}"] = round(100 * (own / high - 1), 1)
+        if oracle is not None:
+            figures[f"gap closed, {language}"] = round(100 * (high - own) / (high - rates(oracle)[language]), 1)
     return figures
 
 
