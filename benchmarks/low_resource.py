@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
@@ -57,6 +58,12 @@ def with_few_labels(
     write_card(out, read_card(folders[0]) | {"name": out.name, "languages": count_cuts(kept)})
     write_text_lines(lines, out / TEXT)
     return out
+
+
+def text_encoder(**changes: object) -> str:
+    """A change to a recipe: the text encoder that both experiments begin with, with changes."""
+    values = {"entry": 2, "layers": 2, "refiner": 1, "duration_layers": 2, "dropout": 0.0} | changes
+    return f"model.text={json.dumps(values)}"
 
 
 def trained(recipe: Path, stages: slice, run: Path, changes: list[str], processes: int) -> Path:

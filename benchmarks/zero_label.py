@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from common import environment, finish, nearest_to_others, parser, table
-from low_resource import evaluated, trained, with_few_labels
+from low_resource import evaluated, text_encoder, trained, with_few_labels
 
 from isogloss.data.loading import language_of, text_of
 from isogloss.data.manifests import read_cuts, split_of
@@ -40,19 +40,30 @@ PAIRS = "{name: recognition, language: 0, augment: {freq_width: 12, time_share: 
 NO_TEXT = ["stages.0.seconds={speech: 8, paired: 16}", f"stages.0.objectives=[{{name: best_rq}}, {PAIRS}]"]
 ENTRY = 2
 ADAPTERS = f"model.adapters={{share: language, after: {ENTRY}}}"
-TEXT = "model.text={entry: %d, units: %s, languages: %s, layers: 2, refiner: 1, duration_layers: 2, dropout: 0.0}"
 STILL = "stages.0.objectives.1.both_sides=false"
-PHONEMES = [TEXT % (ENTRY, "phonemes", "false"), "model.phonemes=true"]
+
+
+def reading(units: str, **changes: object) -> list[str]:
+    """Text that is read so, with an adapter for each language."""
+    spoken = ["model.phonemes=true"] if units == "phonemes" else []
+    return [text_encoder(**{"entry": ENTRY, "units": units, "languages": False} | changes), ADAPTERS, *spoken]
+
+
+PHONEMES = reading("phonemes")
 ARMS: dict[str, list[str]] = {
     "without text": NO_TEXT,
     "oracle": [*NO_TEXT, ADAPTERS],
-    "phonemes": [*PHONEMES, ADAPTERS],
-    "latin": [TEXT % (ENTRY, "latin", "false"), ADAPTERS],
-    "bytes": [TEXT % (ENTRY, "bytes", "false"), ADAPTERS],
-    "phonemes, no adapters": PHONEMES,
-    "phonemes, speech side still": [*PHONEMES, ADAPTERS, STILL],
-    "phonemes, text told the language": [TEXT % (ENTRY, "phonemes", "true"), PHONEMES[1], ADAPTERS],
-    "latin, both of these": [TEXT % (ENTRY, "latin", "true"), ADAPTERS, STILL],
+    "phonemes": PHONEMES,
+    "latin": reading("latin"),
+    "bytes": reading("bytes"),
+    "phonemes, no adapters": [change for change in PHONEMES if change != ADAPTERS],
+    "phonemes, speech side still": [*PHONEMES, STILL],
+    "phonemes, text told the language": reading("phonemes", languages=True),
+    "phonemes, noise": [*PHONEMES, "stages.0.objectives.2.noise=2"],
+    "phonemes, no refiner": reading("phonemes", refiner=0),
+    "phonemes, every symbol lasts alike": reading("phonemes", duration_layers=0),
+    "phonemes, learned upsampling": reading("phonemes", upsampling="learned"),
+    "latin, both of these": [*reading("latin", languages=True), STILL],
 }
 """What each arm changes in the recipe."""
 
