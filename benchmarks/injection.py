@@ -13,12 +13,14 @@ languages by their translations, less every sentence of dev and test, in any lan
 test clips, the language told, all seeds together, with the 95 % interval of the bootstrap over clips; `seeds` is that
 of each. `± fine-tune` is the difference from the first arm on the same clips (paired bootstrap), below 0 the arm is
 better, and `relative` its share of the first arm's rate. `+ n-gram`: searched with a 6-gram model of the same
-transcripts and text. Runs that are there are not made again.
+transcripts and text; `+ n-gram of transcripts` leaves out the text, so that the two say what is in it. Runs that are
+there are not made again.
 """
 
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Iterator
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -29,10 +31,13 @@ from common import environment, finish, parser, rate, table
 from low_resource import evaluated, text_encoder, trained, with_few_labels
 from matplotlib.figure import Figure
 
+from isogloss.data.loading import language_of, text_of
+from isogloss.data.manifests import read_cuts
 from isogloss.evaluation.evaluate import evaluate
 from isogloss.evaluation.figures import Evaluation, errors
 from isogloss.metrics.bootstrap import paired_difference
 from isogloss.metrics.error_rates import ErrorCounts
+from isogloss.text.corpus import TextLine, write_text_lines
 from isogloss.training.language_model import train_language_model
 
 RECIPE = Path(__file__).with_suffix(".yaml")
@@ -43,6 +48,7 @@ MOST = f"{{name: most, {MASKS}}}"
 TEXT = text_encoder()
 UNSTRETCHED = text_encoder(layers=0, convolutions=0, refiner=0, upsampling="none")
 FROM_THE_START = "text from the start"
+WITH_TEXT, WITHOUT_TEXT = ", + n-gram", ", + n-gram of transcripts"
 RANDOM = "no pre-training"
 FINE_TUNE = [ALONE, f"stages.0.objectives=[{READ}]"]
 ARMS = {
@@ -84,22 +90,22 @@ def main() -> None:
     options = arguments.parse_args()
     rows: list[dict[str, Any]] = []
     for minutes in options.minutes:
-        first: list[list[Evaluation]] = []
+        first: dict[str, list[Evaluation]] = {}
         for arm in options.arms:
             read = [read_by(options, minutes, arm, seed) for seed in options.seeds]
-            ways = [list(way) for way in zip(*read, strict=True)]  # without and with an n-gram model
+            ways = {way: [one[way] for one in read] for way in read[0]}
             first = first or ways
-            plain, searched = (row(way, base) for way, base in zip(ways, first, strict=True))
-            with_search = {f"{key}, + n-gram": value for key, value in searched.items()}
-            rows.append({"minutes": minutes, "arm": arm} | plain | with_search)
+            figures = {way: row(found, first[way]) for way, found in ways.items()}
+            named = {f"{key}{way}": value for way, columns in figures.items() for key, value in columns.items()}
+            rows.append({"minutes": minutes, "arm": arm} | named)
         table("text injection", rows)
     finish(options.json, environment() | {"languages": options.languages, "seeds": options.seeds, "rows": rows})
     if options.plot:
         draw(rows, options.plot)
 
 
-def read_by(options: Namespace, minutes: float, arm: str, seed: int) -> tuple[Evaluation, Evaluation]:
-    """The test clips as an arm reads them, without and with an n-gram model; its model is made if it is not there."""
+def read_by(options: Namespace, minutes: float, arm: str, seed: int) -> dict[str, Evaluation]:
+    """The test clips as an arm reads them, by how it searches; its model is made if it is not there."""
     limits = dict.fromkeys(options.languages, minutes)
     folder = options.runs / f"data-{minutes:g}"
     data = with_few_labels(options.data, folder, options.languages, limits, translations=True)
@@ -113,11 +119,27 @@ def read_by(options: Namespace, minutes: float, arm: str, seed: int) -> tuple[Ev
         heard = [f"model.start_from={settled}", "model.keep=all", "model.tokenizer=null"]
         stages = slice(1, None)
     model = trained(RECIPE, stages, run, [*given, *heard, *ARMS[arm]], options.processes)
-    if not (run / "lm").is_dir():
-        train_language_model(model, run / "lm", texts=[], data=[data])
+    said = options.runs / f"said-{minutes:g}.jsonl.gz"
+    write_text_lines(transcripts(data), said)
+    sources: dict[str, dict[str, list[Path]]] = {
+        WITH_TEXT: {"texts": [], "data": [data]},
+        WITHOUT_TEXT: {"texts": [said], "data": []},
+    }
     asked: dict[str, Any] = {"languages": options.languages, "tell_language": True}
-    plain = evaluated(run / "plain.json", partial(evaluate, model, [data], **asked))
-    return plain, evaluated(run / "searched.json", partial(evaluate, model, [data], language_model=run / "lm", **asked))
+    found = {"": evaluated(run / "plain.json", partial(evaluate, model, [data], **asked))}
+    for way, source in sources.items():
+        lm = run / ("lm" if way == WITH_TEXT else "lm-said")
+        if not lm.is_dir():
+            train_language_model(model, lm, **source)
+        found[way] = evaluated(lm.with_suffix(".json"), partial(evaluate, model, [data], language_model=lm, **asked))
+    return found
+
+
+def transcripts(data: Path) -> Iterator[TextLine]:
+    """What is said in the train clips that are transcribed."""
+    for cut in read_cuts(data, "train"):
+        if text := text_of(cut):
+            yield TextLine(text, language_of(cut), "transcripts")
 
 
 def row(found: list[Evaluation], first: list[Evaluation]) -> dict[str, Any]:
@@ -150,11 +172,11 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(4 * len(amounts), 0.8 + 0.3 * len({row["arm"] for row in rows})), layout="constrained")
     for ax, minutes in zip(figure.subplots(1, len(amounts), squeeze=False)[0], amounts, strict=True):
         shown = [row for row in rows if row["minutes"] == minutes]
-        for mark, key in (("o", "CER"), ("D", "CER, + n-gram")):
-            means = [row[key] for row in shown]
-            bounds = [[float(end) for end in row[key.replace("CER", "CER 95 %")].split(" – ")] for row in shown]
+        for mark, way in (("o", ""), ("D", WITH_TEXT)):
+            means = [row[f"CER{way}"] for row in shown]
+            bounds = [[float(end) for end in row[f"CER 95 %{way}"].split(" – ")] for row in shown]
             sides = np.abs(np.array(bounds).T - np.array(means))
-            ax.errorbar(means, range(len(shown)), xerr=sides, fmt=mark, markersize=4, label=key)
+            ax.errorbar(means, range(len(shown)), xerr=sides, fmt=mark, markersize=4, label=f"CER{way}")
         ax.axvline(shown[0]["CER"], color="0.8", zorder=0)
         ax.set(yticks=range(len(shown)), yticklabels=[row["arm"] for row in shown], xlabel="CER, %")
         ax.set_title(f"{minutes:g} minutes a language")
