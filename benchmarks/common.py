@@ -221,11 +221,16 @@ def timing_rows(
     return rows
 
 
-def rate(counts: ErrorCounts, name: str = "CER", digits: int = 1) -> dict[str, Any]:
-    """Errors in % of all units, and the 95 % interval of the bootstrap over clips, as columns."""
+def percent(counts: ErrorCounts) -> tuple[float, float, float]:
+    """Errors in % of all units, and the 95 % interval of the bootstrap over clips."""
     sure = bootstrap_interval(counts.errors, counts.totals)
-    value = round(100 * float(counts.errors.sum() / counts.totals.sum()), digits)
-    return {name: value, f"{name} 95 %": f"{100 * sure.low:.1f} – {100 * sure.high:.1f}"}
+    return 100 * float(counts.errors.sum() / counts.totals.sum()), 100 * sure.low, 100 * sure.high
+
+
+def rate(counts: ErrorCounts, name: str = "CER", digits: int = 1) -> dict[str, Any]:
+    """`percent` as columns."""
+    value, low, high = percent(counts)
+    return {name: round(value, digits), f"{name} 95 %": f"{low:.1f} – {high:.1f}"}
 
 
 def table(title: str, rows: list[dict[str, Any]]) -> None:

@@ -27,9 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import environment, finish, parser, rate, table
-from low_resource import evaluated, text_encoder, trained, with_few_labels
-from matplotlib.figure import Figure
+from common import environment, finish, parser, percent, rate, table
+from low_resource import Rates, draw_rates, evaluated, text_encoder, trained, with_few_labels
 
 from isogloss.data.loading import language_of, text_of
 from isogloss.data.manifests import read_cuts
@@ -89,19 +88,23 @@ def main() -> None:
     arguments.add_argument("--plot", type=Path, metavar="FILE", help="draw the error rates there, as SVG")
     options = arguments.parse_args()
     rows: list[dict[str, Any]] = []
+    rates: Rates = {}
     for minutes in options.minutes:
+        panel = rates.setdefault(f"{minutes:g} minutes a language", {})
         first: dict[str, list[Evaluation]] = {}
         for arm in options.arms:
             read = [read_by(options, minutes, arm, seed) for seed in options.seeds]
             ways = {way: [one[way] for one in read] for way in read[0]}
             first = first or ways
+            for way in ("", WITH_TEXT):
+                panel.setdefault(way.removeprefix(", ") or "frame by frame", {})[arm] = percent(together(ways[way]))
             figures = {way: row(found, first[way]) for way, found in ways.items()}
             named = {f"{key}{way}": value for way, columns in figures.items() for key, value in columns.items()}
             rows.append({"minutes": minutes, "arm": arm} | named)
         table("text injection", rows)
     finish(options.json, environment() | {"languages": options.languages, "seeds": options.seeds, "rows": rows})
     if options.plot:
-        draw(rows, options.plot)
+        draw_rates(rates, options.plot)
 
 
 def read_by(options: Namespace, minutes: float, arm: str, seed: int) -> dict[str, Evaluation]:
@@ -164,25 +167,6 @@ def together(found: list[Evaluation], language: str | None = None) -> ErrorCount
     """Errors of each clip, summed over the seeds: clips are what is drawn again, and seeds are no more clips."""
     counts = [errors([p for p in one.predictions if p.scored and language in (None, p.language)]) for one in found]
     return ErrorCounts(*(np.sum([getattr(one, field.name) for one in counts], axis=0) for field in fields(ErrorCounts)))
-
-
-def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """CER with its interval, by arm and minutes."""
-    amounts = list(dict.fromkeys(row["minutes"] for row in rows))
-    figure = Figure(figsize=(4 * len(amounts), 0.8 + 0.3 * len({row["arm"] for row in rows})), layout="constrained")
-    for ax, minutes in zip(figure.subplots(1, len(amounts), squeeze=False)[0], amounts, strict=True):
-        shown = [row for row in rows if row["minutes"] == minutes]
-        for mark, way in (("o", ""), ("D", WITH_TEXT)):
-            means = [row[f"CER{way}"] for row in shown]
-            bounds = [[float(end) for end in row[f"CER 95 %{way}"].split(" – ")] for row in shown]
-            sides = np.abs(np.array(bounds).T - np.array(means))
-            ax.errorbar(means, range(len(shown)), xerr=sides, fmt=mark, markersize=4, label=f"CER{way}")
-        ax.axvline(shown[0]["CER"], color="0.8", zorder=0)
-        ax.set(yticks=range(len(shown)), yticklabels=[row["arm"] for row in shown], xlabel="CER, %")
-        ax.set_title(f"{minutes:g} minutes a language")
-        ax.invert_yaxis()
-    figure.axes[0].legend(frameon=False)
-    figure.savefig(path, metadata={"Date": None})
 
 
 if __name__ == "__main__":

@@ -8,6 +8,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from matplotlib.figure import Figure
+
 from isogloss.config import load_yaml, override
 from isogloss.data.loading import language_of, text_of
 from isogloss.data.manifests import TEXT, count_cuts, read_card, read_cuts, split_of, write_card, write_cuts
@@ -80,6 +83,27 @@ def evaluated(file: Path, evaluate: Callable[[], Evaluation]) -> Evaluation:
     if not file.exists():
         write_json(file, evaluate().plain())
     return Evaluation.parse(read_json(file), str(file))
+
+
+Rates = dict[str, dict[str, dict[str, tuple[float, float, float]]]]
+"""Error rates in % with their intervals, by panel, series and arm."""
+
+
+def draw_rates(rates: Rates, path: Path) -> None:
+    """Panels side by side with a line for each arm, as SVG."""
+    arms = list(dict.fromkeys(arm for panel in rates.values() for series in panel.values() for arm in series))
+    figure = Figure(figsize=(2 + 2.6 * len(rates), 0.9 + 0.25 * len(arms)), layout="constrained")
+    axes = figure.subplots(1, len(rates), sharey=True, squeeze=False)[0]
+    for ax, (title, panel) in zip(axes, rates.items(), strict=True):
+        for mark, (name, series) in zip("oDs^", panel.items(), strict=False):
+            value, low, high = np.array(list(series.values())).T
+            places = [arms.index(arm) for arm in series]
+            ax.errorbar(value, places, xerr=[value - low, high - value], fmt=mark, markersize=4, label=name)
+        ax.set(title=title, xlabel="CER, %", yticks=range(len(arms)), yticklabels=arms)
+        ax.grid(axis="x", color="0.9")
+    axes[0].invert_yaxis()
+    axes[-1].legend(frameon=False, fontsize="small")
+    figure.savefig(path, metadata={"Date": None})
 
 
 def _said(cut: MonoCut) -> str:

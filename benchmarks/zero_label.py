@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from common import environment, finish, nearest_to_others, parser, table
-from low_resource import evaluated, text_encoder, trained, with_few_labels
+from low_resource import Rates, draw_rates, evaluated, text_encoder, trained, with_few_labels
 
 from isogloss.data.loading import language_of, text_of
 from isogloss.data.manifests import read_cuts, split_of
@@ -33,6 +33,7 @@ from isogloss.evaluation.evaluate import evaluate
 from isogloss.evaluation.figures import Evaluation
 from isogloss.metrics.bootstrap import bootstrap_interval
 from isogloss.metrics.error_rates import error_counts
+from isogloss.text.languages import language_name
 from isogloss.text.normalise import normalise
 
 RECIPE = Path(__file__).with_suffix(".yaml")
@@ -80,6 +81,7 @@ def main() -> None:
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0])
     arguments.add_argument("--runs", type=Path, required=True, help="where data and models are, or will be")
     arguments.add_argument("--processes", type=int, default=2)
+    arguments.add_argument("--plot", type=Path, metavar="FILE", help="draw the error rates there, as SVG")
     options = arguments.parse_args()
     ways = [(few, arm, seed) for few in options.few for seed in options.seeds for arm in options.arms]
     found = {way: heard(options, *way) for way in ways}
@@ -91,6 +93,20 @@ def main() -> None:
     table("languages without transcripts", rows)
     languages = {"labelled": options.labelled, "zero": options.zero}
     finish(options.json, environment() | languages | {"rows": rows})
+    if options.plot:
+        draw_rates(panels(found, options.zero), options.plot)
+
+
+def panels(found: dict[tuple[float, str, int], Evaluation], zero: list[str]) -> Rates:
+    """Error rates by language, transcribed minutes and arm; of the last seed."""
+    rates: Rates = {}
+    for (few, arm, _), evaluation in found.items():
+        for language in zero:
+            sure = evaluation.languages[language].cer
+            assert sure is not None
+            series = rates.setdefault(language_name(language), {}).setdefault(f"{few:g} minutes", {})
+            series[arm] = (100 * sure.value, 100 * sure.low, 100 * sure.high)
+    return rates
 
 
 def heard(options: Namespace, few: float, arm: str, seed: int) -> Evaluation:
