@@ -92,7 +92,7 @@ Rates = dict[str, dict[str, dict[str, tuple[float, float, float]]]]
 def draw_rates(rates: Rates, path: Path) -> None:
     """Panels side by side with a line for each arm, as SVG."""
     arms = list(dict.fromkeys(arm for panel in rates.values() for series in panel.values() for arm in series))
-    figure = Figure(figsize=(2 + 2.6 * len(rates), 0.9 + 0.25 * len(arms)), layout="constrained")
+    figure = Figure(figsize=(2 + 2.6 * len(rates), 1.2 + 0.25 * len(arms)), layout="constrained")
     axes = figure.subplots(1, len(rates), sharey=True, squeeze=False)[0]
     for ax, (title, panel) in zip(axes, rates.items(), strict=True):
         for mark, (name, series) in zip("oDs^", panel.items(), strict=False):
@@ -101,8 +101,8 @@ def draw_rates(rates: Rates, path: Path) -> None:
             ax.errorbar(value, places, xerr=[value - low, high - value], fmt=mark, markersize=4, label=name)
         ax.set(title=title, xlabel="CER, %", yticks=range(len(arms)), yticklabels=arms)
         ax.grid(axis="x", color="0.9")
-    axes[0].invert_yaxis()
-    axes[-1].legend(frameon=False, fontsize="small")
+    axes[0].set_ylim(len(arms) - 0.5, -0.5)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     figure.savefig(path, metadata={"Date": None})
 
 
