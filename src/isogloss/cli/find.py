@@ -77,7 +77,7 @@ def search(
     known = load_index(index, model)
     network = loaded(known.model, device).model
     tag = normalise_language(language) if language else None
-    if Path(query).exists():
+    if query.strip() and Path(query).exists():
         vectors = embed_speech(network, [query], languages=[tag])[1]
     else:
         vectors = embed_text(network, [query], [tag])

@@ -17,6 +17,7 @@ from isogloss.errors import IsoglossError
 from isogloss.model.model import Model
 from isogloss.model.pieces import Piece, Recordings, batches
 from isogloss.sequence import Sequence
+from isogloss.text.tokenizers import UNKNOWN
 
 TEXTS = 32
 """Sentences that are read at once."""
@@ -67,7 +68,10 @@ def embed_speech(
 
 @torch.inference_mode()
 def embed_text(model: Model, texts: list[str], languages: ListOf[str | None], layers: ListOf[int] = ()) -> Vectors:
-    """The vectors of sentences in languages that the text encoder knows; raises IsoglossError for an empty one."""
+    """The vectors of sentences in languages that the text encoder knows.
+
+    Raises IsoglossError for a sentence that is empty, or in letters that the model has never seen.
+    """
     device = next(model.parameters()).device
     entry = model.text_encoder.entry
     vectors = _empty(model, layers)
@@ -75,11 +79,11 @@ def embed_text(model: Model, texts: list[str], languages: ListOf[str | None], la
         raise IsoglossError(f"Text enters after block {entry}; it has no states of block {early[0]}.")
     for start in range(0, len(texts), TEXTS):
         tags = list(languages[start : start + TEXTS])
-        units = model.units(texts[start : start + TEXTS], tags).to(device)
-        if not bool(units.lengths.all()):
-            empty = texts[start + int(units.lengths.argmin())]
-            raise IsoglossError(f"The text {empty!r} is empty after normalisation; nothing can be found by it.")
-        read = model.read(units, tags)
+        some = texts[start : start + TEXTS]
+        units = model.units(some, tags)
+        for text, row in zip(some, units.unpad(), strict=True):
+            _require_letters(text, {model.unit_name(unit) for unit in row.tolist()})
+        read = model.read(units.to(device), tags)
         vectors.add(model.shared(read, tuple(vectors.layers)).layers)
     return vectors
 
@@ -88,6 +92,14 @@ def pooled(states: Sequence) -> Tensor:
     """(B, T, D) -> (B, D) float32 of length 1: the mean over time."""
     total = states.zero_padding().values.float().sum(dim=1)
     return normalize(total / states.lengths.clamp(min=1)[:, None], dim=-1)
+
+
+def _require_letters(text: str, letters: set[str]) -> None:
+    """Raise IsoglossError for a text of which the model reads nothing."""
+    if not letters - {" "}:
+        raise IsoglossError(f"The text {text!r} is empty after normalisation; nothing can be found by it.")
+    if letters <= {" ", UNKNOWN}:
+        raise IsoglossError(f"The text {text!r} is in letters that the model has never seen; train it on them.")
 
 
 def _empty(model: Model, layers: ListOf[int]) -> Vectors:
