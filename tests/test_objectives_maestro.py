@@ -196,7 +196,7 @@ def test_an_empty_text_and_a_one_letter_text_are_no_trouble() -> None:
     subject = model("transducer").train()
     audio = pairs().audio
     odd = Batch(list("abc"), audio, ["", "a", None], LANGUAGES)
-    for config in (MaestroConfig(), MostConfig(), AlignedMLMConfig()):
+    for config in (MaestroConfig(), MostConfig(), AlignedMLMConfig(noise=1.0)):
         found = gradients(subject, config.build(subject)(odd))
         assert all(torch.isfinite(gradient).all() for gradient in found.values())
 
@@ -218,11 +218,13 @@ def test_noise_is_as_large_as_asked_and_for_training_alone() -> None:
     values = torch.tensor([3.0, 0.5]).repeat(32) * torch.randn(2, 4000, 64) + 7.0
     values[1, 1000:] = torch.nan
     read = Sequence(values, torch.tensor([4000, 1000]))
-    added = [noisy - plain for noisy, plain in zip(objective.train().varied(read).unpad(), read.unpad(), strict=True)]
+    added = [noisy - plain for noisy, plain in zip(objective.train().noisy(read).unpad(), read.unpad(), strict=True)]
     assert torch.cat(added).mean(dim=0).abs().max() < 0.3
     assert_close(torch.cat(added).std(dim=0), 1.5 * torch.tensor([3.0, 0.5]).repeat(32), rtol=0.1, atol=0)
-    assert objective.eval().varied(read) is read
-    assert AlignedMLMConfig().build(subject).train().varied(read) is read
+    single = Sequence(values[:1, :1], torch.tensor([1]))
+    assert_close(objective.noisy(single).values, single.values)
+    assert objective.eval().noisy(read) is read
+    assert AlignedMLMConfig().build(subject).train().noisy(read) is read
 
 
 def test_the_formulas_alone() -> None:

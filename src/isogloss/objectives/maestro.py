@@ -170,15 +170,15 @@ class AlignedMLM(_Joint):
         """Texts with languages, audio (B, 0) -> losses summed over texts."""
         tokens = self.targets(batch)
         read = self._read(self.units(batch), batch.languages)  # ê_t
-        total, parts = self.read_off(self.through(self.varied(read), batch), tokens, batch)
+        total, parts = self.read_off(self.through(self.noisy(read), batch), tokens, batch)
         parts["frames"] = read.lengths.sum().float()
         return Loss(total, len(batch.ids), detached(parts))
 
-    def varied(self, read: Sequence) -> Sequence:
+    def noisy(self, read: Sequence) -> Sequence:
         """ê_t (B, T, D) as a voice might say it: with noise, in training."""
         if not (self.noise and self.training):
             return read
-        spread = read.values.detach()[read.valid].std(dim=0)
+        spread = read.values.detach()[read.valid].std(dim=0, correction=0)  # of a single frame: none
         return read.map(lambda values: values + self.noise * spread * torch.randn_like(values))
 
 
