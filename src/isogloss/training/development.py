@@ -88,7 +88,9 @@ class Development:
             found = {"cer": (_said(batch), [self.model.tokenizer.decode(h.tokens) for h in self._decoded(states)])}
             if self.model.phonemes is not None:
                 sounds = self.model.pronounced(batch.texts, batch.languages).unpad()
-                found["per"] = [self.model.spelled(row.tolist()) for row in sounds], self.model.ipa(states)
+                with autocast(self.device, self.precision):
+                    heard = self.model.ipa(states)
+                found["per"] = [self.model.spelled(row.tolist()) for row in sounds], heard
             for name, both in found.items():
                 for language, said, written in zip(batch.languages, *both, strict=True):
                     pairs.setdefault(name, {}).setdefault(language, []).append((said, written))
