@@ -8,8 +8,9 @@ Every arm starts from the same recogniser of the labelled languages, made of an 
 languages and no text, and takes the same steps over the same pairs (zero_label.yaml). `without text` hears
 untranscribed speech of all languages beside them. The next read unspoken text of all languages too, as phonemes, its
 symbols spelled in Latin letters, or in bytes as in Maestro-U, and have an adapter for each language in the blocks that
-speech and text share. The last leave something out: the adapters; matching's gradient on the speech side; that the
-text encoder is not told the language. `oracle` has the transcripts of the zero-label languages from the beginning, and
+speech and text share; `phonemes of pairs alone` has all that and no unspoken text. Others change one thing: they leave
+out the adapters, matching's gradient on the speech side, that the text encoder is not told the language, the refiner or
+durations of single symbols; or add noise to what is read, or stretch it otherwise. `oracle` has the transcripts of the zero-label languages from the beginning, and
 adapters, instead of text. No sentence of dev or test, in any language, is in the text, and dev transcripts of the
 zero-label languages choose nothing. CER in % of test clips, the language told, with the 95 % interval of the bootstrap.
 `gap closed` = (without text - arm) / (without text - oracle). `one sentence` hears nothing and always says the train
@@ -51,12 +52,14 @@ def reading(units: str, **changes: object) -> list[str]:
 
 
 PHONEMES = reading("phonemes")
+MATCHED = "{name: most, language: 0, both_sides: true, augment: {freq_width: 12, time_share: 0.05}}"
 ARMS: dict[str, list[str]] = {
     "without text": NO_TEXT,
     "oracle": [*NO_TEXT, ADAPTERS],
     "phonemes": PHONEMES,
     "latin": reading("latin"),
     "bytes": reading("bytes"),
+    "phonemes of pairs alone": [*PHONEMES, NO_TEXT[0], f"stages.0.objectives=[{{name: best_rq}}, {MATCHED}]"],
     "phonemes, no adapters": [change for change in PHONEMES if change != ADAPTERS],
     "phonemes, speech side still": [*PHONEMES, STILL],
     "phonemes, text told the language": reading("phonemes", languages=True),
