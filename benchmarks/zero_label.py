@@ -7,15 +7,16 @@
 Every arm starts from the same recogniser of the labelled languages, made of an encoder that has heard speech of all
 languages and no text, and takes the same steps over the same pairs (zero_label.yaml). `without text` hears
 untranscribed speech of all languages beside them. The next read unspoken text of all languages too, as phonemes, its
-symbols spelled in Latin letters, or in bytes as in Maestro-U, and have an adapter for each language in the blocks that
-speech and text share; `phonemes of pairs alone` has all that and no unspoken text. Others change one thing: they leave
-out the adapters, matching's gradient on the speech side, that the text encoder is not told the language, the refiner or
-durations of single symbols; or add noise to what is read, or stretch it otherwise. `oracle` has the transcripts of the zero-label languages from the beginning, and
-adapters, instead of text. No sentence of dev or test, in any language, is in the text, and dev transcripts of the
-zero-label languages choose nothing. CER in % of test clips, the language told, with the 95 % interval of the bootstrap.
-`gap closed` = (without text - arm) / (without text - oracle). `one sentence` hears nothing and always says the train
-text that is nearest to the others. With --few 1 5 the same languages have so many transcribed minutes instead of none;
-`relative` is then the change of the CER by what differs from `without text`. Runs that are there are not made again.
+symbols spelled in Latin letters, or in bytes as in Maestro-U, and have an adapter for each language in the blocks
+that speech and text share; `phonemes of pairs alone` has all that and no unspoken text. Others change one thing: they
+leave out the adapters, matching's gradient on the speech side, that the text encoder is not told the language, the
+refiner or durations of single symbols; or add noise to what is read, or stretch it otherwise. `oracle` has the
+transcripts of the zero-label languages from the beginning, and adapters, instead of text. No sentence of dev or test,
+in any language, is in the text, and dev transcripts of the zero-label languages choose nothing. CER in % of test
+clips, the language told, with the 95 % interval of the bootstrap. `gap closed` = (without text - arm) / (without text
+- oracle). `one sentence` hears nothing and always says the train text that is nearest to the others. With --few 1 5
+the same languages have so many transcribed minutes instead of none; `relative` is then the change of the CER by what
+differs from `without text`. Runs that are there are not made again.
 """
 
 from __future__ import annotations
