@@ -13,10 +13,11 @@ leave out the adapters, matching's gradient on the speech side, that the text en
 refiner or durations of single symbols; or add noise to what is read, or stretch it otherwise. `oracle` has the
 transcripts of the zero-label languages from the beginning, and adapters, instead of text. No sentence of dev or test,
 in any language, is in the text, and dev transcripts of the zero-label languages choose nothing. CER in % of test
-clips, the language told, with the 95 % interval of the bootstrap. `gap closed` = (without text - arm) / (without text
-- oracle). `one sentence` hears nothing and always says the train text that is nearest to the others. With --few 1 5
-the same languages have so many transcribed minutes instead of none; `relative` is then the change of the CER by what
-differs from `without text`. Runs that are there are not made again.
+clips, the language told, with the 95 % interval of the bootstrap. `±` is the difference from the first of --arms on
+the same clips (paired bootstrap), below 0 the arm is better, `relative` its share of the first arm's rate, and `gap
+closed` = (first - arm) / (first - oracle). `one sentence` hears nothing and always says the train text that is
+nearest to the others. With --few 1 5 the same languages have so many transcribed minutes instead of none. Runs that
+are there are not made again.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from low_resource import Rates, draw_rates, evaluated, text_encoder, trained, wi
 from isogloss.data.loading import language_of, text_of
 from isogloss.data.manifests import read_cuts, split_of
 from isogloss.evaluation.evaluate import evaluate
-from isogloss.evaluation.figures import Evaluation
-from isogloss.metrics.bootstrap import bootstrap_interval
+from isogloss.evaluation.figures import Evaluation, errors
+from isogloss.metrics.bootstrap import bootstrap_interval, paired_difference
 from isogloss.metrics.error_rates import error_counts
 from isogloss.text.languages import language_name
 from isogloss.text.normalise import normalise
@@ -91,8 +92,7 @@ def main() -> None:
     found = {way: heard(options, *way) for way in ways}
     rows = [{"minutes": "", "arm": "one sentence", "seed": ""} | one_sentence(options)]
     for (few, arm, seed), evaluation in found.items():
-        base, oracle = (found.get((few, other, seed)) for other in ("without text", "oracle"))
-        figures = row(evaluation, base, oracle, options.zero)
+        figures = row(evaluation, found[few, options.arms[0], seed], found.get((few, "oracle", seed)), options.zero)
         rows.append({"minutes": few, "arm": arm, "seed": seed} | figures)
     table("languages without transcripts", rows)
     languages = {"labelled": options.labelled, "zero": options.zero}
@@ -155,15 +155,19 @@ def one_sentence(options: Namespace) -> dict[str, Any]:
     return figures
 
 
-def row(found: Evaluation, base: Evaluation | None, oracle: Evaluation | None, zero: list[str]) -> dict[str, Any]:
-    """Error rates of an arm; in each language without transcripts their change, and how much of the gap is closed."""
+def row(found: Evaluation, base: Evaluation, oracle: Evaluation | None, zero: list[str]) -> dict[str, Any]:
+    """Error rates of an arm; in each language without transcripts what the base is worse by, and the gap closed."""
     figures: dict[str, Any] = {}
     for language, rate in rates(found).items():
         sure = found.languages[language].cer
         assert sure is not None
         figures[language] = f"{rate:.1f} [{100 * sure.low:.1f} – {100 * sure.high:.1f}]"
-    for language in zero if base is not None and found is not base else []:
+    for language in zero if found is not base else []:
         high, own = rates(base)[language], rates(found)[language]
+        mine, theirs = (errors([p for p in one.predictions if p.language == language]) for one in (found, base))
+        gain = paired_difference(mine.errors, theirs.errors, mine.totals)
+        low, most = 100 * gain.interval.low, 100 * gain.interval.high
+        figures[f"±, {language}"] = f"{100 * gain.difference:.1f} [{low:.1f} – {most:.1f}]"
         figures[f"relative, {language}"] = round(100 * (own / high - 1), 1)
         if oracle is not None:
             figures[f"gap closed, {language}"] = round(100 * (high - own) / (high - rates(oracle)[language]), 1)
