@@ -108,7 +108,7 @@ def panels(found: dict[tuple[float, str, int], Evaluation], zero: list[str]) -> 
         for language in zero:
             sure = evaluation.languages[language].cer
             assert sure is not None
-            series = rates.setdefault(language_name(language), {}).setdefault(f"{few:g} minutes", {})
+            series = rates.setdefault(language_name(language), {}).setdefault(f"{few:g} min transcribed", {})
             series[arm] = (100 * sure.value, 100 * sure.low, 100 * sure.high)
     return rates
 
