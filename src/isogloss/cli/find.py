@@ -71,7 +71,7 @@ def search(
     import json
 
     from isogloss.model.index import load_index
-    from isogloss.model.space import embed_speech, embed_text
+    from isogloss.model.space import embed_query, embed_speech
     from isogloss.text.languages import normalise_language
 
     known = load_index(index, model)
@@ -80,7 +80,7 @@ def search(
     if query.strip() and Path(query).exists():
         vectors = embed_speech(network, [query], languages=[tag])[1]
     else:
-        vectors = embed_text(network, [query], [tag])
+        vectors = embed_query(network, query, tag)
     found = known.nearest(vectors.last.mean(dim=0), most, only)
     if format == "json":
         terminal.write(json.dumps([one.plain() for one in found], ensure_ascii=False, indent=1) + "\n")

@@ -68,10 +68,7 @@ def embed_speech(
 
 @torch.inference_mode()
 def embed_text(model: Model, texts: list[str], languages: ListOf[str | None], layers: ListOf[int] = ()) -> Vectors:
-    """The vectors of sentences in languages that the text encoder knows.
-
-    Raises IsoglossError for a sentence that is empty, or in letters that the model has never seen.
-    """
+    """The vectors of sentences in languages that the text encoder knows; raises IsoglossError for an empty one."""
     device = next(model.parameters()).device
     entry = model.text_encoder.entry
     vectors = _empty(model, layers)
@@ -79,12 +76,21 @@ def embed_text(model: Model, texts: list[str], languages: ListOf[str | None], la
         raise IsoglossError(f"Text enters after block {entry}; it has no states of block {early[0]}.")
     for start in range(0, len(texts), TEXTS):
         tags = list(languages[start : start + TEXTS])
-        some = texts[start : start + TEXTS]
-        units = model.units(some, tags)
-        for text, row in zip(some, units.unpad(), strict=True):
-            _require_letters(text, {model.unit_name(unit) for unit in row.tolist()})
-        read = model.read(units.to(device), tags)
+        units = model.units(texts[start : start + TEXTS], tags).to(device)
+        if not bool(units.lengths.all()):
+            empty = texts[start + int(units.lengths.argmin())]
+            raise IsoglossError(f"The text {empty!r} is empty after normalisation; nothing can be found by it.")
+        read = model.read(units, tags)
         vectors.add(model.shared(read, tuple(vectors.layers)).layers)
+    return vectors
+
+
+def embed_query(model: Model, text: str, language: str | None) -> Vectors:
+    """The vector of a sentence to search by; raises IsoglossError too if it is in letters never seen."""
+    vectors = embed_text(model, [text], [language])
+    letters = {model.unit_name(unit) for unit in model.units([text], [language]).values[0].tolist()}
+    if letters <= {" ", UNKNOWN}:
+        raise IsoglossError(f"The text {text!r} is in letters that the model has never seen; train it on them.")
     return vectors
 
 
@@ -92,14 +98,6 @@ def pooled(states: Sequence) -> Tensor:
     """(B, T, D) -> (B, D) float32 of length 1: the mean over time."""
     total = states.zero_padding().values.float().sum(dim=1)
     return normalize(total / states.lengths.clamp(min=1)[:, None], dim=-1)
-
-
-def _require_letters(text: str, letters: set[str]) -> None:
-    """Raise IsoglossError for a text of which the model reads nothing."""
-    if not letters - {" "}:
-        raise IsoglossError(f"The text {text!r} is empty after normalisation; nothing can be found by it.")
-    if letters <= {" ", UNKNOWN}:
-        raise IsoglossError(f"The text {text!r} is in letters that the model has never seen; train it on them.")
 
 
 def _empty(model: Model, layers: ListOf[int]) -> Vectors:

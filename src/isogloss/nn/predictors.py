@@ -59,7 +59,7 @@ class LSTMPredictor(Predictor):
         self.lstm = nn.LSTM(config.width, config.width, config.layers, batch_first=True)
 
     def forward(self, tokens: Sequence) -> Tensor:
-        return self.lstm(self.embedding(_begun(tokens)))[0]
+        return self._read(_begun(tokens))[0]
 
     def start(self, batch: int, device: torch.device) -> State:
         zeros = torch.zeros(batch, self.lstm.num_layers, self.width, device=device)
@@ -67,8 +67,15 @@ class LSTMPredictor(Predictor):
 
     def step(self, symbols: Tensor, state: State) -> tuple[Tensor, State]:
         hidden, cells = (part.transpose(0, 1).contiguous() for part in state)
-        output, (hidden, cells) = self.lstm(self.embedding(symbols[:, None]), (hidden, cells))
+        output, (hidden, cells) = self._read(symbols[:, None], (hidden, cells))
         return output[:, 0], (hidden.transpose(0, 1), cells.transpose(0, 1))
+
+    def _read(self, symbols: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, State]:
+        values = self.embedding(symbols)
+        # Without AVX-512 a processor has no LSTM in bf16; GPUs do.
+        with torch.autocast("cpu", enabled=False):
+            output, state = self.lstm(values, state)
+        return output, state
 
 
 class StatelessConfig(Config):
