@@ -12,7 +12,6 @@ duration of these letters. A frame is 40 ms long.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ def main() -> None:
     letters = np.concatenate([[symbol != " " for symbol in said(cut)] for cut in cuts])
     both = [stretched(model, cut) for cut in cuts]
     even = [np.linspace(0, cut.duration, len(starts)) for cut, starts in zip(cuts, true, strict=True)]
-    mean = np.full(int(letters.sum()), np.concatenate([np.diff(starts) for starts in true])[letters].mean())
+    mean = np.full(int(letters.sum()), within(true, letters).mean())
     rows = [
         {"durations": "aligned"} | begun([aligned for aligned, _ in both], true, letters),
         {"durations": "predicted"} | lasting(within([predicted for _, predicted in both], letters), true, letters),
@@ -93,7 +92,7 @@ def stretched(model: Model, cut: MonoCut) -> tuple[Starts, Starts]:
 
 def within(found: list[Starts], letters: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Durations of the letters, one clip after the other."""
-    return np.concatenate([[after - start for start, after in pairwise(starts)] for starts in found])[letters]
+    return np.concatenate([np.diff(starts) for starts in found])[letters]
 
 
 def begun(found: list[Starts], true: list[Starts], letters: NDArray[np.bool_]) -> dict[str, Any]:

@@ -149,8 +149,7 @@ def row(found: list[Evaluation], first: list[Evaluation]) -> dict[str, Any]:
     """Error rates of an arm with all seeds, and the difference from the first arm on the same clips."""
     figures: dict[str, Any] = {}
     for language in sorted(found[0].languages):
-        counts = together(found, language)
-        figures[language] = round(100 * float(counts.errors.sum() / counts.totals.sum()), 1)
+        figures[language] = rate(together(found, language))["CER"]
     mine = together(found)
     figures |= rate(mine)
     figures["seeds"] = " ".join(str(rate(together([one]))["CER"]) for one in found)
