@@ -81,6 +81,7 @@ def main() -> None:
     arguments.add_argument("--data", type=Path, nargs="+", required=True, help="folders made by isogloss prepare")
     arguments.add_argument("--languages", nargs="+", required=True)
     arguments.add_argument("--minutes", type=float, nargs="+", default=[5, 15, 60], help="transcribed a language")
+    arguments.add_argument("--settle", type=int, help="steps of the recogniser all start from")
     arguments.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0])
     arguments.add_argument("--runs", type=Path, required=True, help="where data and models are, or will be")
@@ -114,14 +115,16 @@ def read_by(options: Namespace, minutes: float, arm: str, seed: int) -> dict[str
     data = with_few_labels(options.data, folder, options.languages, limits, translations=True)
     run: Path = options.runs / f"{arm.replace(', ', '-').replace(' ', '-')}-{minutes:g}-{seed}"
     given = [f"data.folders=[{data}]", f"seed={seed}"]
-    heard = [f"model.start_from={options.start}"] if RANDOM not in arm else []
+    weights = "random" if RANDOM in arm else "heard"
+    start = [f"model.start_from={options.start}"] if weights == "heard" else []
+    start += [f"stages.0.steps={options.settle}"] if options.settle else []
     stages = slice(None)
     if arm != FROM_THE_START:
-        name = f"settled-{'heard' if heard else 'random'}-{minutes:g}-{seed}"
-        settled = trained(RECIPE, slice(1), options.runs / name, [*given, *heard], options.processes)
-        heard = [f"model.start_from={settled}", "model.keep=all", "model.tokenizer=null"]
+        name = f"settled-{weights}-{minutes:g}-{seed}"
+        settled = trained(RECIPE, slice(1), options.runs / name, [*given, *start], options.processes)
+        start = [f"model.start_from={settled}", "model.keep=all", "model.tokenizer=null"]
         stages = slice(1, None)
-    model = trained(RECIPE, stages, run, [*given, *heard, *ARMS[arm]], options.processes)
+    model = trained(RECIPE, stages, run, [*given, *start, *ARMS[arm]], options.processes)
     said = options.runs / f"said-{minutes:g}.jsonl.gz"
     write_text_lines(transcripts(data), said)
     sources: dict[str, dict[str, list[Path]]] = {
