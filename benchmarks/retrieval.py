@@ -34,7 +34,7 @@ def main() -> None:
     cuts = [cut for folder in options.data for cut in read_cuts(folder, options.split)]
     cuts = [cut for cut in cuts if language_of(cut) in options.languages]
     model = load_model(options.model)
-    asked = {"own": own(cuts)}
+    asked = {"own": own([cut for cut in cuts if language_of(cut) in model.config.text_languages])}
     for language in options.across:
         asked[f"written in {language}"] = translated(cuts, language)
         asked[f"spoken in {language}"] = spoken_too(cuts, language)

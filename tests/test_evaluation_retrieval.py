@@ -75,6 +75,8 @@ def test_across_languages_each_sentence_is_there_once(letters: Path, model: Mode
         cut.custom["concept"] = "same"
     spanish[0].custom["concept"] = italian[0].custom["concept"] = "hello"
     assert (spanish[0], italian[0]) in spoken_too(cuts, "it")
+    italian[0].custom["source"] = "another corpus"  # whose "hello" may be anything
+    assert (spanish[0], italian[0]) not in spoken_too(cuts, "it")
     assert translated(cuts, "ru") == spoken_too(cuts, "ru") == []
 
 

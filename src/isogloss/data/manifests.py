@@ -177,8 +177,9 @@ def translations_of(cut: "MonoCut") -> dict[str, str]:
 
 
 def concept_of(cut: "MonoCut") -> str:
-    """What a cut names in whatever language, empty where the corpus does not tell it."""
-    return (cut.custom or {}).get("concept") or ""
+    """What a cut names in whatever language, as `corpus/id`; empty where the corpus does not tell it."""
+    concept = (cut.custom or {}).get("concept")
+    return f"{source_of(cut)}/{concept}" if concept else ""
 
 
 def audio_of(cut: "MonoCut") -> Path:

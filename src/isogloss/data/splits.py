@@ -166,7 +166,7 @@ def _text_keys(cut: "MonoCut", spoken: set[str]) -> list[str]:
         *(t for texts in _translations(cut, spoken) for t in texts),
     ]
     concept = concept_of(cut)
-    named = [f"concept:{source_of(cut)}/{concept}"] if concept else []
+    named = [f"concept:{concept}"] if concept else []
     return [f"text:{text}" for text in dict.fromkeys(texts)] + named
 
 
