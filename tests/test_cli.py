@@ -616,5 +616,8 @@ def test_an_index_tells_what_is_wrong(run: Run, model: Path, space: Path, audio:
     for nothing in ("", " ?! "):
         code, _, err = run("search", index, nothing)
         assert code == 1 and "empty after normalisation" in err
+    sf.write(tmp_path / "silence.wav", torch.zeros(40 * 16000).numpy(), 16000)
+    code, out, err = run("search", index, tmp_path / "silence.wav", "--format", "json")
+    assert code == 1 and "Nothing is said in" in err and not out
     code, _, err = run("embed", audio, "--model", model, "--out", tmp_path / "other", "--text", audio / "no.txt")
     assert code == 1

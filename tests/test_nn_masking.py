@@ -4,10 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 from torch.testing import assert_close
 
-from isogloss.nn.dropout import Dropout
-from isogloss.nn.masking import poisson_mask, span_mask
+from isogloss.nn.dropout import Dropout, evaluating
+from isogloss.nn.masking import poisson_mask, share_mask, span_mask
 
 
 def draw(lengths: list[int], frames: int, p: float, span: int, seed: int) -> torch.Tensor:
@@ -70,6 +71,25 @@ def test_poisson_spans_hide_about_their_share(share: float, mean: float) -> None
     assert torch.equal(mask, again)
 
 
+@pytest.mark.parametrize(("share", "span"), [(0.15, 20), (0.5, 20), (0.5, 5), (0.15, 1)])
+@pytest.mark.parametrize("size", [10, 30, 100, 400])
+def test_short_rows_are_hidden_like_long_ones(share: float, span: int, size: int) -> None:
+    mask = share_mask(torch.full((2000,), size), size, share, span, torch.Generator().manual_seed(0))
+    assert mask.any(dim=1).all() and abs(float(mask.float().mean()) - share) < 0.06
+    longest = min(span, round(share * size))
+    for row in mask[:50].tolist():
+        assert all(end - start >= longest for start, end in runs(row))
+
+
+def test_a_share_of_anything_is_inside_and_padding_draws_nothing() -> None:
+    def hidden(frames: int) -> torch.Tensor:
+        return share_mask(torch.tensor([0, 1, 2, 50]), frames, 0.15, 20, torch.Generator().manual_seed(3))
+
+    mask = hidden(50)
+    assert not mask[0].any() and mask[1].sum() == 1 and mask[2].sum() == 1 and not mask[2, 2:].any()
+    assert torch.equal(hidden(70)[:, :50], mask) and not hidden(70)[:, 50:].any()
+
+
 def test_every_frame_can_start_and_only_the_generator_decides() -> None:
     assert draw([50], 50, 0.999999, 10, seed=0).all()
     torch.manual_seed(1)
@@ -90,6 +110,14 @@ def test_dropout_keeps_the_mean_and_drops_its_share(p: float) -> None:
     # Neighbours share a 64-bit draw and must be independent all the same.
     together = ((y[:, 1:] == 0) & (y[:, :-1] == 0)).float().mean()
     assert abs(float(together) - p * p) < 0.005
+
+
+def test_evaluation_ends_as_it_began() -> None:
+    outer = nn.Sequential(Dropout(0.5), nn.Sequential(Dropout(0.5)).eval(), Dropout(0.5).eval())
+    before = [part.training for part in outer.modules()]
+    with evaluating(outer):
+        assert not any(part.training for part in outer.modules())
+    assert [part.training for part in outer.modules()] == before == [True, True, False, False, False]
 
 
 def test_dropout_rests_in_evaluation_and_at_zero() -> None:

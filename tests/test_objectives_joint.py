@@ -1,5 +1,6 @@
 """The laws of speech and text together without stretching: SLAM, mSLAM, SpeechT5, TTS4Pretrain, sentence vectors."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from isogloss.heads.attention import AttentionConfig
 from isogloss.heads.speech import SpeechDecoderConfig
 from isogloss.model.model import Model, ModelConfig
 from isogloss.model.space import pooled
+from isogloss.nn.dropout import Dropout
 from isogloss.objectives.base import BaseConfig, Loss
 from isogloss.objectives.best_rq import CodesConfig
 from isogloss.objectives.slam import MaskedTextConfig, MSlamConfig, SlamConfig, SpansConfig, mean_by_row, strangers
@@ -109,9 +111,42 @@ def test_everything_registered_learns_and_padding_changes_nothing(config: BaseCo
     if objective.kind != "text" and config.name != "speecht5_speech" and "slam" not in config.name:
         poisoned = objective(pairs(pad=3000, poison=float("nan"))).total.item()
         assert poisoned == pytest.approx(plain, rel=1e-4)
-    else:  # masks are drawn over the padded width: the same width, other padding
+    elif objective.kind != "text":  # masks of speech are drawn over the padded width: the same width, other padding
         torch.manual_seed(1)
         assert objective(batch_for(objective, poison=float("nan"))).total.item() == pytest.approx(plain, rel=1e-4)
+
+
+def poisoned(told: Callable[..., Sequence]) -> Callable[..., Sequence]:
+    """The same texts with other padding."""
+
+    def padded(*asked: Any) -> Sequence:
+        tokens = told(*asked)
+        return Sequence(tokens.values.where(tokens.valid, 2), tokens.lengths)
+
+    return padded
+
+
+@pytest.mark.parametrize("config", [c for c in ALL if c.name != "speecht5_speech"], ids=lambda config: config.name)
+def test_padding_of_texts_changes_nothing(config: BaseConfig) -> None:
+    objective = config.build(model()).eval()
+    torch.manual_seed(1)
+    plain = objective(batch_for(objective)).total.item()
+    for name in {"_units", "_written"} & vars(objective).keys():
+        setattr(objective, name, poisoned(getattr(objective, name)))
+    torch.manual_seed(1)
+    assert objective(batch_for(objective)).total.item() == pytest.approx(plain, rel=1e-5)
+
+
+@pytest.mark.parametrize("config", ALL, ids=lambda config: config.name)
+def test_empty_and_one_letter_texts_are_no_trouble(config: BaseConfig) -> None:
+    subject = model()
+    objective = config.build(subject).train()
+    odd = ["", "a", ""]
+    batch = sentences(texts=odd) if objective.kind == "text" else pairs(texts=odd)
+    loss = objective(batch)
+    assert torch.isfinite(loss.total)
+    if loss.total.requires_grad:
+        assert all(torch.isfinite(gradient).all() for gradient in gradients(subject, loss).values())
 
 
 @pytest.mark.parametrize("config", [c for c in ALL if c.name != "sonar"], ids=lambda config: config.name)
@@ -187,10 +222,35 @@ def test_clips_of_one_text_are_no_mismatch() -> None:
     assert_close(some, (right.sum() + wrong[0] + wrong[2]) / 2)
 
 
+def test_a_mismatched_pair_has_the_transcript_of_another() -> None:
+    """L_STM reads each clip with its own text and with a stranger's; sentences are told apart as they are read."""
+    objective = SlamConfig(speech=CODES).build(model()).eval()
+    read, seen = objective.together, []
+    objective.together = lambda heard, text, batch: seen.append(text) or read(heard, text, batch)
+    batch = pairs()
+    objective(batch)
+    own, strange = seen
+    others = strangers(TEXTS, LANGUAGES)
+    assert all(place != other for place, other in enumerate(others))
+    for row, other in enumerate(others):
+        length = int(own.lengths[other])
+        assert strange.lengths[row] == length
+        assert torch.equal(strange.values[row, :length], own.values[other, :length])
+    same = SlamConfig(speech=CODES, hidden=SpansConfig(share=0.01)).build(model()).eval()
+    asked = []
+    same.told_apart = lambda *given: asked.append(given[2:]) or torch.zeros(())
+    same(pairs(texts=["Da nu.", "ok", "da nu"]))
+    assert asked == [(["da nu", "ok", "da nu"], [1, 2, 1])]
+
+
+def test_a_language_head_is_there_only_where_it_learns() -> None:
+    assert not SlamConfig().identifies and SlamConfig(heads=1.0).identifies and MSlamConfig().identifies
+
+
 def test_a_mismatched_transcript_is_of_the_same_language_where_there_is_one() -> None:
     assert strangers(["a", "b", "c", "d"], ["ro", "el", "ro", "be"]) == [2, 2, 0, 0]
     assert strangers(["a", "a", "c"], ["ro", "ro", "el"]) == [2, 2, 0]
-    assert strangers(["a", "a"], ["ro", "ro"]) == [0, 1] and strangers([None], ["ro"]) == [0]
+    assert strangers(["a", "a"], ["ro", "ro"]) == [0, 1] and strangers([""], ["ro"]) == [0]
 
 
 def test_slam_trains_no_heads_and_masked_text_no_speech_side(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,8 +260,9 @@ def test_slam_trains_no_heads_and_masked_text_no_speech_side(monkeypatch: pytest
     assert not any("ctc" in name for name in gradients(subject, objective(pairs())))
     for untouched in (subject.frontend, subject.encoder.subsampling, subject.encoder.stack.blocks[0]):
         monkeypatch.setattr(untouched, "forward", None)
-    found = gradients(subject, MaskedTextConfig().build(subject)(sentences()))
-    assert found and not any(name.startswith(("encoder.subsampling", "encoder.stack.blocks.0.")) for name in found)
+    for config in (MaskedTextConfig(), SpeechT5TextConfig()):
+        found = gradients(subject, config.build(subject)(sentences()))
+        assert found and not any(name.startswith(("encoder.subsampling", "encoder.stack.blocks.0.")) for name in found)
 
 
 def test_means_by_row() -> None:
@@ -289,6 +350,30 @@ def test_the_teacher_is_not_taught() -> None:
     assert asked == [(TEXTS, LANGUAGES)]
 
 
+def test_the_teacher_has_no_dropout_and_leaves_the_student_as_it_was() -> None:
+    subject = model()
+    for module in subject.modules():
+        if isinstance(module, Dropout):
+            module.threshold = 128
+    objective = SonarConfig().build(subject).train()
+    before = {name: part.training for name, part in subject.named_modules()}
+    subject.text.train()
+    first, again = (objective.teacher(TEXTS, LANGUAGES, torch.device("cpu")) for _ in range(2))
+    assert torch.equal(first, again)
+    assert {name: part.training for name, part in subject.named_modules()} == before
+    taught = SonarConfig(both_sides=True).build(subject).train()
+    first, again = (taught.teacher(TEXTS, LANGUAGES, torch.device("cpu")) for _ in range(2))
+    assert not torch.equal(first, again)
+
+
+def test_contrast_is_as_exact_under_autocast() -> None:
+    speech, text = (torch.nn.functional.normalize(torch.randn(8, 64), dim=-1) for _ in range(2))
+    said = [{str(row)} for row in range(8)]
+    plain, _ = contrastive(speech, text, said, 0.07)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert_close(contrastive(speech, text, said, 0.07)[0], plain, rtol=1e-5, atol=0)
+
+
 def test_the_teacher_may_read_translations() -> None:
     """Of languages that it knows, in training alone, in as many sentences as asked."""
     objective = SonarConfig(translated=1.0).build(model())
@@ -303,6 +388,7 @@ def test_the_teacher_may_read_translations() -> None:
     half = SonarConfig(translated=0.5).build(model()).train()
     assert 30 < sum(half.readings(batch)[1][0] == "ru" for _ in range(100)) < 70
     assert wordings(pairs())[1] == {TEXTS[1]}
+    assert wordings(replace(pairs(), texts=["Da,  nu!", "ok", "a"]))[0] == {"da nu"}
 
 
 def test_infilling_leaves_one_blank_a_span() -> None:

@@ -12,7 +12,7 @@ from isogloss.encoders.text import TextEncoderConfig
 from isogloss.errors import IsoglossError
 from isogloss.heads.transducer import TransducerConfig
 from isogloss.model.model import Model, ModelConfig
-from isogloss.nn.lattice import forward_backward
+from isogloss.nn.lattice import forward_backward, weighted_cost
 from isogloss.nn.predictors import LSTMConfig
 from isogloss.objectives.base import Loss
 from isogloss.objectives.maestro import (
@@ -45,6 +45,12 @@ def model(head: str = "ctc", dropout: float = 0.0, upsampling: str = "repeat") -
         text_languages=("ro", "ru"), languages=("ro", "ru"), alphabets={"ro": (1,), "ru": (2,)},
     )  # fmt: skip
     return Model(config, build_tokenizer(CharactersConfig(), TEXTS))
+
+
+def poisoned(tokens: Sequence) -> Sequence:
+    """The same texts with other padding."""
+    wider = torch.nn.functional.pad(tokens.values, (0, 3), value=2)
+    return Sequence(wider.where(Sequence(wider, tokens.lengths).valid, 2), tokens.lengths)
 
 
 def pairs(rows: slice = slice(None), pad: int = 0, poison: float = 0.0) -> Batch:
@@ -118,10 +124,23 @@ def test_the_loss_adds_up_and_padding_changes_nothing() -> None:
             assert (first.parts[name] + rest.parts[name]).item() == pytest.approx(part.item(), rel=1e-3), name
 
 
-def test_matching_moves_only_the_side_that_it_should() -> None:
+@pytest.mark.parametrize("head", HEADS)
+def test_padding_of_texts_changes_nothing(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = model(head).eval()
+    for config, batch in ((MaestroConfig(aligner=None), pairs()), (AlignedMLMConfig(), sentences())):
+        objective = config.build(subject).eval()
+        plain = objective(batch).total.item()
+        units, targets = objective.units, objective.targets
+        monkeypatch.setattr(objective, "units", lambda batch, units=units: poisoned(units(batch)))
+        monkeypatch.setattr(objective, "targets", lambda batch, targets=targets: poisoned(targets(batch)))
+        assert objective(batch).total.item() == pytest.approx(plain, rel=1e-5)
+
+
+@pytest.mark.parametrize("upsampling", ["repeat", "none"])
+def test_matching_moves_only_the_side_that_it_should(upsampling: str) -> None:
     """MOST's matching leaves every gradient of the speech side as it was, bit for bit; MAESTRO's does not."""
-    subject = model().eval()
-    speech = ("frontend", "encoder", "ctc", "language")
+    subject = model("ctc" if upsampling == "repeat" else "transducer", upsampling=upsampling).eval()
+    speech = ("frontend", "encoder", "ctc", "language", "transducer")
 
     def found(both_sides: bool, weight: float) -> dict[str, Tensor]:
         objective = MostConfig(both_sides=both_sides, matching=weight).build(subject).eval()
@@ -133,7 +152,8 @@ def test_matching_moves_only_the_side_that_it_should() -> None:
     assert not torch.equal(without["encoder.subsampling.first.weight"], through["encoder.subsampling.first.weight"])
     text = [name for name in stopped if name.startswith("text.")]
     assert any(not torch.equal(stopped[name], without.get(name, torch.zeros(()))) for name in text)
-    assert all(bool(stopped[name].abs().sum() > 0) for name in ("text.symbols.weight", "text.duration.output.weight"))
+    moved = ["text.symbols.weight", *(["text.duration.output.weight"] if upsampling == "repeat" else [])]
+    assert all(bool(stopped[name].abs().sum() > 0) for name in moved)
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -180,16 +200,47 @@ def test_the_aligner_follows_and_has_no_dropout() -> None:
     assert trained <= {id(parameter) for parameter in subject.parameters()}
 
 
+def test_the_aligner_hears_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SpecAugment hides features from what learns, not from what aligns."""
+    objective = MaestroConfig(augment=SpecAugmentConfig(freq_masks=4, time_masks=9)).build(model()).train()
+    heard = []
+    reader = objective.reader
+    monkeypatch.setattr(objective, "reader", lambda features, *rest: heard.append(features) or reader(features, *rest))
+    objective(pairs())
+    assert_close(heard[0].values, objective.frontend(pairs().audio).values, equal_nan=True)
+
+
 def test_a_pair_without_a_path_is_left_out() -> None:
     """More symbols than frames: CTC has no path; its pair teaches neither durations nor states."""
     subject = model().eval()
     objective = MostConfig().build(subject).eval()
-    short = pairs()
-    audio = Sequence(short.audio.values, torch.tensor([16000, 400, 22000]))
-    short = Batch(short.ids, audio, ["da nu", "ok ok ok", "a b c d e"], LANGUAGES)
-    loss = objective(short)
+    whole = pairs()
+
+    def heard(rows: list[int]) -> Loss:
+        audio = Sequence(whole.audio.values[rows], torch.tensor([16000, 400, 22000])[rows])
+        told = (whole.ids, ["da nu", "ok ok ok", "a b c d e"], LANGUAGES)
+        ids, texts, languages = ([values[row] for row in rows] for values in told)
+        return objective(Batch(ids, audio, texts, languages))
+
+    loss, others = heard([0, 1, 2]), heard([0, 2])
     assert loss.parts["aligned"].item() == 2 and loss.parts["infeasible"].item() == 1
     assert torch.isfinite(loss.total)
+    for part in ("matching", "duration"):
+        assert loss.parts[part].item() == pytest.approx(others.parts[part].item(), rel=1e-4)
+
+
+def test_more_symbols_than_frames_are_written_by_a_transducer() -> None:
+    """It may write several in a frame; their durations are 0, and all sum to the frames."""
+    subject = model("transducer").eval()
+    objective = MaestroConfig(aligner=None).build(subject).eval()
+    long = "a b c d e da nu ok " * 4
+    short = Batch(["a"], Sequence(pairs().audio.values[:1, :4000], torch.tensor([4000])), [long], ["ro"])
+    loss = objective(short)
+    tokens = objective.targets(short)
+    states = subject.shared(subject.heard(subject.frontend(short.audio))).final
+    lasting, found = align(Reader.of(subject, states), tokens)
+    assert tokens.lengths.item() > states.lengths.item() == lasting.values.sum().item() and bool(found)
+    assert loss.parts["aligned"].item() == 1 and torch.isfinite(loss.total) and loss.parts["matching"] > 0
 
 
 def test_an_empty_text_and_a_one_letter_text_are_no_trouble() -> None:
@@ -224,6 +275,8 @@ def test_noise_is_as_large_as_asked_and_for_training_alone() -> None:
     single = Sequence(values[:1, :1], torch.tensor([1]))
     assert_close(objective.noisy(single).values, single.values)
     assert objective.eval().noisy(read) is read
+    plain = AlignedMLMConfig(mask=None).build(subject).train()(sentences()).total
+    assert AlignedMLMConfig(mask=None, noise=1.5).build(subject).train()(sentences()).total != plain
     assert AlignedMLMConfig().build(subject).train().noisy(read) is read
 
 
@@ -263,12 +316,51 @@ def test_weighted_matching_of_a_certain_alignment_is_the_distance_along_it(monke
     for frame, symbol in written:
         label[0, frame, symbol] = 0.0
     blank = torch.where(label == 0, -1e4, 0.0)
-    monkeypatch.setattr(subject.transducer, "arcs", lambda *_: (blank, label))
+    monkeypatch.setattr(subject.transducer, "arcs", lambda *_, **__: (blank, label))
     reader = Reader(heard, subject.ctc, subject.transducer)
     frames = subject.transducer.align(heard, tokens)
     assert frames.tolist() == [[1, 1]]
     along = torch.stack([(heard.values[0, frames[0, u]] - read.values[0, u + 1]).square().mean() for u in range(2)])
     assert_close(weighted_matching_loss(heard, read, tokens, reader), along.mean()[None])
+
+
+def test_soft_matching_moves_the_alignment_where_the_speech_side_moves() -> None:
+    """ASTRA's other form, of the same lattice and costs; only where no side is still does the transducer hear of it."""
+    subject = model("transducer", upsampling="none").eval()
+
+    def slopes(**changes: object) -> dict[str, Tensor]:
+        objective = MaestroConfig(aligner=None, **changes).build(subject).eval()
+        return gradients(subject, objective(pairs()))
+
+    name = next(name for name, _ in subject.named_parameters() if name.startswith("transducer."))
+    without, hard, soft = slopes(matching=0.0), slopes(), slopes(soft=True)
+    assert torch.equal(without[name], hard[name]) and not torch.allclose(without[name], soft[name])
+    still = slopes(soft=True, both_sides=False)
+    assert_close(still["encoder.subsampling.first.weight"], without["encoder.subsampling.first.weight"])
+    tokens = Sequence(torch.tensor([[2, 3, 4]]), torch.tensor([3]))
+    heard, read = Sequence(torch.randn(1, 5, 64), torch.tensor([5])), Sequence(torch.randn(1, 4, 64), torch.tensor([4]))
+    for arcs, fused in zip(*(subject.transducer.arcs(heard, tokens, graph) for graph in (True, False)), strict=True):
+        assert_close(arcs[:, :, :3], fused[:, :, :3], rtol=1e-4, atol=1e-5)
+    reader, sizes = Reader(heard, subject.ctc, subject.transducer), (heard.lengths, tokens.lengths)
+    cost = torch.zeros(1, 5, 4)
+    for t in range(5):
+        for u in range(3):
+            cost[0, t, u] = (heard.values[0, t] - read.values[0, u + 1]).square().mean()
+    expected = weighted_cost(*subject.transducer.arcs(heard, tokens), cost, sizes) / 3
+    assert_close(weighted_matching_loss(heard, read, tokens, reader, soft=True), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_weighted_matching_is_as_exact_under_autocast() -> None:
+    """|a|² + |b|² - 2ab of nearly equal states is a difference that bf16 does not know."""
+    subject = model("transducer").eval()
+    tokens = Sequence(torch.tensor([[2, 3]]), torch.tensor([2]))
+    states = torch.randn(1, 1, 64)
+    heard = Sequence(states + 0.01 * torch.randn(1, 4, 64), torch.tensor([4]))
+    read = Sequence(states + 0.01 * torch.randn(1, 3, 64), torch.tensor([3]))
+    reader = Reader(heard, subject.ctc, subject.transducer)
+    plain = weighted_matching_loss(heard, read, tokens, reader)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert_close(weighted_matching_loss(heard, read, tokens, reader), plain, rtol=0.05, atol=0)
 
 
 def test_without_upsampling_text_is_neither_stretched_nor_timed() -> None:

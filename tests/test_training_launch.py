@@ -54,6 +54,19 @@ def test_two_processes_learn_what_one_does(recipe: Recipe, tmp_path: Path) -> No
     assert _losses(tmp_path / "two") == pytest.approx(_losses(tmp_path / "one"), rel=1e-3)
 
 
+def test_processes_agree_where_a_parameter_learns_nothing(recipe: Recipe, tmp_path: Path) -> None:
+    """Text alone teaches no durations, and a guard shuts out all that only its objective teaches."""
+    plain = recipe.plain()
+    plain["model"]["text"] = {"entry": 1, "convolutions": 0, "layers": 0, "duration_layers": 1, "refiner": 1}
+    objectives = [{"name": "recognition"}, {"name": "aligned_mlm", "mask": None, "guard": 1e-6}]
+    stage = plain["stages"][0] | {"steps": 3, "seconds": {"paired": 16, "text": 16}, "objectives": objectives}
+    free = stage | {"name": "free", "objectives": [objectives[0], objectives[1] | {"guard": None}]}
+    joint = Recipe.parse(plain | {"stages": [stage, free]}, "test")
+    train(joint, tmp_path / "one", console=Console(quiet=True))
+    train_in_processes(joint, tmp_path / "two", 2)
+    assert _losses(tmp_path / "two") == pytest.approx(_losses(tmp_path / "one"), rel=1e-3)
+
+
 def test_a_failure_in_a_process_is_one_sentence(recipe: Recipe, tmp_path: Path) -> None:
     data = recipe.data.model_copy(update={"folders": (tmp_path / "nowhere",)})
     with pytest.raises(IsoglossError, match="nowhere"):

@@ -9,20 +9,24 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from isogloss.data.loading import CHARACTERS_A_SECOND, Loader, language_of, text_of
-from isogloss.data.manifests import CARD, TEXT, read_cuts, split_of, write_cuts
+from isogloss.data.manifests import CARD, TEXT, read_cuts, split_of, translations_of, write_cuts
 from isogloss.data.splits import held_out_texts
 from isogloss.errors import IsoglossError
 from isogloss.model.folder import load_model
+from isogloss.objectives.maestro import AlignedMLM
 from isogloss.text.corpus import TextLine, write_text_lines
 from isogloss.text.normalise import normalise
 from isogloss.training.journal import read_log
 from isogloss.training.recipe import DataRecipe, Recipe, load_recipe
 from isogloss.training.source import read_texts
-from isogloss.training.trainer import train
+from isogloss.training.stage import Stage
+from isogloss.training.trainer import Trainer, train
 from small_models import small_recipe
+from test_objectives_maestro import model as small_model
 
 
 @pytest.fixture
@@ -143,11 +147,100 @@ def test_a_guard_keeps_text_out_while_the_recogniser_is_poor(recipe: dict[str, A
     objectives[1]["guard"] = 1e-6
     log, said = run(recipe, tmp_path / "closed")
     assert not any("aligned_mlm/loss" in record for record in log if record["event"] == "step")
-    assert "aligned_mlm is left out: the dev CER is" in said and "the transcripts are those of the clips" in said
+    assert "aligned_mlm is left out: the dev CER is" in said and "% in it of klettres" in said
+    assert "see whether the transcripts there are those of the clips" in said
     objectives[1]["guard"] = 1e6
     log, said = run(recipe, tmp_path / "open")
     assert all("aligned_mlm/loss" in record for record in log if record["event"] == "step")
     assert "aligned_mlm takes part." in said
+
+
+def silenced(letters: Path, out: Path) -> Path:
+    """The letters without Italian transcripts to learn from, and without unspoken text."""
+    cuts = read_cuts(letters)
+    for cut in cuts:
+        if language_of(cut) == "it" and split_of(cut) == "train":
+            cut.supervisions[0].text = None
+    out.mkdir()
+    write_cuts(out, cuts)
+    (out / CARD).write_bytes((letters / CARD).read_bytes())
+    return out
+
+
+def test_a_language_without_text_is_heard_and_never_read(
+    recipe: dict[str, Any], letters: Path, tmp_path: Path
+) -> None:
+    """Its dev clips have transcripts: they tell the error rate, no loss of what reads text, and shut no guard."""
+    stage = recipe["stages"][0] | {"seconds": {"paired": 8}, "objectives": [{"name": "most", "guard": 1e-6}]}
+    stage["objectives"].append({"name": "recognition"})
+    recipe["data"]["folders"] = [str(silenced(letters, tmp_path / "data"))]
+    log, said = run(recipe | {"stages": [stage]}, tmp_path / "run")
+    dev = [record for record in log if record["event"] == "dev"]
+    assert all({"most/loss", "cer/es", "cer/it"} <= record.keys() for record in dev)
+    assert load_model(tmp_path / "run/model").config.text_languages == ("es",)
+    rate = dev[-1]["cer/es"]
+    assert f"the dev CER is {rate:.1%} ({rate:.0%} in es of klettres)" in said
+
+
+def test_a_ramp_begins_where_its_guard_opens(recipe: dict[str, Any]) -> None:
+    objectives = [{"name": "most"}, {"name": "aligned_mlm", "guard": 0.5, "ramp": 4, "weight": 2.0}]
+    parsed = Recipe.parse(recipe | {"stages": [recipe["stages"][0] | {"objectives": objectives}]}, "test")
+    stage = Stage(parsed.stages[0], small_model())
+    stage.done = 10
+    assert stage.judge(0.9) == [] and stage.weight("aligned_mlm") == 0
+    with stage.unguarded():
+        assert stage.weight("aligned_mlm") == 2.0
+    assert stage.weight("aligned_mlm") == 0
+    assert stage.judge(0.4) == ["aligned_mlm"] and stage.weight("aligned_mlm") == 0.5
+    stage.done = 12
+    assert stage.judge(0.3) == [] and stage.weight("aligned_mlm") == 1.5
+    stage.done = 100
+    assert stage.weight("aligned_mlm") == 2.0
+    assert stage.judge(0.6) == ["aligned_mlm"] and stage.judge(0.5) == ["aligned_mlm"]
+    assert stage.weight("aligned_mlm") == 0.5 and stage.opened == {"aligned_mlm": 100}
+
+
+def test_what_is_guarded_is_tried_before_and_counted(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe["stages"][0]["objectives"][1]["guard"] = 1e-6
+    taken = []
+    forward = AlignedMLM.forward
+    monkeypatch.setattr(AlignedMLM, "forward", lambda self, batch: taken.append(self.training) or forward(self, batch))
+    trainer = Trainer(Recipe.parse(recipe, "test"), tmp_path / "run", False, Console(quiet=True))
+    trainer.fit(0.01)
+    assert taken.count(True) == 6  # the steps that are measured
+    taken.clear()
+    trainer.run_all()
+    looks, pulls = 2 + (trainer.recipe.stages[0].steps > 2), trainer.recipe.stages[0].steps // 2 + 1
+    assert 1 <= taken.count(True) <= 1 + pulls and looks  # preflight, and the norms of gradients
+
+
+def test_a_slow_copy_begins_with_its_stage(recipe: dict[str, Any], tmp_path: Path) -> None:
+    """Not with what an earlier stage left of it, which the stages between have outgrown."""
+    maestro = recipe["stages"][0] | {"objectives": [{"name": "maestro"}], "seconds": {"paired": 8}, "name": "first"}
+    between = maestro | {"objectives": [{"name": "recognition"}], "name": "between", "optimizer": {"peak": 0.01}}
+    last = maestro | {"name": "last", "steps": 1, "optimizer": {"peak": 1e-9}}
+    run(recipe | {"stages": [maestro, between, last]}, tmp_path / "run")
+    found = load_file(max((tmp_path / "run/checkpoints").iterdir()) / "objectives.safetensors")
+    model = load_model(tmp_path / "run/model")
+    assert_close(found["maestro/aligner.copy.ctc.output.weight"], model.ctc.output.weight.detach())
+
+
+def test_no_teacher_reads_what_is_held_out(letters: Path, tmp_path: Path) -> None:
+    """A train clip of one folder is translated into the test sentence of another."""
+    held_out = next(text_of(cut) for cut in read_cuts(letters, "test") if language_of(cut) == "it")
+    (tmp_path / "other").mkdir()
+    cuts = read_cuts(letters, "train")
+    for cut in cuts:
+        cut.custom["translations"] = {"it": f"{held_out}!", "es": "una cosa"}
+    write_cuts(tmp_path / "other", cuts)
+    (tmp_path / "other" / CARD).write_bytes((letters / CARD).read_bytes())
+    folders = {"folders": [str(letters), str(tmp_path / "other")], "shortest": 0.1}
+    recipe = load_recipe("sonar-tiny", ["model.encoder=test", "model.text.entry=1"]).plain() | {"data": folders}
+    trainer = Trainer(Recipe.parse(recipe, "test"), tmp_path / "run", False, Console(quiet=True))
+    told = [translations_of(cut) for cut in trainer.train if translations_of(cut)]
+    assert told and all(translations == {"es": "una cosa"} for translations in told)
 
 
 def test_a_ramp_climbs(recipe: dict[str, Any], tmp_path: Path) -> None:
@@ -172,6 +265,10 @@ def test_what_cannot_be_is_told_in_one_sentence(recipe: dict[str, Any], letters:
     assert 'needs unspoken text and the data hold none; prepare them with --text' in refuse(data=without)
     assert "no text encoder" in refuse(model=recipe["model"] | {"text": None})
     stage = recipe["stages"][0]
+    unheard = [stage | {"seconds": {"paired": 8}}]
+    assert "learns from text data; add text to its seconds" in refuse(stages=unheard)
+    doubled = [stage | {"objectives": [{"name": "most"}, {"name": "aligned_mlm"}, {"name": "most"}]}]
+    assert 'has the objective most twice; give one another stage' in refuse(stages=doubled)
     guarded = [stage | {"objectives": [{"name": "most", "guard": 1e-6}, {"name": "aligned_mlm", "guard": 1e-6}]}]
     assert "guard the text alone" in refuse(stages=guarded)
 

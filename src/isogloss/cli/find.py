@@ -70,6 +70,7 @@ def search(
     """Find what is like a sentence or a recording. Speech or text, in any language of the index."""
     import json
 
+    from isogloss.errors import IsoglossError
     from isogloss.model.index import load_index
     from isogloss.model.space import embed_query, embed_speech
     from isogloss.text.languages import normalise_language
@@ -78,7 +79,9 @@ def search(
     network = loaded(known.model, device).model
     tag = normalise_language(language) if language else None
     if query.strip() and Path(query).exists():
-        vectors = embed_speech(network, [query], languages=[tag])[1]
+        pieces, vectors = embed_speech(network, [query], languages=[tag])
+        if not pieces:
+            raise IsoglossError(f"Nothing is said in {query}; search by a recording of speech.")
     else:
         vectors = embed_query(network, query, tag)
     found = known.nearest(vectors.last.mean(dim=0), most, only)

@@ -29,7 +29,7 @@ from isogloss.encoders.stack import Stack
 from isogloss.encoders.transformer import TransformerConfig
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.nn.attention import SelfAttention
-from isogloss.nn.dropout import Dropout
+from isogloss.nn.dropout import Dropout, evaluating
 from isogloss.nn.durations import rounded
 from isogloss.nn.lightconv import LightweightBlock
 from isogloss.nn.masks import FullContext, attention_mask
@@ -127,14 +127,11 @@ class TextEncoder(nn.Module):
         """e_t (B, U+1, D) -> predicted whole durations (B, U+1), of a text 1 to `SLOWEST` (U+1) frames together."""
         if self.duration is None:
             raise IsoglossError("This text encoder does not stretch texts (upsampling: none), and knows no durations.")
-        training = self.duration.training
-        self.duration.eval()
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(self.duration):
             predicted = units.with_values(self.duration(units).clamp(0, 20).expm1()).zero_padding()
             # An untrained network may ask for minutes.
             slowness = predicted.values.sum(dim=1) / (SLOWEST * units.lengths.clamp(min=1))
             frames = rounded(predicted.map(lambda values: values / slowness.clamp(min=1)[:, None])).values
-        self.duration.train(training)
         frames[:, 0] += frames.sum(dim=1) == 0
         return units.with_values(frames)
 

@@ -6,7 +6,7 @@
 A step writes four frames of 10 ms, so that a step is a frame of the encoder. The blocks are those that write text; what
 is here leads into them and out. States of speech and of text may be mixed with codes that both share (§2.3.3):
 
-    u_i or, for a tenth of them, q(u_i)         q: the nearest of the shared codes
+    u_i or, for a tenth of them, q(u_i)         q: shared codes, chosen by Gumbel softmax (the paper: the nearest)
 """
 
 from itertools import pairwise

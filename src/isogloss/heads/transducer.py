@@ -56,8 +56,16 @@ class TransducerHead(nn.Module):
             return two_step_loss(simple, joiner, tokens.zero_padding().values, lengths, self.pruned)
         return fused_transducer_loss(*joiner, tokens.values, *lengths, reduction="none")
 
-    def arcs(self, states: Sequence, tokens: Sequence) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of blank and of the next symbol, without a graph: (B, T, D), (B, U) -> (B, T, U+1) each."""
+    def arcs(self, states: Sequence, tokens: Sequence, graph: bool = False) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of blank and of the next symbol: (B, T, D), (B, U) -> (B, T, U+1) each.
+
+        graph: with a gradient, for which all (B, T, U+1, V) logits are kept.
+        """
+        if graph:
+            heard, read = self.audio(states.zero_padding().values), self.text(self.predictor(tokens))
+            scores = self.join(heard[:, :, None], read[:, None])
+            following = torch.nn.functional.pad(tokens.zero_padding().values, (0, 1))[:, None, :, None]
+            return scores[..., 0], scores.gather(3, following.expand(-1, scores.shape[1], -1, -1))[..., 0]
         with torch.no_grad():
             heard, read = self.audio(states.zero_padding().values), self.text(self.predictor(tokens))
             joiner = heard.float(), read.float(), self.output.weight.float(), self.output.bias.float()

@@ -1,5 +1,8 @@
 """Dropout that draws eight decisions from each random number."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -26,3 +29,14 @@ class Dropout(nn.Module):
 
     def extra_repr(self) -> str:
         return f"p={self.threshold / 256:.3f}"
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, then each part as it was: what teaches or aligns has no dropout, whatever trains."""
+    before = [(part, part.training) for module in modules for part in module.modules()]
+    for module in modules:
+        module.eval()
+    yield
+    for part, training in before:
+        part.training = training

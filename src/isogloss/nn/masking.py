@@ -1,5 +1,7 @@
 """Span masks for masked prediction, drawn from a generator of their own."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -28,6 +30,23 @@ def poisson_mask(lengths: Tensor, frames: int, share: float, mean: float, genera
     change = torch.nn.functional.pad(starts.long(), (0, 1))
     hidden = change.scatter_add(1, ends, -starts.long()).cumsum(dim=1)[:, :frames] > 0
     return hidden.to(lengths.device) & (torch.arange(frames, device=lengths.device) < lengths[:, None])
+
+
+def share_mask(lengths: Tensor, frames: int, share: float, span: int, generator: torch.Generator) -> Tensor:
+    """Spans that hide about `share` of every row, and one at least; of a short row one of that share (SpanBERT).
+
+    A row of n has k spans of s = min(span, share · n), so many that 1 - (1 - s/n)^k is the share on average. As
+    `span_mask` otherwise: (B,) lengths -> (B, frames) bool.
+    """
+    sizes = lengths.cpu().clamp(min=1).double()[:, None]
+    spans = (share * sizes).round().clamp(1, span)
+    wanted = math.log(1 - share) / torch.log1p(-spans / sizes)
+    counts = (wanted + torch.rand(len(lengths), 1, generator=generator)).floor().clamp(min=1)
+    order = torch.arange(int(counts.max()))
+    starts = (torch.rand(len(lengths), len(order), generator=generator) * (sizes - spans + 1)).floor()[..., None]
+    place = torch.arange(frames)
+    hidden = (place >= starts) & (place < starts + spans[..., None]) & (order < counts)[..., None]
+    return (hidden.any(dim=1) & (place < lengths.cpu()[:, None])).to(lengths.device)
 
 
 def start_probability(share: float, span: float) -> float:

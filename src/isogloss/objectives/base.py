@@ -14,14 +14,21 @@ class BaseConfig(Config):
     """What a stage says about each of its objectives."""
 
     weight: float = Field(1.0, gt=0, description="weight of this loss in the stage")
-    ramp: int = Field(0, ge=0, description="steps in which the weight climbs from zero, as the stage begins")
+    ramp: int = Field(0, ge=0, description="steps in which the weight climbs from zero, once the stage or guard opens")
     guard: float | None = Field(
-        None, gt=0, description="dev CER above which this loss is left out: what an aligner that poor says is wrong"
+        None,
+        gt=0,
+        description="dev CER, of languages with transcripts to learn from, above which this loss is left out",
     )
 
     @property
     def identifies(self) -> bool:
         """Whether it trains the language head."""
+        return False
+
+    @property
+    def translates(self) -> bool:
+        """Whether it reads what clips say in other languages."""
         return False
 
 

@@ -17,12 +17,13 @@ paper's L_RNNT, and the transducer is the aligner; without one CTC is.
 
 The second way needs no durations (ASTRA, arXiv 2406.06664): with `text.upsampling: none` ê_t has a state a symbol,
 and L_MM is the mean of its distance to e_s over all frames in which the transducer may write the symbol, weighed by
-how likely it does so there. There is no L_dur then.
+how likely it does so there. There is no L_dur then. `soft` makes it -log E exp(-Σ costs) over all alignments, whose
+gradient moves the transducer too: to where writing is cheap.
 
 Differs from the paper: the form of L_dur is not published, ours is the usual one. The noise is ours: L_MM makes ê_t
 what speech of a text is on average, which is far easier to read than any speech. Where the aligner finds no path,
-the pair has no L_MM and no L_dur. Durations of text are predicted by the network itself without dropout, not by its
-slow copy. Text that is too short for CTC after stretching has no CTC loss, as in `recognition`.
+the pair has no L_MM and no L_dur. Durations of text are predicted by the network itself, without its dropout, not by
+its slow copy. Text that is too short for CTC after stretching has no CTC loss, as in `recognition`.
 """
 
 from dataclasses import dataclass
@@ -43,13 +44,14 @@ from isogloss.model.model import Model
 from isogloss.nn.ctc import ctc_best_path
 from isogloss.nn.durations import durations, spread
 from isogloss.nn.ema import Follower
-from isogloss.nn.lattice import expected_cost
+from isogloss.nn.lattice import expected_cost, weighted_cost
 from isogloss.objectives.base import Loss
 from isogloss.objectives.recognition import HeadsConfig, ReadOff, detached
 from isogloss.sequence import Sequence
 
 MASK = SpecAugmentConfig(time_masks=40, time_masks_share=0.04, time_width=20, freq_masks=2, freq_width=27)
-"""Spans of 0.4 s on average over a third of the frames, as BEST-RQ has them: shorter ones hide less than a symbol."""
+"""Spans of 0.4 s on average over a third of the frames, as BEST-RQ has them: shorter ones hide less than a symbol.
+What is shorter than a second has none, as in SpecAugment; channels are hidden in all."""
 
 
 class MatchingConfig(HeadsConfig):
@@ -60,6 +62,7 @@ class MatchingConfig(HeadsConfig):
     duration: float = Field(1.0, ge=0, description="weight of L_dur")
     both_sides: bool = Field(True, description="whether the gradient of L_MM reaches the speech side too")
     mask: SpecAugmentConfig | None = Field(MASK, description="masks on e_s, in time and channels, before shared blocks")
+    soft: bool = Field(False, description="where nothing is stretched: the alignment learns from L_MM too")
     aligner: float | None = Field(0.9999, ge=0, lt=1, description="decay of the aligner's weights; none = the model")
 
 
@@ -133,7 +136,8 @@ class Matching(_Joint):
         if not self.config.both_sides:
             heard = heard.map(Tensor.detach)
         if self.text.duration is None:
-            parts["matching"] = weighted_matching_loss(heard, self.text(units), symbols, aligner).sum()
+            soft = self.config.soft
+            parts["matching"] = weighted_matching_loss(heard, self.text(units), symbols, aligner, soft).sum()
         else:
             lasting, found = align(aligner, symbols)
             matching = matching_loss(heard, self.text(units, lasting))
@@ -143,13 +147,13 @@ class Matching(_Joint):
             total = total + self.config.duration * parts["duration"]
         return Loss(total + self.config.matching * parts["matching"], len(batch.ids), detached(parts))
 
-    @torch.no_grad()
     def reader(self, features: Sequence, states: Sequence, batch: Batch) -> "Reader":
         """What aligns: the slow copy on unmasked features (B, T, F), or the model on its states (B, T/4, D)."""
         if self.aligner is None:
-            return self._reader(states.map(Tensor.detach))
+            return self._reader(states if self.config.both_sides else states.map(Tensor.detach))
         model = self.aligner.copy
-        return Reader.of(model, model.encode(features, languages=batch.languages).final)
+        with torch.no_grad():
+            return Reader.of(model, model.encode(features, languages=batch.languages).final)
 
     def after_step(self) -> None:
         if self._follow is not None:
@@ -222,15 +226,26 @@ def matching_loss(heard: Sequence, read: Sequence) -> Tensor:
     return squares.sum(dim=1) / heard.lengths.clamp(min=1)
 
 
-def weighted_matching_loss(heard: Sequence, read: Sequence, tokens: Sequence, reader: Reader) -> Tensor:
-    """L_MM of ASTRA: the expected squared difference where a symbol is written; (B, T, D) and (B, U+1, D) -> (B,)."""
+def weighted_matching_loss(
+    heard: Sequence, read: Sequence, tokens: Sequence, reader: Reader, soft: bool = False
+) -> Tensor:
+    """L_MM of ASTRA: the expected squared difference where a symbol is written; (B, T, D) and (B, U+1, D) -> (B,).
+
+    soft: with a gradient to the alignment, -log E exp(-Σ costs) / U.
+    """
     if reader.transducer is None:
         raise IsoglossError("text.upsampling: none matches by a transducer; add model.transducer: {} to the recipe.")
     speech, text = heard.zero_padding().values.float(), read.zero_padding().values.float()
     # |a - b|² = |a|² + |b|² - 2ab, so that no (B, T, U, D) is made; node u writes unit u + 1.
+    with torch.autocast(speech.device.type, enabled=False):  # bf16 would not survive the difference
+        products = speech @ text.mT / text.shape[-1]
     squares = speech.square().mean(dim=-1)[:, :, None] + text.square().mean(dim=-1)[:, None]
-    cost = (squares - 2 * speech @ text.mT / text.shape[-1]).roll(-1, dims=2)
-    return expected_cost(*reader.transducer.arcs(reader.states, tokens), cost, (heard.lengths, tokens.lengths))
+    cost = (squares - 2 * products).roll(-1, dims=2)
+    lengths = heard.lengths, tokens.lengths
+    arcs = reader.transducer.arcs(reader.states, tokens, graph=soft)
+    if soft:
+        return weighted_cost(*arcs, cost, lengths) / tokens.lengths.clamp(min=1)
+    return expected_cost(*arcs, cost, lengths)
 
 
 def duration_loss(predicted: Tensor, lasting: Sequence) -> Tensor:

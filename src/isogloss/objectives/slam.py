@@ -20,8 +20,8 @@ what L_STM reads; a mismatched pair has the transcript of another clip in the ba
 one, for languages are told apart too easily. A hidden symbol goes in as blank.
 
 Differs from the papers: speech is hidden and predicted as in BEST-RQ, not w2v-BERT. CTC reads the speech by itself:
-next to its own text it could copy. Words are not hidden whole: spans are of symbols. L_speech and L_text are means
-over what is hidden in each utterance. The papers give no weights of L_STM and L_CTC.
+next to its own text it could copy. Words are not hidden whole: spans are of symbols, shorter ones in short texts.
+L_speech and L_text are means over what is hidden in each utterance. The papers give no weights of L_STM and L_CTC.
 """
 
 from typing import Literal
@@ -35,11 +35,12 @@ from isogloss.config import Config
 from isogloss.data.loading import Batch
 from isogloss.errors import IsoglossError
 from isogloss.model.model import Model
-from isogloss.nn.masking import span_mask, start_probability
+from isogloss.nn.masking import share_mask
 from isogloss.objectives.base import BaseConfig, Loss, Objective
 from isogloss.objectives.best_rq import BestRQ, CodesConfig
 from isogloss.objectives.recognition import HeadsConfig, ReadOff, detached
 from isogloss.sequence import Sequence
+from isogloss.text.normalise import normalise
 
 
 class SpansConfig(Config):
@@ -69,6 +70,11 @@ class PairsConfig(HeadsConfig):
     hidden: SpansConfig = Field(SpansConfig(share=0.5, span=20), description="how text is hidden: half of it")
     matching: float = Field(0.0, ge=0, description="s, weight of L_STM")
     heads: float = Field(1.0, ge=0, description="c, weight of L_heads")
+
+    @property
+    def identifies(self) -> bool:
+        """Whether it trains the language head, one of L_heads."""
+        return self.heads > 0 and super().identifies
 
 
 class SlamConfig(PairsConfig):
@@ -106,9 +112,8 @@ class HiddenText(nn.Module):
 
     def mask(self, tokens: Sequence, seed: int) -> Tensor:
         """(B, U) symbols -> (B, U) bool, True = hidden."""
-        probability = start_probability(self.config.share, self.config.span)
         generator = torch.Generator().manual_seed(seed)
-        return span_mask(tokens.lengths, tokens.values.shape[1], probability, self.config.span, generator)
+        return share_mask(tokens.lengths, tokens.values.shape[1], self.config.share, self.config.span, generator)
 
     def predict(self, states: Sequence, tokens: Sequence, mask: Tensor) -> Tensor:
         """Cross-entropy of what is hidden, a mean for each text: (B, U+1, D), (B, U), (B, U) -> (B,)."""
@@ -174,9 +179,10 @@ class Pairs(ReadOff):
         }
         total = parts["speech"] + parts["text"]
         if self.same is not None:
-            others = strangers(batch.texts, batch.languages)
+            said = [normalise(text or "", tag) for text, tag in zip(batch.texts, batch.languages, strict=True)]
+            others = strangers(said, batch.languages)
             strange = self.together(heard, Sequence(read.values[others], read.lengths[others]), batch)[1]
-            parts["same"] = self.told_apart(written, strange, batch.texts, others)
+            parts["same"] = self.told_apart(written, strange, said, others)
             total = total + self.config.matching * parts["same"]
         if self.config.heads:
             alone, found = self.read_off(self._shared(heard, self.middle, batch.languages), self.targets(batch), batch)
@@ -194,7 +200,7 @@ class Pairs(ReadOff):
         width = heard.values.shape[1]
         return padded(speech, width), padded(text, read.values.shape[1])
 
-    def told_apart(self, matched: Sequence, strange: Sequence, texts: list[str | None], others: list[int]) -> Tensor:
+    def told_apart(self, matched: Sequence, strange: Sequence, texts: list[str], others: list[int]) -> Tensor:
         """L_STM summed over utterances: of matched and mismatched pairs; two clips of one text are no mismatch."""
         assert self.same is not None
         different = torch.tensor([text != texts[other] for text, other in zip(texts, others, strict=True)])
@@ -204,7 +210,7 @@ class Pairs(ReadOff):
         return (losses + unlike * different.to(unlike.device)).sum() / 2
 
 
-def strangers(texts: list[str | None], languages: list[str]) -> list[int]:
+def strangers(texts: list[str], languages: list[str]) -> list[int]:
     """The place of another text for each: the next of its language, else the next; its own where all say the same."""
     places = range(len(texts))
     chosen = []

@@ -13,7 +13,8 @@ identity, so that `isogloss search` compares the very vectors. It is then worth 
 Where a corpus tells what its clips say in other languages, the teacher may read that instead: languages then meet.
 
 Differs from SONAR: the mean over time in place of attention pooling, vectors of length 1, and no decoder that
-translates. Sentences that occur twice in a batch, in whatever language, are no wrong answers.
+translates. Sentences that occur twice in a batch, in whatever language, are no wrong answers. A teacher that is not
+taught has no dropout.
 """
 
 from collections.abc import Callable
@@ -28,7 +29,9 @@ from isogloss.audio.augment import SpecAugment, SpecAugmentConfig
 from isogloss.data.loading import Batch
 from isogloss.model.model import Model
 from isogloss.model.space import pooled
+from isogloss.nn.dropout import evaluating
 from isogloss.objectives.base import BaseConfig, Loss, Objective
+from isogloss.text.normalise import normalise
 
 Teacher = Callable[[list[str], list[str]], Tensor]
 """Texts and BCP 47 tags -> vectors (B, E)."""
@@ -46,6 +49,11 @@ class SonarConfig(BaseConfig):
     translated: float = Field(
         0.0, ge=0, le=1, description="share of the sentences that the teacher reads in another language, where known"
     )
+
+    @property
+    def translates(self) -> bool:
+        """Whether it reads what clips say in other languages."""
+        return self.translated > 0
 
     def build(self, model: Model, teacher: Teacher | None = None, width: int | None = None) -> "Sonar":
         """The objective on a model; teacher: what gives vectors of `width`, the model's text encoder by default."""
@@ -67,6 +75,7 @@ class Sonar(Objective):
         self._teacher = teacher
         self._known = None if teacher is not None else set(model.config.text_languages)
         # Not modules, hence out of reach of state_dict: the model saves them itself.
+        self._still = () if teacher is not None or config.both_sides else (model.text_encoder, model.encoder)
         self._encode, self._units, self._read, self._shared = model.encode, model.units, model.read, model.shared
 
     def forward(self, batch: Batch) -> Loss:
@@ -98,15 +107,16 @@ class Sonar(Objective):
         """The teacher's vectors of length 1, (B, E)."""
         if self._teacher is not None:
             return normalize(self._teacher(texts, languages).to(device).float(), dim=-1)
-        with torch.set_grad_enabled(self.config.both_sides):
+        with torch.set_grad_enabled(self.config.both_sides), evaluating(*self._still):
             read = self._read(self._units(texts, languages).to(device), languages)
             return pooled(self._shared(read, languages=languages).final)
 
 
 def wordings(batch: Batch) -> list[set[str]]:
-    """Every way in which it is known how to say what a clip says."""
+    """Every way in which it is known how to say what a clip says, normalised."""
     others = batch.translations or [{} for _ in batch.ids]
-    return [{text or "", *told.values()} for text, told in zip(batch.texts, others, strict=True)]
+    known = [told | {tag: text or ""} for told, tag, text in zip(others, batch.languages, batch.texts, strict=True)]
+    return [{normalise(text, tag) for tag, text in told.items()} for told in known]
 
 
 def contrastive(speech: Tensor, text: Tensor, said: list[set[str]], temperature: float) -> tuple[Tensor, Tensor]:
@@ -116,7 +126,8 @@ def contrastive(speech: Tensor, text: Tensor, said: list[set[str]], temperature:
     """
     rows = len(said)
     twice = torch.tensor([[bool(said[i] & said[j]) and i != j for j in range(rows)] for i in range(rows)])
-    scores = (speech @ text.mT / temperature).masked_fill(twice.to(speech.device), -torch.inf)
+    with torch.autocast(speech.device.type, enabled=False):  # bf16 has two digits, the temperature makes them one
+        scores = (speech @ text.mT / temperature).masked_fill(twice.to(speech.device), -torch.inf)
     own = torch.arange(rows, device=speech.device)
     loss = (cross_entropy(scores, own, reduction="sum") + cross_entropy(scores.mT, own, reduction="sum")) / 2
     return loss, (scores.argmax(dim=1) == own).sum()

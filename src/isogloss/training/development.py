@@ -35,9 +35,12 @@ class Development:
     def __init__(self, model: Model, cuts: list[MonoCut], precision: torch.dtype):
         self.model, self.precision = model, precision
         self.device = next(model.parameters()).device
-        paired = _select(transcribed(cuts))
+        self.transcribed = _select(transcribed(cuts))
+        # A text encoder cannot read the transcripts of a language of which it was given no text.
+        reads = model.config.text_languages
+        paired = [cut for cut in self.transcribed if not reads or language_of(cut) in reads]
         self.cuts: dict[Kind, list[MonoCut]] = {"speech": _select(cuts), "paired": paired, "text": paired}
-        self._batches: dict[Kind, list[Batch]] = {}
+        self._batches: dict[tuple[str, ...], list[Batch]] = {}
 
     @torch.no_grad()
     def evaluate(self, stage: Stage) -> dict[str, float]:
@@ -49,7 +52,7 @@ class Development:
         for name, objective in stage.objectives.items():
             sums: dict[str, float] = {}
             count = 0
-            for batch in self._load(objective.kind):
+            for batch in self._load(self.cuts[objective.kind]):
                 torch.manual_seed(batch.seed)
                 with autocast(self.device, self.precision):
                     loss = objective(batch.to(self.device))
@@ -103,21 +106,22 @@ class Development:
 
     def _encoded(self) -> Iterator[tuple[Batch, Sequence]]:
         """Transcribed clips, and their states."""
-        for batch in self._load("paired"):
+        for batch in self._load(self.transcribed):
             with autocast(self.device, self.precision):
                 features = self.model.frontend(batch.audio.to(self.device))
                 states = self.model.encode(features, languages=batch.languages).final
             yield batch, states
 
-    def _load(self, kind: Kind) -> list[Batch]:
-        if kind not in self._batches:
-            cuts = self.cuts[kind]
+    def _load(self, cuts: list[MonoCut]) -> list[Batch]:
+        """Batches of cuts, read once."""
+        names = tuple(cut.id for cut in cuts)
+        if names not in self._batches:
             loader = Loader(cuts)
             order = np.argsort([cut.duration for cut in cuts], kind="stable")
             groups = [order[start : start + 16] for start in range(0, len(order), 16)]
-            self._batches[kind] = [loader.load(group, seed=number) for number, group in enumerate(groups)]
+            self._batches[names] = [loader.load(group, seed=number) for number, group in enumerate(groups)]
             loader.close()
-        return self._batches[kind]
+        return self._batches[names]
 
 
 def _said(batch: Batch) -> list[str]:

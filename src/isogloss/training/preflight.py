@@ -41,7 +41,7 @@ def preflight(model: Model, stage: Stage, recipe: StageRecipe, source: Source, p
     device = next(model.parameters()).device
     began = time.perf_counter()
     begin_training(stage, recipe.freeze, model)
-    with only_trying(model), autocast(device, precision):
+    with only_trying(model), stage.unguarded(), autocast(device, precision):
         on_device = {kind: batch.to(device) for kind, batch in worst.items()}
         stage(on_device, stage.counts(on_device)).total.backward()
     seconds = time.perf_counter() - began

@@ -43,7 +43,7 @@ def read_data(recipe: DataRecipe, split: str) -> list[MonoCut]:
 
 
 def read_texts(recipe: DataRecipe) -> list[MonoCut]:
-    """The unspoken text of all folders as cuts without recordings, within the recipe's languages and lengths.
+    """The unspoken text of all folders as cuts without recordings, in the recipe's languages, `longest` at most.
 
     With `recipe.translations`, also what train clips say in other languages, as far as the recipe names them or
     somebody speaks them in the data. No sentence of any folder's dev or test split is among them, in any language.
@@ -65,6 +65,15 @@ def translated(cuts: Iterable[MonoCut]) -> Iterator[TextLine]:
         if split_of(cut) == "train":
             for tag, text in translations_of(cut).items():
                 yield TextLine(text, tag, source_of(cut))
+
+
+def forget_held_out(cuts: list[MonoCut], recipe: DataRecipe) -> None:
+    """Take out of the translations of train cuts what a dev or test split of any folder says, in any language."""
+    held_out = held_out_texts(cut for folder in recipe.folders for cut in read_cuts(folder))
+    for cut in cuts:
+        if told := translations_of(cut):
+            kept = {tag: text for tag, text in told.items() if normalise(text, tag) not in held_out}
+            cut.custom = (cut.custom or {}) | {"translations": kept}
 
 
 def transcribed(cuts: list[MonoCut]) -> list[MonoCut]:

@@ -30,6 +30,7 @@ class Stage(nn.Module):
     """The objectives of a stage over one model.
 
     done: steps of the stage so far. figure: the last CER on the dev split, None before there is one.
+    opened: the steps at which guards let their objectives in.
     """
 
     def __init__(self, recipe: StageRecipe, model: Model):
@@ -37,21 +38,52 @@ class Stage(nn.Module):
         self.configs: dict[str, ObjectiveConfig] = {config.name: config for config in recipe.objectives}
         self.done = 0
         self.figure: float | None = None
+        self.opened: dict[str, int] = {}
         built: dict[str, Objective] = {config.name: config.build(model) for config in recipe.objectives}
         self.objectives = built
+        self._check(recipe)
         self._registered = nn.ModuleDict(built)
+
+    def _check(self, recipe: StageRecipe) -> None:
+        """Each objective is there once, and has data."""
+        if len(self.objectives) < len(recipe.objectives):
+            names = [config.name for config in recipe.objectives]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise IsoglossError(f'The stage "{recipe.name}" has the objective {twice} twice; give one another stage.')
+        for name, objective in self.objectives.items():
+            if objective.kind not in recipe.seconds:
+                raise IsoglossError(
+                    f'The objective {name} of the stage "{recipe.name}" learns from {objective.kind} data; '
+                    f"add {objective.kind} to its seconds."
+                )
 
     def weight(self, name: str) -> float:
         """What an objective weighs in the next step: nothing while its guard holds, less while it climbs."""
         config = self.configs[name]
         if config.guard is not None and (self.figure is None or self.figure > config.guard):
             return 0.0
-        return config.weight * min(1.0, (self.done + 1) / config.ramp) if config.ramp else config.weight
+        taken = self.done + 1 - self.opened.get(name, 0)
+        return config.weight * min(1.0, taken / config.ramp) if config.ramp else config.weight
+
+    def judge(self, figure: float) -> list[str]:
+        """Take in a new CER; returns the objectives that it lets in or shuts out."""
+        before = {name: self.weight(name) > 0 for name in self.objectives}
+        self.figure = figure
+        changed = [name for name, open_before in before.items() if (self.weight(name) > 0) != open_before]
+        self.opened |= {name: self.done for name in changed if not before[name]}
+        return changed
 
     @property
     def guarded(self) -> bool:
         """Whether any objective waits for the recogniser."""
         return any(config.guard is not None for config in self.configs.values())
+
+    @contextmanager
+    def unguarded(self) -> Iterator[None]:
+        """Every objective takes part inside: for what must be tried before the recogniser is good enough."""
+        figure, self.figure = self.figure, 0.0
+        yield
+        self.figure = figure
 
     def counts(self, micro: Micro) -> dict[str, int]:
         """Targets of each objective in a micro-batch."""

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import statistics
 import time
+import warnings
+from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,9 +15,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from isogloss.data.loading import Kind
+from isogloss.data.loading import Kind, language_of
+from isogloss.data.manifests import source_of
 from isogloss.data.plan import Position
 from isogloss.errors import IsoglossError
+from isogloss.nn.ema import Follower
 from isogloss.training import checkpoint as checkpoints
 from isogloss.training.development import sentence
 from isogloss.training.hardware import autocast, sum_over_group
@@ -37,7 +43,7 @@ class StageRun:
         self.recipe: StageRecipe = trainer.recipe.stages[number]
         torch.manual_seed(trainer.recipe.seed + number)
         self.stage = Stage(self.recipe, trainer.model).to(trainer.device)
-        self._take_carried()
+        self._take_carried(anew=True)
         self.parameters = trainable(self.stage, self.recipe.freeze, trainer.model)
         if not self.parameters:
             raise IsoglossError(f'The stage "{self.recipe.name}" freezes every parameter; shorten its freeze list.')
@@ -58,12 +64,11 @@ class StageRun:
         if trainer.found is not None:
             self._restore(trainer.found)
         self.forward: nn.Module = self.stage
-        if trainer.world > 1:
-            self.forward = DistributedDataParallel(self.stage)
 
     def run(self) -> None:
         """Train to the last step, then leave the best weights in the model."""
         self.journal.say(preflight(self.trainer.model, self.stage, self.recipe, self.source, self.trainer.precision))
+        self._distribute()
         self.journal.stage(self.recipe.name, self.recipe.steps, self.done)
         if self.stage.guarded and self.stage.figure is None:
             self._look()
@@ -84,10 +89,11 @@ class StageRun:
 
     def measure(self, repeats: int = 5) -> float:
         """Median seconds of the first steps at learning rate 0, after one to warm up; use the run for nothing else."""
+        self._distribute()
         times = []
         for group in self.optimizer.param_groups:
             group["lr"] = 0.0
-        with only_trying(self.trainer.model):
+        with only_trying(self.trainer.model), self.stage.unguarded():
             for step in range(1 + repeats):
                 work = self.source.work(step)
                 began = time.perf_counter()
@@ -99,10 +105,23 @@ class StageRun:
         self.source.close()
         return statistics.median(times[1:])
 
+    @cached_property
+    def _corpora(self) -> dict[str, list[str]]:
+        """The corpora with transcripts to learn from, by language."""
+        pairs = sorted({(language_of(cut), source_of(cut)) for cut in self.trainer.paired})
+        return {tag: [source for _, source in group] for tag, group in groupby(pairs, key=itemgetter(0))}
+
     @property
     def step(self) -> int:
         """Steps since the run began."""
         return self.start + self.done
+
+    def _distribute(self) -> None:
+        """Let processes share the steps; what went backward before, DDP would take for used by all."""
+        if self.trainer.world > 1:
+            # A guard may shut an objective out, and text alone teaches no durations.
+            self.forward = DistributedDataParallel(self.stage, find_unused_parameters=True)
+            warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
 
     def _step(self) -> None:
         began = time.perf_counter()
@@ -205,12 +224,17 @@ class StageRun:
             self.journal.record({"event": "dev", "stage": self.recipe.name, "step": self.step} | figures)
             self.journal.say(sentence(self.recipe.name, self.step, figures))
         if self.stage.guarded:
-            self._guard(figures.get("cer"))
+            self._guard(figures)
         return figures
 
-    def _guard(self, figure: float | None) -> None:
-        """Tell the stage of all processes how well the first one recognises, and the journal what follows."""
-        shared = torch.tensor([-1.0 if figure is None else figure], dtype=torch.float64, device=self.trainer.device)
+    def _guard(self, figures: dict[str, float]) -> None:
+        """Tell the stage of all processes how well the first one recognises, and the journal what follows.
+
+        Of languages without transcripts to learn from nothing is aligned: their rates shut nothing out.
+        """
+        rates = {tag: figures[f"cer/{tag}"] for tag in self._corpora if f"cer/{tag}" in figures}
+        figure = sum(rates.values()) / len(rates) if rates else -1.0
+        shared = torch.tensor([figure], dtype=torch.float64, device=self.trainer.device)
         if dist.is_initialized():
             dist.broadcast(shared, 0)
         if float(shared) < 0:
@@ -218,19 +242,21 @@ class StageRun:
                 f'The stage "{self.recipe.name}" guards a loss by the CER of the dev split, which holds no transcribed '
                 "clip; prepare the data with a dev split, or set guard: null."
             )
-        before = {name: self.stage.weight(name) > 0 for name in self.stage.objectives}
-        self.stage.figure = float(shared)
-        for name, open_before in before.items():
-            if (self.stage.weight(name) > 0) != open_before or self.done == self.recipe.steps:
-                self.journal.say(self._gate(name))
+        changed = self.stage.judge(float(shared))
+        worst = sorted(rates, key=rates.__getitem__, reverse=True)[:3]
+        poorest = ", ".join(f"{rates[tag]:.0%} in {tag} of {' and '.join(self._corpora[tag])}" for tag in worst)
+        for name in self.stage.objectives if self.done == self.recipe.steps else changed:
+            self.journal.say(self._gate(name, poorest))
 
-    def _gate(self, name: str) -> str:
+    def _gate(self, name: str, poorest: str) -> str:
         """Whether an objective's guard lets it take part, in one line."""
         guard, rate = self.stage.configs[name].guard, self.stage.figure
         if guard is None or self.stage.weight(name):
             return f"{name} takes part."
-        advice = "Train longer before it; if that does not help, see whether the transcripts are those of the clips."
-        return f"{name} is left out: the dev CER is {rate:.1%}, its guard {guard:.0%}. {advice}"
+        return (
+            f"{name} is left out: the dev CER is {rate:.1%} ({poorest}), its guard {guard:.0%}. "
+            "Train longer before it; if that does not help, see whether the transcripts there are those of the clips."
+        )
 
     def _save(self) -> None:
         objectives = self.trainer.carried | {
@@ -250,6 +276,7 @@ class StageRun:
             "positions": {kind: vars(place) for kind, place in self.source.positions.items()},
             "best": self.best,
             "figure": self.stage.figure,
+            "opened": self.stage.opened,
             "unusable": self.health.unusable,
             "health": {name: list(values) for name, values in self.health.recent.items()},
             "precision": "bf16" if self.trainer.precision == torch.bfloat16 else "fp32",
@@ -267,7 +294,7 @@ class StageRun:
             for name, value in found.tensors("average").items():
                 self.average.values[name].copy_(value)
         self.done = self.stage.done = state["done"]
-        self.stage.figure = state["figure"]
+        self.stage.figure, self.stage.opened = state["figure"], state["opened"]
         self.best = tuple(state["best"]) if state["best"] else None
         self.health.restore(state["unusable"], state["health"])
         self.source.positions = {kind: Position(**place) for kind, place in state["positions"].items()}
@@ -277,12 +304,17 @@ class StageRun:
         self.trainer.carried |= found.tensors("objectives")
         self._take_carried()
 
-    def _take_carried(self) -> None:
-        """Objectives that an earlier stage trained under the same name go on from there."""
+    def _take_carried(self, anew: bool = False) -> None:
+        """Objectives that an earlier stage trained under the same name go on from there.
+
+        anew: the stage begins, and slow copies of the model with it: from its best weights, not from older ones.
+        """
         for name, objective in self.stage.objectives.items():
+            slow = [f"{part}." for part, module in objective.named_modules() if anew and isinstance(module, Follower)]
             start = f"{name}/"
             mine = {k.removeprefix(start): v for k, v in self.trainer.carried.items() if k.startswith(start)}
-            objective.load_state_dict(mine, strict=False)
+            kept = {k: v for k, v in mine.items() if not k.startswith(tuple(slow))}
+            objective.load_state_dict(kept, strict=False)
 
     def _take_best(self) -> None:
         """Put the weights of the best step into the model: averaged ones where there is an average."""

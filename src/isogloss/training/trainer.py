@@ -21,7 +21,7 @@ from isogloss.training.development import Development
 from isogloss.training.hardware import choose_device, choose_precision, start_group, sum_over_group
 from isogloss.training.journal import Journal
 from isogloss.training.recipe import Recipe
-from isogloss.training.source import fingerprint, read_data, read_texts, transcribed
+from isogloss.training.source import fingerprint, forget_held_out, read_data, read_texts, transcribed
 from isogloss.training.stage_run import StageRun
 
 RECIPE = "recipe.yaml"
@@ -61,6 +61,8 @@ class Trainer:
         self.train = read_data(recipe.data, "train")
         if not self.train:
             raise IsoglossError("The data hold no clip of the train split; prepare them with isogloss prepare.")
+        if any(objective.translates for stage in recipe.stages for objective in stage.objectives):
+            forget_held_out(self.train, recipe.data)
         self.paired = transcribed(self.train)
         reads = any("text" in stage.seconds for stage in recipe.stages)
         self.texts = read_texts(recipe.data) if reads else []
