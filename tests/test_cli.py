@@ -414,6 +414,16 @@ def test_prepare_inspect_train_evaluate(run: Run, corpus: Path, tmp_path: Path) 
     assert "CER" in out
     figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
     assert set(figures["languages"]) <= {"ro", "ru"}
+    measured = ("evaluate", "--model", trained, "--data", corpus)
+    code, _, err = run(*measured, "--report", tmp_path)
+    assert code == 1 and "is a folder; name a file in it" in err
+    code, _, err = run(*measured, "--report", tmp_path / "page.html", "--json", tmp_path / "page.json")
+    assert code == 2 and "choose another" in err
+    code, _, err = run("quantise", trained, "--out", tmp_path / "elsewhere/small")
+    assert code == 0, err
+    moved = ("evaluate", "--model", tmp_path / "elsewhere/small", "--data", corpus)
+    code, _, err = run(*moved, "--report", tmp_path / "page.html")
+    assert code == 1 and "is no run; use --json" in err and not (tmp_path / "page.html").exists()
 
 
 def test_finetune_says_what_it_chose_and_its_adapter_is_used(
@@ -493,7 +503,7 @@ def test_ctrl_c_while_training(corpus: Path, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "Stopped" in err and "--resume" in err and "Traceback" not in err
+    assert "Stopped" in err and "--resume to go on from the beginning" in err and "Traceback" not in err
     assert not (folder / "model").exists() and not list(folder.rglob(".tmp-*"))
 
 
@@ -564,6 +574,11 @@ def test_lm_and_a_search_with_it(run: Run, model: Path, audio: Path, tmp_path: P
     assert code == 1 and "isogloss lm" in err
     code, _, err = run("transcribe", "-", "--model", model, "--stream", "--lm", tmp_path / "lm")
     assert code == 2 and "frame by frame" in err
+    for verb in (("lm", text, "--language", "ro", "--model", model), ("quantise", model)):
+        code, _, err = run(*verb, "--out", tmp_path)
+        assert code == 1 and "holds something else" in err and text.exists()
+    code, _, err = run("quantise", model, "--out", model)
+    assert code == 1 and "is the model itself" in err and (model / "model.safetensors").exists()
     code, _, err = run("lm", "--model", model, "--out", tmp_path / "none")
     assert code == 1 and "no text" in err
 
@@ -616,6 +631,19 @@ def test_an_index_tells_what_is_wrong(run: Run, model: Path, space: Path, audio:
     for nothing in ("", " ?! "):
         code, _, err = run("search", index, nothing)
         assert code == 1 and "empty after normalisation" in err
+    for query, told in (("nofile.wav", "nofile.wav does not exist"), ("abc " * 200, ""), (str(tmp_path), "")):
+        code, _, err = run("search", index, query, "--language", "ro")
+        assert (code, told in err) == (bool(told), True), err
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious/notes.txt").write_text("mine")
+    for out in (tmp_path / "precious", tmp_path / "precious/notes.txt", tmp_path):
+        code, _, err = run("embed", audio, "--model", space, "--out", out)
+        assert code == 1 and "holds something else; choose another folder" in err
+    assert (tmp_path / "precious/notes.txt").read_text() == "mine"
+    named = tmp_path / "ro.txt"
+    named.write_text("abc\n", encoding="utf-8")
+    code, out, err = run("embed", "--model", space, "--text", named, "--out", tmp_path / "named")
+    assert code == 0 and "1 entries" in out, err
     sf.write(tmp_path / "silence.wav", torch.zeros(40 * 16000).numpy(), 16000)
     code, out, err = run("search", index, tmp_path / "silence.wav", "--format", "json")
     assert code == 1 and "Nothing is said in" in err and not out

@@ -159,6 +159,9 @@ def test_folder_with_content_is_left_alone_unless_told_otherwise(speech, tmp_pat
 def test_a_corpus_is_not_replaced_by_one_made_of_its_own_audio(speech, tmp_path):
     (tmp_path / "out/audio").mkdir(parents=True)
     (speech / "a.wav").rename(tmp_path / "out/audio/a.wav")
+    with pytest.raises(IsoglossError, match="holds something else"):
+        prepare(str(tmp_path / "out/audio"), tmp_path / "out", language="ro", overwrite=True)
+    (tmp_path / "out/corpus.json").write_text("{}", encoding="utf-8")
     with pytest.raises(IsoglossError, match=r"a\.wav lies in .*out, which is to be replaced"):
         prepare(str(tmp_path / "out/audio"), tmp_path / "out", language="ro", overwrite=True)
     assert (tmp_path / "out/audio/a.wav").is_file()
@@ -268,6 +271,11 @@ def test_unspoken_text_is_added_without_what_is_held_out(speech, tmp_path):
     source.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     (speech / "ro.txt").write_text("PISICA!\nCâinele.\nCalul\nCalul\n", encoding="utf-8")
     (speech / "fi.txt").write_text("kissa\nkoira\n", encoding="utf-8")
+    (speech / "el.txt").write_text("\n \n", encoding="utf-8")
+    for texts, told in (([speech / "sv.txt"], "sv.txt is no file"), ([speech / "el.txt"], "no sentence is left")):
+        with pytest.raises(IsoglossError, match=told):
+            prepare(str(source), tmp_path / "none", text=texts)
+        assert not (tmp_path / "none").exists()
     card = prepare(str(source), tmp_path / "out", text=[speech / "ro.txt", speech / "fi.txt"])
     with gzip.open(tmp_path / "out/text.jsonl.gz", "rt", encoding="utf-8") as file:
         kept = [(line["language"], line["text"]) for line in map(json.loads, file)]

@@ -71,6 +71,8 @@ def records() -> list[dict[str, Any]]:
         found.append(
             {"event": "step", "stage": stage, "step": step, "loss": loss, "heard": 36.0, "skipped": step == 7} | parts
         )
+        if step in (1, 301):
+            found.append({"event": "gradients", "stage": stage, "step": step, name: 1.0})
         if step in (400, 500):
             rates = {"cer": 0.6, "cer/be": 0.5, "cer/ru": 0.7}
             found.append({"event": "dev", "stage": stage, "step": step, "loss": 1.0} | rates)
@@ -119,7 +121,7 @@ def written(run: Path, evaluation: Evaluation | list[Evaluation], **more: Any) -
     """The page and the metrics."""
     out = run.parent / "out" / "report.html"
     write_report(run, evaluation, out, **more)
-    metrics = json.loads((out.parent / "metrics.json").read_text(encoding="utf-8"))
+    metrics = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
     return out.read_text(encoding="utf-8"), metrics
 
 
@@ -346,6 +348,7 @@ def test_curves_are_means_of_neighbouring_steps(run: Path) -> None:
     assert np.all((curve.low <= curve.means) & (curve.means <= curve.high))
     assert listen.curve("loss").means.max() < np.inf
     assert listen.curve("nothing") is None
+    assert (len(listen.steps), len(read.steps)) == (300, 200) and "loss" in read.plain()["first"]
     assert read.looks("cer/be") == [(400, 0.5), (500, 0.5)]
     assert read.languages() == ["be", "ru"]
     assert listen.languages() == []

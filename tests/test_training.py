@@ -19,7 +19,7 @@ from rich.console import Console
 
 from isogloss.errors import IsoglossError
 from isogloss.training.journal import read_log
-from isogloss.training.recipe import OptimizerRecipe, Recipe
+from isogloss.training.recipe import OptimizerRecipe, Recipe, load_recipe
 from isogloss.training.schedule import learning_rate
 from isogloss.training.trainer import train
 from small_models import small_recipe
@@ -232,6 +232,28 @@ def test_impossible_recipes_are_refused_in_one_sentence(recipe: dict[str, Any], 
     missing = json.loads(json.dumps(recipe))
     missing["data"]["folders"] = [str(tmp_path / "nowhere")]
     assert "nowhere" in refuse(missing, tmp_path / "d")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("data.folders=d/ok", '"data.folders" is \'d/ok\': give a list, as in [a, b].'),
+        ("stages.2.objectives.0.both_sides=maybe", "objectives.0.both_sides\" is 'maybe': give true or false."),
+        ("stages.2.seconds={txt: 3}", '"stages.2.seconds.txt" is'),
+        ("stages.2.objectives=[{name: mots}]", '"stages.2.objectives.0" has the name "mots". Did you mean "most"?'),
+        ("stages.2.objectives.0.sides=true", 'unknown key "stages.2.objectives.0.sides"'),
+    ],
+)
+def test_a_mistake_in_a_recipe_is_named_as_it_was_typed(override: str, said: str) -> None:
+    with pytest.raises(IsoglossError) as caught:
+        load_recipe("most-tiny", ["data.folders=[x]", override])
+    assert said in str(caught.value)
+
+
+def test_a_corpus_that_is_weighed_must_be_there(recipe: dict[str, Any], tmp_path: Path) -> None:
+    recipe["data"]["weights"] = {"kletres": 2}
+    with pytest.raises(IsoglossError, match=r'no corpus is named "kletres"\. Did you mean "klettres"\?'):
+        run_here(recipe, tmp_path / "run")
 
 
 def test_a_diverging_run_stops_and_says_so(recipe: dict[str, Any], tmp_path: Path) -> None:

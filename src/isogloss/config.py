@@ -23,7 +23,7 @@ class Config(pydantic.BaseModel):
         try:
             return cls.model_validate(values)
         except pydantic.ValidationError as error:
-            raise IsoglossError(f"{where}: {_first_problem(cls, error)}") from None
+            raise IsoglossError(f"{where}: {_first_problem(cls, error, values)}") from None
 
     def plain(self) -> dict[str, Any]:
         """The configuration as plain data for YAML or JSON."""
@@ -78,15 +78,39 @@ def _position(node: list[Any], key: str, path: str) -> int:
     return int(key)
 
 
-def _first_problem(cls: type[pydantic.BaseModel], error: pydantic.ValidationError) -> str:
+WANTED = {
+    "tuple_type": "give a list, as in [a, b]",
+    "bool_parsing": "give true or false",
+    "bool_type": "give true or false",
+}
+"""Pydantic's kinds of errors whose own words speak of Python."""
+
+
+def _first_problem(cls: type[pydantic.BaseModel], error: pydantic.ValidationError, values: Any) -> str:
     first = error.errors()[0]
-    location = ".".join(str(part) for part in first["loc"])
+    location = _typed(first["loc"], values)
+    if first["type"] == "union_tag_invalid":
+        tag, known = first["ctx"]["tag"], first["ctx"]["expected_tags"].replace("'", "")
+        return f'"{location}" has the name "{tag}".{did_you_mean(tag, known.split(", "))} Known: {known}.'
     if first["type"] == "extra_forbidden":
         *_, key = first["loc"]
         return f'unknown key "{location}".{did_you_mean(str(key), _field_names(cls))}'
     if first["type"] == "missing":
         return f'the key "{location}" is missing.'
-    return f'"{location}" is {first["input"]!r}: {first["msg"][0].lower()}{first["msg"][1:]}.'
+    said = WANTED.get(first["type"], f"{first['msg'][0].lower()}{first['msg'][1:]}")
+    return f'"{location}" is {first["input"]!r}: {said}.'
+
+
+def _typed(places: tuple[int | str, ...], values: Any) -> str:
+    """Where it is, as one would type it: pydantic adds the names of alternatives."""
+    path, node = [], values
+    for number, place in enumerate(places):
+        if (isinstance(node, dict) and place in node) or (isinstance(node, list | tuple) and isinstance(place, int)):
+            node = node[place]  # type: ignore[index]
+        elif number < len(places) - 1 or place == "[key]":
+            continue
+        path.append(str(place))
+    return ".".join(path)
 
 
 def _field_names(cls: type[pydantic.BaseModel]) -> set[str]:

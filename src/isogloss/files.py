@@ -34,9 +34,20 @@ def atomic_file(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def require_replaceable(path: Path, marker: str) -> None:
+    """Raise IsoglossError where something lies that is not a folder of its kind, which holds a file `marker`."""
+    if path.exists() and not (path.is_dir() and ((path / marker).exists() or not any(path.iterdir()))):
+        raise IsoglossError(f"{path} is there and holds something else; choose another folder.")
+
+
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; it replaces `path` when the block ends well."""
+def atomic_folder(path: Path, marker: str | None = None) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; it replaces `path` when the block ends well.
+
+    marker: a file that folders of this kind hold, so that nothing else is replaced; None in places of our own.
+    """
+    if marker is not None:
+        require_replaceable(path, marker)
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

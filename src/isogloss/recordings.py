@@ -56,6 +56,20 @@ def find_recordings(arguments: Sequence[str]) -> list[Recording]:
     return found
 
 
+def is_recording(argument: str) -> bool:
+    """Whether this is a file, and no sentence; raises IsoglossError for the name of an audio file that is missing."""
+    from isogloss.data.importers import AUDIO_SUFFIXES
+
+    try:
+        if Path(argument).is_file():
+            return True
+    except OSError:  # longer than any name may be
+        return False
+    if " " not in argument and Path(argument).suffix.lower() in AUDIO_SUFFIXES:
+        raise IsoglossError(f"{argument} does not exist.")
+    return False
+
+
 def places(recordings: Sequence[Recording], folder: Path, suffix: str) -> dict[Recording, Path]:
     """The file each result is written to; raises IsoglossError if two would share one."""
     taken: dict[Path, Recording] = {}

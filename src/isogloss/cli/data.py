@@ -70,6 +70,8 @@ def prepare(
             on_progress=told if sys.stderr.isatty() else None,
         )
     print(f"{out}: {card['clips']} clips, {card['hours'] * 60:.1f} min, languages: {' '.join(card['languages'])}")
+    if sentences := card["text"]:
+        terminal.note(f"Unspoken sentences: {sentences['kept']} of {sentences['read']}.")
     left_out = sum(card["dropped"].values()) + sum(card["broken"].values())
     terminal.note(f"Clips left out: {left_out}. Look at it with: isogloss inspect {out}")
 

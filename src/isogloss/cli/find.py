@@ -21,19 +21,23 @@ def embed(
     out: Annotated[Path, typer.Option(help="folder for the index", show_default=False)],
     audio: AudioArguments = [],  # noqa: B006 - typer reads it
     text: Annotated[list[Path] | None, typer.Option(help="file of sentences to index too; may be repeated")] = None,
-    language: Annotated[str | None, typer.Option(help="of recordings, and of sentences that do not say it")] = None,
+    language: Annotated[str | None, typer.Option(help="where sentences do not say it, nor the name ro.txt")] = None,
     device: Device = "auto",
 ) -> None:
     """Make an index to search. Of recordings, cut at pauses where they are long, and of sentences."""
-    from isogloss.model.index import Index, Item
+    from isogloss.data.rows import language_in
+    from isogloss.files import require_replaceable
+    from isogloss.model.index import ITEMS, Index, Item
     from isogloss.model.space import embed_speech, embed_text
     from isogloss.recordings import find_recordings
     from isogloss.text.corpus import read_text_lines
     from isogloss.text.languages import normalise_language
 
+    require_replaceable(out, ITEMS)
     recordings = find_recordings(audio)
     tag = normalise_language(language) if language else None
-    lines = [line for path in text or [] for line in read_text_lines(path, tag)]
+    files = [(path, language_in(path.name.partition(".")[0]) or tag) for path in text or []]
+    lines = [line for path, spoken in files for line in read_text_lines(path, spoken)]
     network = loaded(model, device).model
     read = embed_text(network, [line.text for line in lines], [line.language for line in lines])
     items = [Item("text", line.text, language=line.language) for line in lines]
@@ -73,12 +77,13 @@ def search(
     from isogloss.errors import IsoglossError
     from isogloss.model.index import load_index
     from isogloss.model.space import embed_query, embed_speech
+    from isogloss.recordings import is_recording
     from isogloss.text.languages import normalise_language
 
     known = load_index(index, model)
     network = loaded(known.model, device).model
     tag = normalise_language(language) if language else None
-    if query.strip() and Path(query).exists():
+    if is_recording(query):
         pieces, vectors = embed_speech(network, [query], languages=[tag])
         if not pieces:
             raise IsoglossError(f"Nothing is said in {query}; search by a recording of speech.")

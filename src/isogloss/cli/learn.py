@@ -68,6 +68,7 @@ def finetune(
 
 def _trained(recipe: Recipe, out: Path, processes: int, resume: bool, minutes: float | None) -> Path:
     """The model folder of a run."""
+    from isogloss.training.checkpoint import newest_checkpoint
     from isogloss.training.launch import train_in_processes  # slow to import: a wrong recipe is told before it
     from isogloss.training.trainer import train as work
 
@@ -76,7 +77,9 @@ def _trained(recipe: Recipe, out: Path, processes: int, resume: bool, minutes: f
             return train_in_processes(recipe, out, processes, resume=resume, minutes=minutes)
         return work(recipe, out, resume=resume, minutes=minutes, console=terminal.remarks())
     except KeyboardInterrupt:
-        terminal.note("Give the same command with --resume to go on.")
+        found = newest_checkpoint(out)
+        begin = f"step {found.state['step']}, where it was saved last" if found else "the beginning"
+        terminal.note(f"Give the same command with --resume to go on from {begin}.")
         raise
 
 
@@ -134,6 +137,12 @@ def evaluate(
     from isogloss.files import write_json
     from isogloss.training.hardware import choose_device
 
+    if report:
+        from isogloss.evaluation.report import require_report, write_report
+
+        require_report(model.absolute().parent, report)
+        if json and json.absolute() == report.with_suffix(".json").absolute():
+            raise typer.BadParameter("the report writes a file of that name; choose another", param_hint="--json")
     with terminal.counting("Evaluating") as told:
         found = work(
             model,
@@ -151,8 +160,6 @@ def evaluate(
     if json:
         write_json(json, found.plain())
     if report:
-        from isogloss.evaluation.report import write_report
-
         write_report(model.absolute().parent, found, report)
 
 

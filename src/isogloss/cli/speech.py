@@ -74,6 +74,8 @@ def transcribe(
     files = places(recordings, out, output.SUFFIXES[format]) if out else {}
     tag = normalise_language(language) if language else None
     recogniser = loaded(model, device, adapter)
+    if tag is None and (known := recogniser.unsure_of):
+        terminal.note(f"This model does not hear which language is spoken; give --language ({', '.join(known)}).")
     write = output.WRITERS[format]
     heading = output.TSV_HEADING if format == "tsv" else ""
     prefixed = format == "text" and len(recordings) > 1

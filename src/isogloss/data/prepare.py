@@ -17,6 +17,7 @@ from isogloss.audio.reading import AudioInfo, info, read
 from isogloss.data.fetch import cache_folder, fetch_packages
 from isogloss.data.importers import read_source
 from isogloss.data.manifests import (
+    CARD,
     TEXT,
     Utterance,
     count_cuts,
@@ -85,7 +86,9 @@ def prepare(
     wanted = {normalise_language(tag) for tag in languages} if languages else None
     told = on_progress or (lambda stage, done: None)
     given = resolve(source, language, cache, progress=on_progress is not None)
-    with atomic_folder(out) as folder:
+    if missing := [path for path in text if not path.is_file()]:
+        raise IsoglossError(f"{missing[0]} is no file; give a file of sentences.")
+    with atomic_folder(out, CARD) as folder:
         intake = Intake(folder, out, max_seconds, wanted)
         cuts = sorted(intake.cuts(given, told), key=lambda cut: cut.id)
         intake.refuse_if_broken(source, max_bad)
@@ -321,5 +324,7 @@ def _write_text(
     lines = chain.from_iterable(
         read_text_lines(file, language_in(file.name.partition(".")[0]) or language) for file in files
     )
-    write_text_lines(clean_text(lines, counts, exclude=held_out_texts(cuts)), folder / TEXT)
+    if not write_text_lines(clean_text(lines, counts, exclude=held_out_texts(cuts)), folder / TEXT):
+        names = ", ".join(map(str, files))
+        raise IsoglossError(f"{names}: no sentence is left that dev and test do not say; give others or none.")
     return dict(counts)

@@ -55,7 +55,7 @@ class StageHistory:
         return sorted(key.removeprefix("cer/") for key in keys if key.startswith("cer/"))
 
     def plain(self) -> dict[str, Any]:
-        """In short, for metrics.json: where the curves began and ended, and every look at the dev split."""
+        """In short: where the curves began and ended, and every look at the dev split."""
         parts = [key for key in (self.steps[0] if self.steps else {}) if key == "loss" or "/" in key]
         return {
             "name": self.name,
@@ -73,7 +73,7 @@ def read_history(run: Path) -> list[StageHistory]:
     stages: dict[str, StageHistory] = {}
     for record in read_log(run):
         stage = stages.setdefault(record["stage"], StageHistory(record["stage"], [], []))
-        (stage.dev if record["event"] == "dev" else stage.steps).append(record)
+        {"dev": stage.dev, "step": stage.steps}.get(record["event"], []).append(record)
     if not stages:
         raise IsoglossError(f"{run / LOG} is empty: the run has not taken a step yet.")
     return list(stages.values())

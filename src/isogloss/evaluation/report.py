@@ -1,4 +1,4 @@
-"""`report.html`: a run and its evaluation as one page that works anywhere, and the same as `metrics.json`.
+"""`report.html`: a run and its evaluation as one page that works anywhere, and the same as `report.json`.
 
 run/log.jsonl ─ curves ─┐
 run/recipe.yaml ────────┤
@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from isogloss.data.loading import language_of, text_of
 from isogloss.data.manifests import CARD, SPLITS, read_card, read_cuts
+from isogloss.errors import IsoglossError
 from isogloss.evaluation import meeting, plots, posteriors
 from isogloss.evaluation.examples import LONGEST, Example, examples
 from isogloss.evaluation.figures import ALL, FEW, OTHER, SAME, Evaluation, Identification, errors
@@ -33,7 +34,6 @@ from isogloss.training.recipe import Recipe, load_recipe
 from isogloss.training.trainer import RECIPE
 
 TEMPLATE = "report.html.j2"
-METRICS = "metrics.json"
 COMPARED = 100
 """Clips whose speech and text are compared, about."""
 
@@ -69,6 +69,14 @@ class Tile:
     note: str
 
 
+def require_report(run: Path, out: Path) -> None:
+    """Raise IsoglossError where no report can be written, before anything is measured."""
+    if out.is_dir():
+        raise IsoglossError(f"{out} is a folder; name a file in it, as {out / 'report.html'}.")
+    if not (run / RECIPE).is_file():
+        raise IsoglossError(f"A report shows how a model was trained, and {run} is no run; use --json.")
+
+
 def write_report(
     run: Path,
     evaluations: Evaluation | Sequence[Evaluation],
@@ -76,7 +84,7 @@ def write_report(
     *,
     systems: Mapping[str, Evaluation] | None = None,
 ) -> None:
-    """Write the page `out` and `metrics.json` beside it.
+    """Write the page `out`, and the same figures under its name as `.json`.
 
     run: what `train` wrote (log, recipe, model). evaluations: of its model; the headline, the
     examples and the comparison are on the first. systems: other systems on the clips of the first, by
@@ -116,7 +124,7 @@ def write_report(
         run=run.name,
     )
     write_text(out, page)
-    write_json(out.with_name(METRICS), _metrics(recipe, history, evaluations, compared, hours, shared))
+    write_json(out.with_suffix(".json"), _metrics(recipe, history, evaluations, compared, hours, shared))
 
 
 def difference(ours: Evaluation, theirs: Evaluation) -> PairedDifference | None:

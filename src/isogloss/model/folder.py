@@ -39,7 +39,7 @@ def save_model(
         shared = load_model(base).state_dict()
         weights = {name: w for name, w in weights.items() if name not in shared or not w.equal(shared[name])}
     origin = None if base is None else {"folder": str(base.absolute()), "digest": model_digest(base)}
-    with atomic_folder(folder) as temporary:
+    with atomic_folder(folder, CONFIG) as temporary:
         write_tensors(temporary / WEIGHTS, weights)
         if model.tokenizer is not None:
             model.tokenizer.save(temporary)
@@ -57,6 +57,8 @@ def save_model(
 
 def quantise_model(folder: Path, out: Path) -> None:
     """Write a model folder again with int8 weights; its card stays, for what was measured belongs to it."""
+    if out.absolute() == folder.absolute():
+        raise IsoglossError(f"{out} is the model itself, which would be lost; choose another folder.")
     model = load_model(folder)
     if model.config.weights == "int8":
         raise IsoglossError(f"{folder} has int8 weights already.")

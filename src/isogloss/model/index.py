@@ -73,7 +73,7 @@ class Index:
     def save(self, folder: Path) -> None:
         """Write the folder, whole or not at all."""
         about = {"format": FORMAT, "model": str(self.model.absolute()), "digest": model_digest(self.model)}
-        with atomic_folder(folder) as temporary:
+        with atomic_folder(folder, ITEMS) as temporary:
             write_tensors(temporary / VECTORS, {"vectors": self.vectors.contiguous()})
             write_json(temporary / ITEMS, about | {"items": [asdict(item) for item in self.items]})
 

@@ -246,9 +246,11 @@ class Model(nn.Module):
     def pronounced(self, texts: Iterable[str | None], languages: Iterable[str | None]) -> Sequence:
         """Transcripts as phonemes, (B, P) int64; those that no head writes are left out.
 
-        Raises IsoglossError for a language whose rules espeak-ng does not know.
+        Raises IsoglossError for a language whose rules espeak-ng does not know, and for none.
         """
         said = [(normalise(text or "", tag), tag or "und") for text, tag in zip(texts, languages, strict=True)]
+        if any(tag == "und" for _, tag in said):
+            raise IsoglossError("This model reads text as it is pronounced; say in which language it is (--language).")
         ids = {symbol: number for number, symbol in enumerate(self.config.phonemes, start=1)}
         new: dict[str, list[str]] = {}
         for text, tag in dict.fromkeys(said):

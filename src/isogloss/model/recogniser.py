@@ -260,6 +260,15 @@ class Recogniser:
                     votes.add(batch, self.model.language(states))
 
     @property
+    def unsure_of(self) -> list[str]:
+        """Languages that it writes each in its own way, by adapters, and cannot tell apart; none if it can."""
+        if not self._adapts or self.model.language is not None:
+            return []
+        banks = [model.encoder.adapters for model in (self.model, *self.adapted) if model.encoder.adapters is not None]
+        known = sorted({tag for bank in banks for members in bank.groups.values() for tag in members})
+        return known if len(known) > 1 else []
+
+    @property
     def _adapts(self) -> bool:
         return any(model.encoder.adapters is not None for model in (self.model, *self.adapted))
 

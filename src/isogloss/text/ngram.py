@@ -185,7 +185,7 @@ def save_ngram(model: NGram, folder: Path, symbols: str, notes: dict[str, object
         for number, order in enumerate(model.orders, start=1)
         for part in ("keys", "shares", "contexts", "backoffs")
     }
-    with atomic_folder(folder) as temporary:
+    with atomic_folder(folder, COUNTS) as temporary:
         safetensors.numpy.save_file(arrays, temporary / COUNTS)
         config = {
             "format": FORMAT,

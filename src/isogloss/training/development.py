@@ -60,7 +60,7 @@ class Development:
                 for part, value in {"loss": loss.total, **loss.parts}.items():
                     sums[part] = sums.get(part, 0.0) + float(value)
             figures |= {f"{name}/{part}": value / max(1, count) for part, value in sums.items()}
-            figures["loss"] += stage.configs[name].weight * figures[f"{name}/loss"]
+            figures["loss"] += stage.weight(name) * figures[f"{name}/loss"]
         if any(objective.transcribes for objective in stage.objectives.values()):
             figures |= self._error_rates()
         return figures

@@ -50,6 +50,12 @@ class Stage(nn.Module):
             names = [config.name for config in recipe.objectives]
             twice = next(name for name in names if names.count(name) > 1)
             raise IsoglossError(f'The stage "{recipe.name}" has the objective {twice} twice; give one another stage.')
+        kinds = {objective.kind for objective in self.objectives.values()}
+        if idle := sorted(recipe.seconds.keys() - kinds):
+            raise IsoglossError(
+                f'The stage "{recipe.name}" has seconds of {idle[0]} and no objective that learns from them; '
+                "leave them out."
+            )
         for name, objective in self.objectives.items():
             if objective.kind not in recipe.seconds:
                 raise IsoglossError(

@@ -8,14 +8,14 @@ import warnings
 from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from isogloss.data.loading import Kind, language_of
+from isogloss.data.loading import language_of
 from isogloss.data.manifests import source_of
 from isogloss.data.plan import Position
 from isogloss.errors import IsoglossError
@@ -51,7 +51,7 @@ class StageRun:
         decay = self.recipe.optimizer.ema
         self.average = Average(decay, self.parameters) if decay else None
         self.source = Source(
-            {kind: self._cuts(kind) for kind in self.recipe.seconds},
+            {kind: trainer.cuts(kind, self.recipe.name) for kind in self.recipe.seconds},
             trainer.recipe.data,
             self.recipe,
             seed=trainer.recipe.seed + number,
@@ -245,18 +245,20 @@ class StageRun:
         changed = self.stage.judge(float(shared))
         worst = sorted(rates, key=rates.__getitem__, reverse=True)[:3]
         poorest = ", ".join(f"{rates[tag]:.0%} in {tag} of {' and '.join(self._corpora[tag])}" for tag in worst)
-        for name in self.stage.objectives if self.done == self.recipe.steps else changed:
+        guarded = [name for name, config in self.stage.configs.items() if config.guard is not None]
+        for name in guarded if self.done in (0, self.recipe.steps) else changed:
             self.journal.say(self._gate(name, poorest))
 
     def _gate(self, name: str, poorest: str) -> str:
         """Whether an objective's guard lets it take part, in one line."""
         guard, rate = self.stage.configs[name].guard, self.stage.figure
-        if guard is None or self.stage.weight(name):
+        if self.stage.weight(name):
             return f"{name} takes part."
-        return (
-            f"{name} is left out: the dev CER is {rate:.1%} ({poorest}), its guard {guard:.0%}. "
-            "Train longer before it; if that does not help, see whether the transcripts there are those of the clips."
-        )
+        left_out = f"{name} is left out: the dev CER is {rate:.1%} ({poorest}), its guard {guard:.0%}."
+        if self.done < self.recipe.steps:
+            return left_out
+        mend = "Train longer before it; if that does not help, see whether the transcripts there belong to the clips."
+        return f"{left_out} {mend}"
 
     def _save(self) -> None:
         objectives = self.trainer.carried | {
@@ -343,12 +345,3 @@ class StageRun:
             name: 0.0 if parameter.grad is None else float(parameter.grad.abs().sum())
             for name, parameter in self.parameters.items()
         }
-
-    def _cuts(self, kind: Kind) -> list[Any]:
-        trainer = self.trainer
-        cuts = {"speech": trainer.train, "paired": trainer.paired, "text": trainer.texts}[kind]
-        if not cuts:
-            wanted = {"paired": "transcribed speech", "text": "unspoken text"}.get(kind, "speech")
-            mend = {"text": "prepare them with --text"}.get(kind, "prepare them with their transcripts")
-            raise IsoglossError(f'The stage "{self.recipe.name}" needs {wanted} and the data hold none; {mend}.')
-        return cuts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -10,7 +11,9 @@ import yaml
 from rich.console import Console
 from torch import Tensor
 
-from isogloss.errors import IsoglossError
+from isogloss.data.loading import Kind
+from isogloss.data.manifests import source_of
+from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.files import write_text
 from isogloss.model.folder import save_model
 from isogloss.training import checkpoint as checkpoints
@@ -21,8 +24,12 @@ from isogloss.training.development import Development
 from isogloss.training.hardware import choose_device, choose_precision, start_group, sum_over_group
 from isogloss.training.journal import Journal
 from isogloss.training.recipe import Recipe
-from isogloss.training.source import fingerprint, forget_held_out, read_data, read_texts, transcribed
+from isogloss.training.source import fingerprint, forget_held_out, read_data, read_texts, transcribed, unspoken
+from isogloss.training.stage import Stage
 from isogloss.training.stage_run import StageRun
+
+if TYPE_CHECKING:
+    from lhotse.cut import MonoCut
 
 RECIPE = "recipe.yaml"
 
@@ -77,6 +84,7 @@ class Trainer:
 
     def run_all(self) -> Path:
         """All stages, then the export."""
+        self._try_stages()
         self._write_recipe()
         journal = Journal(
             self.folder,
@@ -123,6 +131,24 @@ class Trainer:
         self.recipe = self.recipe.model_copy(update={"stages": stages})
         self._write_recipe()
 
+    def _try_stages(self) -> None:
+        """What a later stage lacks is told now, and not after hours of the stages before it."""
+        for stage in self.recipe.stages:
+            Stage(stage, self.model)
+            for kind in stage.seconds:
+                self.cuts(kind, stage.name)
+
+    def cuts(self, kind: Kind, stage: str) -> list[MonoCut]:
+        """The data of a kind; raises IsoglossError, for a stage, where there are none."""
+        cuts = {"speech": self.train, "paired": self.paired, "text": self.texts}[kind]
+        if not cuts:
+            wanted = {"paired": "transcribed speech", "text": "unspoken text"}.get(kind, "speech")
+            mend = {"text": "prepare them with --text"}.get(kind, "prepare them with their transcripts")
+            if kind == "text" and unspoken(self.recipe.data.folders):
+                mend = "all of it is held out, too long for data.longest, or in other languages than data.languages"
+            raise IsoglossError(f'The stage "{stage}" needs {wanted} and the data hold none; {mend}.')
+        return cuts
+
     def _write_recipe(self) -> None:
         if self.rank == 0:
             write_text(self.folder / RECIPE, yaml.safe_dump(self.recipe.plain(), sort_keys=False, allow_unicode=True))
@@ -133,6 +159,10 @@ class Trainer:
         return choose_precision(name, self.device)
 
     def _check_data(self) -> None:
+        sources = {source_of(cut) for cut in [*self.train, *self.texts]}
+        for name in self.recipe.data.weights.keys() - sources:
+            near, known = did_you_mean(name, sources), ", ".join(sorted(sources))
+            raise IsoglossError(f'data.weights: no corpus is named "{name}".{near} There are: {known}.')
         if self.found is not None and self.found.state["fingerprint"] != self.fingerprint:
             raise IsoglossError(
                 f"The data changed since {self.folder} was trained; restore them, or choose another --out."
