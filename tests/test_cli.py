@@ -631,7 +631,7 @@ def test_an_index_tells_what_is_wrong(run: Run, model: Path, space: Path, audio:
     for nothing in ("", " ?! "):
         code, _, err = run("search", index, nothing)
         assert code == 1 and "empty after normalisation" in err
-    for query, told in (("nofile.wav", "nofile.wav does not exist"), ("abc " * 200, ""), (str(tmp_path), "")):
+    for query, told in (("nofile.wav", "nofile.wav does not exist"), ("abc " * 200, "")):
         code, _, err = run("search", index, query, "--language", "ro")
         assert (code, told in err) == (bool(told), True), err
     (tmp_path / "precious").mkdir()

@@ -278,8 +278,8 @@ def test_what_cannot_be_is_told_in_one_sentence(recipe: dict[str, Any], letters:
     before = set(tmp_path.iterdir())
     assert "needs unspoken text and the data hold none; prepare them with --text" in refuse(stages=late, data=without)
     assert set(tmp_path.iterdir()) == before  # told before the first stage, with nothing written
-    long = recipe["data"] | {"longest": 0.2}
-    assert "too long for data.longest" in refuse(data=long)
+    write_text_lines([TextLine("una casa " * 100, "es", "long")], tmp_path / "silent" / TEXT)
+    assert "too long for data.longest" in refuse(data=without)
     guarded = [stage | {"objectives": [{"name": "most", "guard": 1e-6}, {"name": "aligned_mlm", "guard": 1e-6}]}]
     assert "guard the text alone" in refuse(stages=guarded)
 
