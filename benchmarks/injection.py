@@ -80,7 +80,7 @@ def main() -> None:
     arguments.add_argument("--start", type=Path, required=True, help="a model that has only heard speech")
     arguments.add_argument("--data", type=Path, nargs="+", required=True, help="folders made by isogloss prepare")
     arguments.add_argument("--languages", nargs="+", required=True)
-    arguments.add_argument("--minutes", type=float, nargs="+", default=[5, 15, 60], help="transcribed a language")
+    arguments.add_argument("--minutes", type=float, nargs="+", default=[5, 15], help="transcribed a language")
     arguments.add_argument("--settle", type=int, help="steps of the recogniser all start from")
     arguments.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0])
