@@ -36,6 +36,8 @@ def train_in_processes(
     """`train` by so many processes that share the cores; returns the model folder `run/model`."""
     complaint: SimpleQueue[str] = get_context("spawn").SimpleQueue()
     threads = max(1, torch.get_num_threads() // processes)
+    # DDP warns of stages in which every parameter learns, as if that were a mistake.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         spawn(_work, (processes, _free_port(), threads, complaint, recipe, run, resume, minutes), processes)
     except (ProcessRaisedException, ProcessExitedException):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-import warnings
 from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
@@ -121,7 +120,6 @@ class StageRun:
         if self.trainer.world > 1:
             # A guard may shut an objective out, and text alone teaches no durations.
             self.forward = DistributedDataParallel(self.stage, find_unused_parameters=True)
-            warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
 
     def _step(self) -> None:
         began = time.perf_counter()
