@@ -25,7 +25,7 @@ def embed(
     device: Device = "auto",
 ) -> None:
     """Make an index to search. Of recordings, cut at pauses where they are long, and of sentences."""
-    from isogloss.data.rows import language_in
+    from isogloss.data.rows import language_named
     from isogloss.files import require_replaceable
     from isogloss.model.index import ITEMS, Index, Item
     from isogloss.model.space import embed_speech, embed_text
@@ -36,8 +36,7 @@ def embed(
     require_replaceable(out, ITEMS)
     recordings = find_recordings(audio)
     tag = normalise_language(language) if language else None
-    files = [(path, language_in(path.name.partition(".")[0]) or tag) for path in text or []]
-    lines = [line for path, spoken in files for line in read_text_lines(path, spoken)]
+    lines = [line for path in text or [] for line in read_text_lines(path, language_named(path) or tag)]
     network = loaded(model, device).model
     read = embed_text(network, [line.text for line in lines], [line.language for line in lines])
     items = [Item("text", line.text, language=line.language) for line in lines]

@@ -31,7 +31,7 @@ from isogloss.data.manifests import (
     write_cuts,
 )
 from isogloss.data.recipes import Corpus, all_corpora
-from isogloss.data.rows import language_in
+from isogloss.data.rows import language_named
 from isogloss.data.splits import assign_splits, check_splits, find_leaks, held_out_texts
 from isogloss.errors import AudioError, IsoglossError, did_you_mean
 from isogloss.files import atomic_folder
@@ -321,9 +321,7 @@ def _write_text(
     if not files:
         return {}
     counts: Counter[str] = Counter()
-    lines = chain.from_iterable(
-        read_text_lines(file, language_in(file.name.partition(".")[0]) or language) for file in files
-    )
+    lines = chain.from_iterable(read_text_lines(file, language_named(file) or language) for file in files)
     if not write_text_lines(clean_text(lines, counts, exclude=held_out_texts(cuts)), folder / TEXT):
         names = ", ".join(map(str, files))
         raise IsoglossError(f"{names}: no sentence is left that dev and test do not say; give others or none.")

@@ -47,6 +47,11 @@ def language_in(word: str) -> str | None:
         return None
 
 
+def language_named(file: Path) -> str | None:
+    """The language that a file is named by, as in ro.txt or ro.jsonl.gz, if it is."""
+    return language_in(file.name.partition(".")[0])
+
+
 def match_columns(names: Iterable[str], path: Path) -> dict[str, str]:
     """{field: column} for the columns that are known; others are ignored.
 
