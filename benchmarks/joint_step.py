@@ -143,7 +143,7 @@ def inside(model: Model, pairs: Batch, name: str) -> dict[str, Callable[[], obje
     objective: Any = Stage(StageRecipe.parse(values, "benchmark"), model).objectives[name]
     with torch.no_grad():
         features, tokens = objective.frontend(pairs.audio), objective.targets(pairs)
-        states = model.shared(model.heard(features, pairs.languages), languages=pairs.languages).final
+        states = model.encode_shared(model.encode_speech(features, pairs.languages), languages=pairs.languages).final
         reader = objective.reader(features, states, pairs)
         lasting, _ = align(reader, tokens)
         units = model.text_encoder.embed(tokens, pairs.languages)

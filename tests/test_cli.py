@@ -23,7 +23,8 @@ import torch
 import yaml
 
 import isogloss
-from isogloss import cli, doctor
+from isogloss import cli
+from isogloss.cli import data, doctor, learn
 from isogloss.data.recipes import all_corpora
 from isogloss.encoders.presets import preset
 from isogloss.encoders.text import TextEncoderConfig
@@ -133,11 +134,11 @@ def test_usage_errors_exit_2(run: Run, arguments: list[str]) -> None:
 
 
 def test_defaults_are_those_of_the_functions() -> None:
+    from isogloss.cli.demo import run_demo
     from isogloss.data.prepare import prepare
-    from isogloss.demo import run_demo
     from isogloss.evaluation.evaluate import evaluate
 
-    for verb, function in ((cli.prepare, prepare), (cli.evaluate, evaluate), (cli.demo, run_demo)):
+    for verb, function in ((data.prepare, prepare), (learn.evaluate, evaluate), (learn.demo, run_demo)):
         theirs = inspect.signature(function).parameters
         for name, parameter in inspect.signature(verb).parameters.items():
             if name in theirs and theirs[name].default is not inspect.Parameter.empty and name != "device":

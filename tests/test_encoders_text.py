@@ -150,7 +150,7 @@ def test_speech_is_heard_then_shared(entry: int, conditioning: tuple[int, ...]) 
     audio = Sequence(torch.randn(2, 8000), torch.tensor([8000, 5000]))
     features = subject.frontend(audio)
     whole = subject.encode(features, layers=(2,))
-    parts = subject.shared(subject.heard(features), layers=(2,))
+    parts = subject.encode_shared(subject.encode_speech(features), layers=(2,))
     assert torch.equal(whole.final.zero_padding().values, parts.final.zero_padding().values)
     assert torch.equal(whole.layers[2].zero_padding().values, parts.layers[2].zero_padding().values)
 
@@ -159,10 +159,10 @@ def test_text_is_read_at_the_frame_rate_of_speech() -> None:
     subject = model()
     tokens = Sequence(torch.tensor([[1, 2, 3]]), torch.tensor([3]))
     lasting = Sequence(torch.tensor([[4, 1, 0, 2]]), torch.tensor([4]))
-    read = subject.read(tokens, ["ro"], lasting)
+    read = subject.encode_text(tokens, ["ro"], lasting)
     assert read.lengths.tolist() == [7] and read.values.shape == (1, 7, 64)
-    assert subject.shared(read).final.values.shape == (1, 7, 64)
-    predicted = subject.read(tokens, ["ro"])
+    assert subject.encode_shared(read).final.values.shape == (1, 7, 64)
+    predicted = subject.encode_text(tokens, ["ro"])
     assert predicted.lengths.tolist() == subject.text_encoder.durations(
         subject.text_encoder.embed(tokens, ["ro"])
     ).values.sum(dim=1).tolist()  # fmt: skip
@@ -173,7 +173,7 @@ def test_a_folder_keeps_the_text_encoder(tmp_path) -> None:
     save_model(subject, tmp_path / "model", "# card\n", {})
     again = load_model(tmp_path / "model")
     tokens = Sequence(torch.tensor([[1, 2, 3]]), torch.tensor([3]))
-    assert torch.equal(subject.read(tokens, ["ru"]).values, again.read(tokens, ["ru"]).values)
+    assert torch.equal(subject.encode_text(tokens, ["ru"]).values, again.read(tokens, ["ru"]).values)
 
 
 def test_what_cannot_be_is_told() -> None:

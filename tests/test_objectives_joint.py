@@ -167,11 +167,11 @@ def test_what_is_hidden_does_not_leak_and_each_side_reads_the_other() -> None:
     tokens = objective.targets(batch)
     mask = objective.hidden.mask(tokens, batch.seed)
     assert mask.any() and (~mask & tokens.valid).any()
-    heard = subject.heard(subject.frontend(batch.audio), batch.languages)
+    heard = subject.encode_speech(subject.frontend(batch.audio), batch.languages)
 
     def states(symbols: Tensor) -> Tensor:
         hidden = tokens.with_values(symbols.masked_fill(mask, 0))
-        return objective.together(heard, subject.read(hidden, batch.languages), batch)[0].values
+        return objective.together(heard, subject.encode_text(hidden, batch.languages), batch)[0].values
 
     other = (tokens.values % 5) + 1
     before = states(tokens.values)
@@ -191,14 +191,14 @@ def test_mslam_is_the_formula_and_ctc_hears_the_speech_alone() -> None:
     features = subject.frontend(batch.audio)
     corrupted, frames = objective.speech.hide(features, batch.seed)
     symbols = objective.hidden.mask(tokens, batch.seed)
-    heard = subject.heard(corrupted, batch.languages)
-    read = subject.read(tokens.with_values(tokens.values.masked_fill(symbols, 0)), batch.languages)
+    heard = subject.encode_speech(corrupted, batch.languages)
+    read = subject.encode_text(tokens.with_values(tokens.values.masked_fill(symbols, 0)), batch.languages)
     total = torch.zeros(())
     for row in range(3):
         length, units = int(heard.lengths[row]), int(read.lengths[row])
         joined = torch.cat([heard.values[row, :length], read.values[row, :units]])[None]
         together = Sequence(joined, torch.tensor([length + units]))
-        through = subject.shared(together, languages=[LANGUAGES[row]]).final.values[0]
+        through = subject.encode_shared(together, languages=[LANGUAGES[row]]).final.values[0]
         hidden = frames[row, :length]
         codes = objective.speech.codes(features, frames & (torch.arange(3) == row)[:, None])
         if hidden.any():
@@ -207,7 +207,7 @@ def test_mslam_is_the_formula_and_ctc_hears_the_speech_alone() -> None:
         if len(places):
             scores = objective.hidden.softmax(through[length + 1 + places])
             total = total + cross_entropy(scores, tokens.values[row, places])
-    alone, _ = objective.read_off(subject.shared(heard, (2,), batch.languages), tokens, batch)
+    alone, _ = objective.read_off(subject.encode_shared(heard, (2,), batch.languages), tokens, batch)
     assert loss.total.item() == pytest.approx((total + 0.7 * alone).item(), rel=1e-4)
 
 

@@ -79,7 +79,7 @@ def test_durations_sum_to_the_frames_of_the_encoder(head: str, aligner: float | 
     objective = MaestroConfig(aligner=aligner).build(subject).eval()
     batch = pairs()
     features, tokens = objective.frontend(batch.audio), objective.targets(batch)
-    states = subject.shared(subject.heard(features)).final
+    states = subject.encode_shared(subject.encode_speech(features)).final
     lasting, found = align(objective.reader(features, states, batch), tokens)
     assert bool(found.all())
     assert torch.equal(lasting.values.sum(dim=1), states.lengths)
@@ -99,11 +99,11 @@ def test_the_loss_is_the_formula(head: str) -> None:
     for row in range(3):
         batch = pairs(slice(row, row + 1))
         features, tokens = subject.frontend(batch.audio), objective.targets(batch)
-        heard = subject.heard(features)
-        encoded = subject.shared(heard, (2,))
+        heard = subject.encode_speech(features)
+        encoded = subject.encode_shared(heard, (2,))
         heads, _ = objective.read_off(encoded, tokens, batch)
         lasting, _ = align(objective.reader(features, encoded.final, batch), tokens)
-        read = subject.read(tokens, batch.languages, lasting)
+        read = subject.encode_text(tokens, batch.languages, lasting)
         matching = (heard.values - read.values).square().mean()
         predicted = subject.text.duration(subject.text.embed(tokens, batch.languages))
         duration = (predicted - (1 + lasting.values).log()).square().mean()
@@ -187,7 +187,7 @@ def test_the_aligner_follows_and_has_no_dropout() -> None:
     objective = MaestroConfig(aligner=0.5).build(subject).train()
     batch = pairs()
     features, tokens = objective.frontend(batch.audio), objective.targets(batch)
-    states = subject.shared(subject.heard(features)).final
+    states = subject.encode_shared(subject.encode_speech(features)).final
     first, again = (align(objective.reader(features, states, batch), tokens)[0].values for _ in range(2))
     assert torch.equal(first, again)
     before = objective.aligner.copy.ctc.output.weight.clone()
@@ -237,7 +237,7 @@ def test_more_symbols_than_frames_are_written_by_a_transducer() -> None:
     short = Batch(["a"], Sequence(pairs().audio.values[:1, :4000], torch.tensor([4000])), [long], ["ro"])
     loss = objective(short)
     tokens = objective.targets(short)
-    states = subject.shared(subject.heard(subject.frontend(short.audio))).final
+    states = subject.encode_shared(subject.encode_speech(subject.frontend(short.audio))).final
     lasting, found = align(Reader.of(subject, states), tokens)
     assert tokens.lengths.item() > states.lengths.item() == lasting.values.sum().item() and bool(found)
     assert loss.parts["aligned"].item() == 1 and torch.isfinite(loss.total) and loss.parts["matching"] > 0
@@ -366,7 +366,7 @@ def test_weighted_matching_is_as_exact_under_autocast() -> None:
 def test_without_upsampling_text_is_neither_stretched_nor_timed() -> None:
     subject = model("transducer", upsampling="none").train()
     tokens = Sequence(torch.tensor([[1, 2, 3]]), torch.tensor([3]))
-    assert subject.read(tokens, ["ro"]).lengths.tolist() == [4] and subject.text.duration is None
+    assert subject.encode_text(tokens, ["ro"]).lengths.tolist() == [4] and subject.text.duration is None
     with pytest.raises(IsoglossError, match="knows no durations"):
         subject.text.durations(subject.text.embed(tokens, ["ro"]))
     loss = MaestroConfig().build(subject)(pairs())

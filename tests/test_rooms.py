@@ -22,10 +22,10 @@ SOURCE = REPOSITORY / "src/isogloss"
 # Data flows one way: a file imports from its own room and from those above it.
 ORDER = [
     *("audio", "text", "data", "nn", "encoders", "heads", "decoding", "model", "objectives", "metrics"),
-    *("training", "adaptation", "evaluation", "cli"),
+    *("training", "adaptation", "evaluation", "serving", "cli"),
 ]
 GROUND = {"errors", "sequence", "files", "config"}
-COMMAND_LINE = {"cli", "__main__", "demo", "doctor", "live", "output", "recordings", "terminal"}
+COMMAND_LINE = {"cli", "__main__"}
 SIDE_BY_SIDE = {("text", "audio")}
 LONGEST = 400
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from isogloss import terminal
+from isogloss.cli import terminal
 from isogloss.cli.app import JsonFile, app, listed
 
 

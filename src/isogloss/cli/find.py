@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from isogloss import terminal
+from isogloss.cli import terminal
 from isogloss.cli.app import FAILED, AudioArguments, Device, ModelFolder, app, loaded
 from isogloss.cli.speech import all_read
 
 if TYPE_CHECKING:
-    from isogloss.recordings import Recording
+    from isogloss.cli.recordings import Recording
 
 
 @app.command()
@@ -25,11 +25,11 @@ def embed(
     device: Device = "auto",
 ) -> None:
     """Make an index to search. Of recordings, cut at pauses where they are long, and of sentences."""
+    from isogloss.cli.recordings import find_recordings
     from isogloss.data.rows import language_named
     from isogloss.files import require_replaceable
     from isogloss.model.index import ITEMS, Index, Item
     from isogloss.model.space import embed_speech, embed_text
-    from isogloss.recordings import find_recordings
     from isogloss.text.corpus import read_text_lines
     from isogloss.text.languages import normalise_language
 
@@ -73,10 +73,10 @@ def search(
     """Find what is like a sentence or a recording. Speech or text, in any language of the index."""
     import json
 
+    from isogloss.cli.recordings import is_recording
     from isogloss.errors import IsoglossError
     from isogloss.model.index import load_index
     from isogloss.model.space import embed_query, embed_speech
-    from isogloss.recordings import is_recording
     from isogloss.text.languages import normalise_language
 
     known = load_index(index, model)

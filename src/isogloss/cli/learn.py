@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from isogloss import terminal
+from isogloss.cli import terminal
 from isogloss.cli.app import (
     BeamWidth,
     Device,
@@ -173,6 +173,6 @@ def demo(
     languages: Annotated[str, typer.Option(help="only these, as in ro,bg")] = "",
 ) -> None:
     """See it all at work. Fetches speech, pre-trains, fine-tunes, evaluates, transcribes."""
-    from isogloss.demo import run_demo
+    from isogloss.cli.demo import run_demo
 
     run_demo(out, data=data, languages=tuple(listed(languages) or ()), minutes=minutes)

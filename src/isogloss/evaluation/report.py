@@ -20,7 +20,7 @@ from markupsafe import Markup
 from isogloss.data.loading import language_of, text_of
 from isogloss.data.manifests import CARD, SPLITS, read_card, read_cuts
 from isogloss.errors import IsoglossError
-from isogloss.evaluation import meeting, plots, posteriors
+from isogloss.evaluation import alignment_plot, plots, posteriors
 from isogloss.evaluation.examples import LONGEST, Example, examples
 from isogloss.evaluation.figures import ALL, FEW, OTHER, SAME, Evaluation, Identification, errors
 from isogloss.evaluation.history import StageHistory, read_history
@@ -224,9 +224,10 @@ def _shared(model: Model, evaluation: Evaluation, shown: list[Example]) -> Share
         return None
     space = shared_space(model, cuts[:: -(-len(cuts) // COMPARED)])
     clips = [example for example in shown if example.prediction.said and example.prediction.language in known]
-    met = ((clip, meeting.meet(model, clip.samples, clip.prediction.said, clip.prediction.language)) for clip in clips)
-    pictures = ((clip, meeting.plot(found, "meeting")) for clip, found in met if found is not None)
-    return Shared(space, meeting.blocks(space, "blocks"), next(pictures, None))
+    said = ((clip, clip.samples, clip.prediction.said, clip.prediction.language) for clip in clips)
+    met = ((clip, alignment_plot.meet(model, samples, text, tag)) for clip, samples, text, tag in said)
+    pictures = ((clip, alignment_plot.plot(found, "meeting")) for clip, found in met if found is not None)
+    return Shared(space, alignment_plot.blocks(space, "blocks"), next(pictures, None))
 
 
 def _hours(recipe: Recipe, evaluations: list[Evaluation]) -> tuple[Hours, list[dict[str, Any]]]:

@@ -96,7 +96,7 @@ def shared_space(model: Model, cuts: list[MonoCut], seed: int = 0) -> SharedSpac
         tokens = model.units(batch.texts, batch.languages).to(device)
         heard = model.encode(model.frontend(batch.audio), numbers, languages=batch.languages)
         found, paths = align(Reader.of(model, heard.final), tokens)
-        read = model.shared(model.read(tokens, batch.languages, found), numbers, batch.languages)
+        read = model.encode_shared(model.encode_text(tokens, batch.languages, found), numbers, batch.languages)
         for number in numbers:
             speech[number] += _chosen(heard.layers[number], paths)
             text[number] += _chosen(read.layers[number], paths)

@@ -125,14 +125,14 @@ class Model(nn.Module):
         """Features (B, T, F) -> hidden states (B, T/4, D), as the encoder's; self-conditioned if the model is."""
         return self.encoder(features, layers, past, languages, self._between())
 
-    def heard(self, features: Sequence, languages: Iterable[str | None] | None = None) -> Sequence:
+    def encode_speech(self, features: Sequence, languages: Iterable[str | None] | None = None) -> Sequence:
         """Features (B, T, F) -> states (B, T/4, D) after the blocks that only speech goes through: MAESTRO's e_s."""
         return self.encoder(features, languages=languages, between=self._between(), until=self.text_encoder.entry).final
 
-    def read(
+    def encode_text(
         self, tokens: Sequence, languages: Iterable[str | None] | None = None, durations: Sequence | None = None
     ) -> Sequence:
-        """Symbols (B, U) -> states (B, T, D) as `heard` gives of their speech: MAESTRO's ê_t.
+        """Symbols (B, U) -> states (B, T, D) as `encode_speech` gives of their speech: MAESTRO's ê_t.
 
         durations: (B, U+1) frames of the silence before the text and of its symbols; predicted if not given.
         """
@@ -140,10 +140,10 @@ class Model(nn.Module):
         read: Sequence = text(text.embed(tokens, languages), durations)
         return read
 
-    def shared(
+    def encode_shared(
         self, states: Sequence, layers: tuple[int, ...] = (), languages: Iterable[str | None] | None = None
     ) -> Encoded:
-        """What `heard` or `read` gave, (B, T, D) -> hidden states (B, T, D), as `encode` gives."""
+        """What `encode_speech` or `encode_text` gave, (B, T, D) -> hidden states (B, T, D), as `encode` gives."""
         return self.encoder.go_on(states, self.text_encoder.entry, layers, languages, self._between())
 
     @property
@@ -181,7 +181,7 @@ class Model(nn.Module):
         decoder: one of `decoders`, by default the first. allowed: (V,) bool, the symbols that may be
         written, blank among them.
         """
-        return decoded(self.reader(len(states), decoder, allowed), states)
+        return decoded(self.greedy_decoder(len(states), decoder, allowed), states)
 
     def search(
         self, states: Sequence, beam: Beam, decoder: Decoder | None = None, allowed: Tensor | None = None
@@ -195,7 +195,7 @@ class Model(nn.Module):
             return attention_beam(self.attention, self.ctc, states, beam, allowed)
         return ctc_beam(self.ctc(states), beam, allowed)
 
-    def reader(self, batch: int, decoder: Decoder | None = None, allowed: Tensor | None = None) -> Greedy:
+    def greedy_decoder(self, batch: int, decoder: Decoder | None = None, allowed: Tensor | None = None) -> Greedy:
         """What reads the states of a batch, all at once or as they arrive; arguments as for `decode`."""
         decoder = self._decoder(decoder)
         assert self.ctc is not None

@@ -80,8 +80,8 @@ def embed_text(model: Model, texts: list[str], languages: ListOf[str | None], la
         if not bool(units.lengths.all()):
             empty = texts[start + int(units.lengths.argmin())]
             raise IsoglossError(f"The text {empty!r} is empty after normalisation; nothing can be found by it.")
-        read = model.read(units, tags)
-        vectors.add(model.shared(read, tuple(vectors.layers)).layers)
+        read = model.encode_text(units, tags)
+        vectors.add(model.encode_shared(read, tuple(vectors.layers)).layers)
     return vectors
 
 

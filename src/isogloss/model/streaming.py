@@ -86,7 +86,7 @@ class WordStream:
             raise IsoglossError("The attention decoder must hear everything before it writes; stream with another.")
         self.model = model
         self.stream = SpeechStream(model, languages=[language])
-        self.reader = model.reader(1, decoder, allowed)
+        self.reader = model.greedy_decoder(1, decoder, allowed)
         self.draft = self.reader.drafts[0]
         self.heard = 0  # samples
         self.before = 0  # frame after the last symbol of the last word

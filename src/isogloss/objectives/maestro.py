@@ -96,7 +96,7 @@ class _Joint(ReadOff):
         super().__init__(config, model)
         self.text = model.text_encoder
         self.mask = SpecAugment(config.mask) if config.mask else None
-        self._shared, self._units = model.shared, model.units
+        self._shared, self._units = model.encode_shared, model.units
         self._layers = tuple(block for block in self.middle if block > self.text.entry)
 
     def units(self, batch: Batch) -> Sequence:
@@ -121,7 +121,7 @@ class Matching(_Joint):
         self.augment = SpecAugment(config.augment) if config.augment else None
         self.aligner = Follower(model, config.aligner) if config.aligner is not None else None
         self._follow = partial(self.aligner.follow, model) if self.aligner is not None else None
-        self._heard, self._reader = model.heard, partial(Reader.of, model)
+        self._heard, self._reader = model.encode_speech, partial(Reader.of, model)
 
     def forward(self, batch: Batch) -> Loss:
         """Audio (B, S) with texts and languages -> losses summed over utterances."""
@@ -168,7 +168,7 @@ class AlignedMLM(_Joint):
     def __init__(self, config: AlignedMLMConfig, model: Model):
         super().__init__(config, model)
         self.noise = config.noise
-        self._read = model.read
+        self._read = model.encode_text
 
     def forward(self, batch: Batch) -> Loss:
         """Texts with languages, audio (B, 0) -> losses summed over texts."""

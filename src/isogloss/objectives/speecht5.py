@@ -111,7 +111,7 @@ class SpeechT5Text(Objective):
         if self.text.upsampler is not None:
             raise IsoglossError("SpeechT5 does not stretch text; set text.upsampling: none in the recipe.")
         # Not modules, hence out of reach of state_dict: the model saves them itself.
-        self._read, self._shared = model.read, model.shared
+        self._read, self._shared = model.encode_text, model.encode_shared
         self._written, self._units = model.written, model.units
 
     def forward(self, batch: Batch) -> Loss:

@@ -46,7 +46,7 @@ def meet(model: Model, samples: NDArray[np.float32], text: str, language: str) -
     lasting, found = align(Reader.of(model, heard), tokens)
     if not symbols or not bool(found.all()):
         return None
-    read = model.shared(model.read(tokens, [language], lasting), languages=[language]).final
+    read = model.encode_shared(model.encode_text(tokens, [language], lasting), languages=[language]).final
     speech, written = heard.unpad()[0].float().cpu(), read.unpad()[0].float().cpu()
     both = torch.cat([speech, written])
     centred = both - both.mean(dim=0)
