@@ -22,8 +22,8 @@ from lhotse.cut import MonoCut
 from numpy.typing import NDArray
 from word_times import NEAR, PAUSE, letters_to_phones, word_spans
 
-from isogloss.data.loading import text_of, waveform
-from isogloss.data.manifests import SPLITS, read_cuts
+from isogloss.data.loading import waveform
+from isogloss.data.manifests import SPLITS, read_cuts, text_of
 from isogloss.model.folder import load_model
 from isogloss.model.model import Model
 from isogloss.objectives.maestro import Reader, align

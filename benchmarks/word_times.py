@@ -23,8 +23,8 @@ from lhotse.cut import MonoCut
 from numpy.typing import NDArray
 
 import isogloss
-from isogloss.data.loading import text_of, waveform
-from isogloss.data.manifests import SPLITS, read_cuts
+from isogloss.data.loading import waveform
+from isogloss.data.manifests import SPLITS, read_cuts, text_of
 from isogloss.decoding.ctc_beam import aligned as ctc_aligned
 from isogloss.decoding.words import Word
 from isogloss.metrics.error_rates import matching_words

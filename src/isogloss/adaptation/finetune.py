@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from isogloss.data.loading import language_of, text_of
+from isogloss.data.loading import language_of
+from isogloss.data.manifests import text_of
 from isogloss.errors import IsoglossError
 from isogloss.model.folder import load_model
 from isogloss.model.model import Model

@@ -166,6 +166,16 @@ def language_of(cut: "MonoCut") -> str:
     return str(cut.supervisions[0].language)
 
 
+def text_of(cut: "MonoCut") -> str | None:
+    """The transcript of a cut, None if untranscribed."""
+    return cut.supervisions[0].text if cut.supervisions else None
+
+
+def speaker_of(cut: "MonoCut") -> str | None:
+    """Who speaks in a cut, None if unknown."""
+    return cut.supervisions[0].speaker if cut.supervisions else None
+
+
 def source_of(cut: "MonoCut") -> str:
     """The name of the corpus a cut is from."""
     return str((cut.custom or {}).get("source", ""))

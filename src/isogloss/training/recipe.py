@@ -1,16 +1,16 @@
 """A recipe: everything that decides a training run, as plain YAML.
 
     model   what is built          data    what it learns from
-    stages  one after another: objectives, seconds of audio a step, steps, optimizer, what is frozen
+    stages  one after another: objectives, seconds of audio a step, steps, optimizer, what is frozen;
+            or something that is fitted in one pass
 """
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from isogloss.config import Config, load_yaml, override
-from isogloss.data.loading import Kind
 from isogloss.encoders.presets import preset
 from isogloss.encoders.speech import SpeechEncoderConfig
 from isogloss.encoders.text import TextEncoderConfig
@@ -19,7 +19,7 @@ from isogloss.heads.attention import AttentionConfig
 from isogloss.heads.speech import SpeechDecoderConfig
 from isogloss.heads.transducer import TransducerConfig
 from isogloss.model.frontend import FrontendConfig
-from isogloss.objectives import ObjectiveConfig
+from isogloss.objectives import AnyFit, ObjectiveConfig
 from isogloss.text.tokenizers import TokenizerConfig
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
@@ -98,17 +98,43 @@ class StageRecipe(Config):
     name: str = Field(description="shown in logs and reports")
     steps: int = Field(ge=1, description="optimizer steps")
     objectives: tuple[ObjectiveConfig, ...] = Field(min_length=1, description="what is minimised")
-    seconds: dict[Kind, float] = Field(
-        description="seconds a step hears of speech and of paired data, and would hear of text if it were spoken"
+    seconds: dict[str, float] = Field(
+        description="seconds of audio in a step by stream: speech, paired with transcripts, or text (as if it were spoken)"
     )
     batch_seconds: float = Field(100.0, gt=0, description="padded seconds of audio that fit into memory at once")
     temperature: float = Field(1.0, gt=0, description="flattens the shares of languages; 1 = as in the data")
-    temperatures: dict[Kind, float] = Field({}, description="others for some kinds of data; USM has text: 3")
+    temperatures: dict[str, float] = Field({}, description="others for some streams; USM has text: 3")
     optimizer: OptimizerRecipe = Field(default_factory=OptimizerRecipe, description="how it is minimised")
     optimizers: dict[str, AdamWRecipe] = Field({}, description="others, for parameters whose names start so: encoder")
-    freeze: tuple[str, ...] = Field((), description="parameters whose names start so are not trained")
+    freeze: tuple[str, ...] = Field((), description="parameters whose names start so are not trained: [heads, text]")
+    best: str | None = Field(
+        None, description="dev figure that chooses the weights: cer, loss, …, or last; by default cer, else loss"
+    )
+    highest: bool = Field(False, description="whether the highest value of `best` is chosen, and not the lowest")
     evaluate_every: int = Field(200, ge=1, description="steps between looks at the dev split")
     save_every: int = Field(200, ge=1, description="steps between checkpoints")
+
+
+class FitRecipe(Config):
+    """A stage that fits something to the training clips in one pass."""
+
+    name: str = Field(description="of the stage, and of the artefact and labels it leaves")
+    fit: AnyFit = Field(description="what is fitted")
+    batch_seconds: float = Field(100.0, gt=0, description="padded seconds of audio that fit into memory at once")
+
+    @property
+    def steps(self) -> int:
+        """None that an optimizer takes."""
+        return 0
+
+
+def _is_fit(stage: Any) -> str:
+    return "fit" if "fit" in (stage if isinstance(stage, dict) else vars(stage)) else "train"
+
+
+AnyStage = Annotated[
+    Annotated[StageRecipe, Tag("train")] | Annotated[FitRecipe, Tag("fit")], Discriminator(_is_fit)
+]
 
 
 class Recipe(Config):
@@ -123,7 +149,12 @@ class Recipe(Config):
     keep: int = Field(2, ge=1, description="checkpoints kept beside the best")
     model: ModelRecipe = Field(default_factory=ModelRecipe, description="what is built")
     data: DataRecipe = Field(description="what it learns from")
-    stages: tuple[StageRecipe, ...] = Field(min_length=1, description="what is done, one after another")
+    stages: tuple[AnyStage, ...] = Field(min_length=1, description="what is done, one after another")
+
+    @property
+    def training(self) -> list[StageRecipe]:
+        """The stages that train."""
+        return [stage for stage in self.stages if isinstance(stage, StageRecipe)]
 
 
 def load_recipe(recipe: str | Path, assignments: list[str] | None = None) -> Recipe:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from isogloss.data.loading import Batch, Kind, Loader, as_cut, language_of, text_of
-from isogloss.data.manifests import TEXT, read_cuts, source_of, split_of, translations_of
+from isogloss.data.loading import Batch, Kind, Loader, as_cut, language_of
+from isogloss.data.manifests import TEXT, read_cuts, source_of, split_of, text_of, translations_of
 from isogloss.data.plan import BatchPlan, Position
 from isogloss.data.splits import held_out_texts
 from isogloss.errors import IsoglossError, did_you_mean
