@@ -96,7 +96,7 @@ class _Joint(ReadOff):
         super().__init__(config, model)
         self.text = model.text_encoder
         self.mask = SpecAugment(config.mask) if config.mask else None
-        self._shared, self._units = model.encode_shared, model.units
+        self._shared, self._units = model.encode_shared, model.processor.unit_ids
         self._layers = tuple(block for block in self.middle if block > self.text.entry)
 
     def units(self, batch: Batch) -> Sequence:
@@ -198,7 +198,8 @@ class Reader:
     def of(cls, model: Model, states: Sequence) -> "Reader":
         """A model on its own states, (B, T, D): of phonemes only CTC knows where they are."""
         head = model.unit_head
-        return cls(states, head, model.transducer if head is model.ctc else None)
+        known = "transducer" in model.heads and model.processor.units != "phonemes"
+        return cls(states, head, model.head("transducer", TransducerHead) if known else None)
 
 
 @torch.no_grad()
@@ -234,7 +235,7 @@ def weighted_matching_loss(
     soft: with a gradient to the alignment, -log E exp(-Σ costs) / U.
     """
     if reader.transducer is None:
-        raise IsoglossError("text.upsampling: none matches by a transducer; add model.transducer: {} to the recipe.")
+        raise IsoglossError("text.upsampling: none matches by a transducer; add model.heads.transducer: {}.")
     speech, text = heard.zero_padding().values.float(), read.zero_padding().values.float()
     # |a - b|² = |a|² + |b|² - 2ab, so that no (B, T, U, D) is made; node u writes unit u + 1.
     with torch.autocast(speech.device.type, enabled=False):  # bf16 would not survive the difference

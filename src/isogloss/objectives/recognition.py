@@ -27,8 +27,12 @@ from isogloss.audio.augment import SpecAugment, SpecAugmentConfig
 from isogloss.data.loading import Batch, Kind
 from isogloss.encoders.stack import Encoded
 from isogloss.errors import IsoglossError
-from isogloss.heads.ctc import ctc_loss, infeasible
+from isogloss.heads.attention import AttentionDecoder
+from isogloss.heads.classifier import Classifier
+from isogloss.heads.ctc import CTCHead
+from isogloss.heads.transducer import TransducerHead
 from isogloss.model.model import Model
+from isogloss.nn.ctc import ctc_loss, infeasible
 from isogloss.objectives.base import BaseConfig, Loss, Objective
 from isogloss.sequence import Sequence
 
@@ -72,7 +76,7 @@ class ReadOff(Objective):
 
     def __init__(self, config: HeadsConfig, model: Model):
         super().__init__()
-        if model.ctc is None:
+        if model.tokenizer is None:
             raise IsoglossError(f"The objective {config.name} needs a tokenizer in the model; add model.tokenizer.")
         if model.encoder.adapters is not None and config.language:
             raise IsoglossError(
@@ -81,17 +85,17 @@ class ReadOff(Objective):
             )
         self.weights = config
         self.encoder = model.encoder
-        self.ctc = model.ctc
-        self.transducer = model.transducer
-        self.attention = model.attention
-        self.conditioning = model.conditioning
-        self.phonemes = model.phonemes
-        self.language = model.language if config.language else None
-        self.middle = model.config.conditioning or ((model.encoder.layers + 1) // 2,)
+        heads = model.spec.heads
+        self.ctc = model.ctc_head()
+        self.transducer = model.head("transducer", TransducerHead) if "transducer" in heads else None
+        self.attention = model.head("attention", AttentionDecoder) if "attention" in heads else None
+        self.phonemes = model.head("phonemes", CTCHead) if "phonemes" in heads else None
+        self.language = model.head("language", Classifier) if "language" in heads and config.language else None
+        self.middle = model.spec.middle
         # Not modules, hence out of reach of state_dict: the model saves them itself.
-        self._written = model.written
-        self._pronounced = model.pronounced
-        self._language_index = model.language_index
+        self._written = model.processor.symbols
+        self._pronounced = model.processor.phonemes
+        self._language_index = model.spec.language_index
 
     def read_off(self, encoded: Encoded, tokens: Sequence, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """States (B, T, D) and texts (B, U) -> L and its parts, summed over utterances."""
@@ -105,11 +109,11 @@ class ReadOff(Objective):
             total = (1 - self.weights.intermediate) * last + self.weights.intermediate * middle
             parts["ctc_middle"] = middle
         if self.transducer is not None:
-            aligned = per_symbol(self.transducer(encoded.final, tokens), tokens)
+            aligned = per_symbol(self.transducer.loss(encoded.final, tokens), tokens)
             total = total + self.weights.transducer * aligned
             parts["transducer"] = aligned
         if self.attention is not None:
-            spelled = per_symbol(self.attention(encoded.final, tokens), tokens)
+            spelled = per_symbol(self.attention.loss(encoded.final, tokens), tokens)
             total = total + self.weights.attention * spelled
             parts["attention"] = spelled
         if self.phonemes is not None:

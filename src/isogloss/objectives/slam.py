@@ -132,7 +132,7 @@ class MaskedText(Objective):
         self.encoder, self.text = model.encoder, model.text_encoder
         self.hidden = HiddenText(config.hidden, model)
         # Not modules, hence out of reach of state_dict: the model saves them itself.
-        self._units, self._read, self._shared = model.units, model.encode_text, model.encode_shared
+        self._units, self._read, self._shared = model.processor.unit_ids, model.encode_text, model.encode_shared
 
     def forward(self, batch: Batch) -> Loss:
         """Texts with languages, audio (B, 0) -> losses summed over texts."""
@@ -160,7 +160,7 @@ class Pairs(ReadOff):
         self.hidden = HiddenText(config.hidden, model)
         self.same = nn.Linear(model.encoder.width, 1) if config.matching else None
         self._heard, self._read = model.encode_speech, model.encode_text
-        self._shared, self._units = model.encode_shared, model.units
+        self._shared, self._units = model.encode_shared, model.processor.unit_ids
 
     def forward(self, batch: Batch) -> Loss:
         """Audio (B, S) with texts and languages -> losses summed over utterances."""

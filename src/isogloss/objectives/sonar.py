@@ -76,7 +76,7 @@ class Sonar(Objective):
         self._known = None if teacher is not None else set(model.config.text_languages)
         # Not modules, hence out of reach of state_dict: the model saves them itself.
         self._still = () if teacher is not None or config.both_sides else (model.text_encoder, model.encoder)
-        self._encode, self._units = model.encode, model.units
+        self._encode, self._units = model.encode, model.processor.unit_ids
         self._read, self._shared = model.encode_text, model.encode_shared
 
     def forward(self, batch: Batch) -> Loss:

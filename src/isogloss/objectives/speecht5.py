@@ -11,9 +11,9 @@ states are replaced by codes from one book, so that the decoder cannot tell what
 
     speecht5_speech  L = L_mlm + L_1 + L_bce + γ L_d         speecht5_text  L = L_mle + γ L_d         γ = 0.1
 
-The decoder is `model.attention`, which recognises afterwards (`recognition`); `model.speech` leads features into it and
-out. Nothing is stretched: `text.upsampling: none`. L_1 is a mean over frames and bins, L_mlm over masked frames,
-L_mle over symbols, so that an utterance counts once.
+The decoder is `model.heads.attention`, which recognises afterwards (`recognition`); `model.heads.speech` leads
+features into it and out. Nothing is stretched: `text.upsampling: none`. L_1 is a mean over frames and bins,
+L_mlm over masked frames, L_mle over symbols, so that an utterance counts once.
 
 Differs from the paper: codes of BEST-RQ, not units of HuBERT. No speaker vector goes into the decoder: nothing here
 is made to speak yet. The convolutions have no batch norm, which would see padding and neighbours; the encoder reads
@@ -112,7 +112,7 @@ class SpeechT5Text(Objective):
             raise IsoglossError("SpeechT5 does not stretch text; set text.upsampling: none in the recipe.")
         # Not modules, hence out of reach of state_dict: the model saves them itself.
         self._read, self._shared = model.encode_text, model.encode_shared
-        self._written, self._units = model.written, model.units
+        self._written, self._units = model.processor.symbols, model.processor.unit_ids
 
     def forward(self, batch: Batch) -> Loss:
         """Texts with languages, audio (B, 0) -> losses summed over texts."""
@@ -120,7 +120,7 @@ class SpeechT5Text(Objective):
         tokens, units = (told(batch.texts, batch.languages).to(device) for told in (self._written, self._units))
         read = self._read(self.infilled(units, batch.seed), batch.languages)
         mixed, likely = self.decoder.mix(self._shared(read, languages=batch.languages).final)
-        written = (self.attention(mixed, tokens) / (tokens.lengths + 1)).sum()
+        written = (self.attention.loss(mixed, tokens) / (tokens.lengths + 1)).sum()
         parts = {"text": written, "diversity": uniformity(likely) * len(batch.ids)}
         total = written + self.config.diversity * parts["diversity"]
         return Loss(total, len(batch.ids), {name: part.detach() for name, part in parts.items()})
@@ -137,9 +137,9 @@ class SpeechT5Text(Objective):
 
 def decoders(model: Model) -> tuple[AttentionDecoder, SpeechDecoder]:
     """What writes text and what writes speech; raises IsoglossError where one is missing."""
-    if model.attention is None or model.speech is None:
-        raise IsoglossError("SpeechT5 writes text and speech; add model.attention: {} and model.speech: {}.")
-    return model.attention, model.speech
+    if not {"attention", "speech"} <= model.spec.heads.keys():
+        raise IsoglossError("SpeechT5 writes both; add model.heads.attention: {} and model.heads.speech: {}.")
+    return model.head("attention", AttentionDecoder), model.head("speech", SpeechDecoder)
 
 
 def distance(written: Sequence, features: Sequence) -> Tensor:

@@ -115,7 +115,7 @@ class TTS4Pretrain2(Recognition):
     def posteriors(self, states: Sequence, tokens: Sequence) -> Sequence:
         """log p(t_u | x) over the vocabulary: (B, T, D) and (B, U) -> (B, U, V); with the end, (B, U+1, V)."""
         if self.attention is not None:
-            return self.attention.told(states, tokens).map(lambda logits: logits.log_softmax(dim=-1))
+            return self.attention.teacher_forced_logits(states, tokens).map(lambda logits: logits.log_softmax(dim=-1))
         written = self.ctc(states)
         first = ctc_best_path(written, tokens)[0][..., 0].clamp(min=0)  # where there is no path, the first frame
         return tokens.with_values(written.values.take_along_dim(first[..., None], dim=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,8 +12,8 @@ import torch
 from isogloss.data.loading import Batch, Kind, Loader, language_of
 from isogloss.decoding.beam import Beam
 from isogloss.decoding.hypothesis import Hypothesis
-from isogloss.metrics.calibration import fit_log_odds
-from isogloss.metrics.error_rates import error_rates, right_words
+from isogloss.metrics.error_rates import error_rates
+from isogloss.model.calibration import calibrate
 from isogloss.model.model import Model
 from isogloss.sequence import Sequence
 from isogloss.text.normalise import normalise
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
 CLIPS = 30
 """Dev clips of each language that are looked at, spread evenly over the split."""
-ENOUGH = 50
-"""Words without which confidence is not calibrated."""
-
 
 class Development:
     """A fixed selection of dev clips, kept in memory."""
@@ -65,22 +63,14 @@ class Development:
             figures |= self._error_rates()
         return figures
 
-    @torch.no_grad()
     def calibration(self, beam: Beam | None = None) -> tuple[float, float]:
         """Slope and offset that make the confidence of words true on the dev split; (1, 0) for want of words.
 
         beam: how words are searched for, if not greedily.
         """
-        pairs, claims = [], []
-        if self.model.decoders:
-            self.model.eval()
-            for batch, states in self._encoded():
-                for reference, hypothesis in zip(_said(batch), self._decoded(states, beam), strict=True):
-                    spoken = self.model.words(hypothesis, calibration=(1.0, 0.0))
-                    pairs.append((reference, " ".join(word.text for word in spoken)))
-                    claims += [word.confidence for word in spoken]
-        right = [hit for row in right_words([r for r, _ in pairs], [h for _, h in pairs]) for hit in row]
-        return fit_log_odds(claims, right) if len(right) >= ENOUGH else (1.0, 0.0)
+        return calibrate(
+            self.model, self._load(self.transcribed), beam, partial(autocast, self.device, self.precision)
+        )
 
     def _error_rates(self) -> dict[str, float]:
         """Error rates by language and their mean: `cer` of characters, `per` of phonemes if the model writes them."""
@@ -89,20 +79,20 @@ class Development:
         pairs: dict[str, dict[str, list[tuple[str, str]]]] = {}
         for batch, states in self._encoded():
             found = {"cer": (_said(batch), [self.model.tokenizer.decode(h.tokens) for h in self._decoded(states)])}
-            if self.model.phonemes is not None:
-                sounds = self.model.pronounced(batch.texts, batch.languages).unpad()
+            if self.model.spec.heads_for("phonemes"):
+                sounds = self.model.processor.phonemes(batch.texts, batch.languages).unpad()
                 with autocast(self.device, self.precision):
                     heard = self.model.ipa(states)
-                found["per"] = [self.model.spelled(row.tolist()) for row in sounds], heard
+                found["per"] = [self.model.processor.ipa(row.tolist()) for row in sounds], heard
             for name, both in found.items():
                 for language, said, written in zip(batch.languages, *both, strict=True):
                     pairs.setdefault(name, {}).setdefault(language, []).append((said, written))
         return {key: rate for name, found in pairs.items() for key, rate in _by_language(name, found).items()}
 
-    def _decoded(self, states: Sequence, beam: Beam | None = None) -> list[Hypothesis]:
+    def _decoded(self, states: Sequence) -> list[Hypothesis]:
         """What the model makes of states (B, T, D)."""
         with autocast(self.device, self.precision):
-            return [best for best, *_ in self.model.search(states, beam)] if beam else self.model.decode(states)
+            return self.model.decode(states)
 
     def _encoded(self) -> Iterator[tuple[Batch, Sequence]]:
         """Transcribed clips, and their states."""

@@ -47,7 +47,7 @@ def train_language_model(
     sentences, unknown = [], 0
     for text, tag in sorted(set(_sentences(texts, data, language))):
         try:
-            tokens = model.tokens(text, tag)
+            tokens = model.processor.tokens(text, tag)
         except IsoglossError:
             unknown += 1
             continue

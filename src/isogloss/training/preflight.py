@@ -12,8 +12,8 @@ import torch
 
 from isogloss.data.loading import language_of, text_of, waveform
 from isogloss.errors import AudioError, IsoglossError
-from isogloss.heads.ctc import frames_needed
 from isogloss.model.model import Model
+from isogloss.nn.ctc import frames_needed
 from isogloss.nn.subsampling import subsampled
 from isogloss.training.hardware import autocast
 from isogloss.training.recipe import StageRecipe
@@ -73,7 +73,7 @@ def check_feasible(model: Model, cuts: ListOf[MonoCut]) -> None:
     for cut in cuts:
         samples = torch.tensor(round(cut.duration * 16000))
         frames = int(subsampled(model.frontend.frames(samples)))
-        if frames_needed(model.tokens(text_of(cut) or "", language_of(cut))) > frames:
+        if frames_needed(model.processor.tokens(text_of(cut) or "", language_of(cut))) > frames:
             impossible.append(cut.id)
     if len(impossible) > 0.01 * len(cuts):
         raise IsoglossError(

@@ -15,9 +15,7 @@ from isogloss.encoders.presets import preset
 from isogloss.encoders.speech import SpeechEncoderConfig
 from isogloss.encoders.text import TextEncoderConfig
 from isogloss.errors import IsoglossError, did_you_mean
-from isogloss.heads.attention import AttentionConfig
-from isogloss.heads.speech import SpeechDecoderConfig
-from isogloss.heads.transducer import TransducerConfig
+from isogloss.heads import Heads, usual_heads
 from isogloss.model.frontend import FrontendConfig
 from isogloss.objectives import ObjectiveConfig
 from isogloss.text.tokenizers import TokenizerConfig
@@ -45,14 +43,8 @@ class ModelRecipe(Config):
     )
     frontend: FrontendConfig = Field(default_factory=FrontendConfig, description="features and normalisation")
     tokenizer: TokenizerConfig | None = Field(None, description="symbols of the recogniser; none to pre-train only")
-    transducer: TransducerConfig | None = Field(None, description="a transducer beside the CTC head: {} for defaults")
-    attention: AttentionConfig | None = Field(None, description="an attention decoder beside the CTC head: {} likewise")
-    speech: SpeechDecoderConfig | None = Field(None, description="lets the attention decoder write speech too: {}")
-    phonemes: bool = Field(False, description="a second CTC head writes phonemes (espeak-ng, extra synthesis)")
+    heads: Heads = Field(default_factory=usual_heads, description="all heads, by name: {ctc: {}, transducer: {}}")
     text: TextEncoderConfig | None = Field(None, description="a text encoder that shares upper blocks: {} for defaults")
-    conditioning: tuple[int, ...] = Field(
-        (), description="blocks after which CTC's symbols are told to the next ones (self-conditioning)"
-    )
     start_from: Path | None = Field(None, description="model folder whose front end and encoder are taken over")
     keep: Literal["encoder", "all"] = Field(
         "encoder", description="all = its symbols and heads too; parts that it lacks are added"
