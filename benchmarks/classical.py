@@ -88,11 +88,11 @@ def of_language(model: Model, language: str, options: Namespace, peers: Peers) -
 
 def searches(model: Model, language: str, sentences: list[str], states: list[Sequence], order: int) -> dict[str, Way]:
     """isogloss's ways to read the states of each clip."""
-    assert model.ctc is not None and model.tokenizer is not None
+    assert model.tokenizer is not None
     decode = model.tokenizer.decode
-    symbols = train_ngram([model.tokens(text, language) for text in sentences], model.tokenizer.size, 6)
+    symbols = train_ngram([model.processor.tokens(text, language) for text in sentences], model.tokenizer.size, 6)
     graph = word_graph(sentences, model.tokenizer, order)
-    beam, ctc = Beam(language_model=symbols), model.ctc
+    beam, ctc = Beam(language_model=symbols), model.ctc_head()
     return {
         "frame by frame": lambda: [decode(model.decode(one, "ctc")[0].tokens) for one in states],
         "symbols, 6-gram, beam 8": lambda: [decode(ctc_beam(ctc(one), beam)[0][0].tokens) for one in states],

@@ -44,7 +44,8 @@ from isogloss.encoders.speech import SpeechEncoder, SpeechEncoderConfig
 from isogloss.encoders.stack import Stack
 from isogloss.encoders.transformer import TransformerConfig
 from isogloss.model.frontend import Frontend, FrontendConfig
-from isogloss.model.model import Model, ModelConfig
+from isogloss.model.model import Model
+from isogloss.model.spec import ModelConfig
 from isogloss.nn.masks import FullContext
 from isogloss.objectives.best_rq import BestRQConfig
 from isogloss.sequence import Sequence

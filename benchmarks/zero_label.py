@@ -49,7 +49,7 @@ STILL = "stages.0.objectives.1.both_sides=false"
 
 def reading(units: str, **changes: object) -> list[str]:
     """Text that is read so, with an adapter for each language."""
-    spoken = ["model.phonemes=true"] if units == "phonemes" else []
+    spoken = ["model.heads.phonemes={}"] if units == "phonemes" else []
     return [text_encoder(**{"entry": ENTRY, "units": units, "languages": False} | changes), ADAPTERS, *spoken]
 
 

@@ -29,7 +29,8 @@ from isogloss.data.recipes import all_corpora
 from isogloss.encoders.presets import preset
 from isogloss.encoders.text import TextEncoderConfig
 from isogloss.model.folder import save_model
-from isogloss.model.model import Model, ModelConfig
+from isogloss.model.model import Model
+from isogloss.model.spec import ModelConfig
 from isogloss.text.tokenizers import CharactersConfig, build_tokenizer
 from small_models import build, sound, streaming
 

@@ -10,7 +10,8 @@ from isogloss.encoders.presets import preset
 from isogloss.encoders.text import SLOWEST, SpelledEmbedding, TextEncoder, TextEncoderConfig, latin
 from isogloss.errors import IsoglossError
 from isogloss.model.folder import load_model, save_model
-from isogloss.model.model import Model, ModelConfig
+from isogloss.model.model import Model
+from isogloss.model.spec import ModelConfig
 from isogloss.sequence import Sequence
 from isogloss.text.tokenizers import (
     BytesConfig,

@@ -28,8 +28,9 @@ from isogloss.evaluation.evaluate import evaluate, trained_clips
 from isogloss.evaluation.figures import ALL, OTHER, SAME, score
 from isogloss.evaluation.tables import render
 from isogloss.model.folder import load_model, save_model
-from isogloss.model.model import Model, ModelConfig
+from isogloss.model.model import Model
 from isogloss.model.recogniser import load
+from isogloss.model.spec import ModelConfig
 from isogloss.text.normalise import NORMALISER_VERSION
 from isogloss.text.tokenizers import CharactersConfig, build_tokenizer
 

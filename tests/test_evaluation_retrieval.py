@@ -11,8 +11,9 @@ from isogloss.encoders.presets import preset
 from isogloss.errors import IsoglossError
 from isogloss.evaluation import retrieval
 from isogloss.evaluation.retrieval import own, retrieve, spoken_too, translated
-from isogloss.model.model import Model, ModelConfig
+from isogloss.model.model import Model
 from isogloss.model.space import Vectors
+from isogloss.model.spec import ModelConfig
 from isogloss.text.tokenizers import CharactersConfig, build_tokenizer
 from test_encoders_text import SMALL
 

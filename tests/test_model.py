@@ -18,8 +18,9 @@ from isogloss.files import read_json, write_json
 from isogloss.model import folder as model_folder
 from isogloss.model.folder import load_model, save_model
 from isogloss.model.frontend import Frontend, FrontendConfig
-from isogloss.model.model import Model, ModelConfig
+from isogloss.model.model import Model
 from isogloss.model.recogniser import Recogniser
+from isogloss.model.spec import ModelConfig
 from isogloss.nn.masks import ChunkContext
 from isogloss.sequence import Sequence
 from small_models import build, sound

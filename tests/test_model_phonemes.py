@@ -11,8 +11,9 @@ from isogloss.data.loading import Batch
 from isogloss.encoders.text import TextEncoderConfig
 from isogloss.errors import IsoglossError
 from isogloss.model.folder import load_model
-from isogloss.model.model import Model, ModelConfig
+from isogloss.model.model import Model
 from isogloss.model.recogniser import Recogniser
+from isogloss.model.spec import ModelConfig
 from isogloss.objectives.maestro import AlignedMLMConfig, Reader, align
 from isogloss.objectives.most import MostConfig
 from isogloss.objectives.recognition import RecognitionConfig

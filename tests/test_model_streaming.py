@@ -11,7 +11,8 @@ from isogloss.encoders.speech import SpeechEncoder, SpeechEncoderConfig
 from isogloss.encoders.transformer import TransformerConfig
 from isogloss.errors import IsoglossError
 from isogloss.model.frontend import FrontendConfig
-from isogloss.model.model import Model, ModelConfig
+from isogloss.model.model import Model
+from isogloss.model.spec import ModelConfig
 from isogloss.model.streaming import SpeechStream, WordStream
 from isogloss.nn.masks import ChunkContext, FullContext, LocalContext
 from isogloss.sequence import Sequence

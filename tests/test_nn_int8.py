@@ -12,7 +12,8 @@ from isogloss.encoders.conformer import ConformerConfig
 from isogloss.encoders.speech import SpeechEncoderConfig
 from isogloss.errors import IsoglossError
 from isogloss.model.folder import WEIGHTS, load_model, quantise_model, save_model
-from isogloss.model.model import Model, ModelConfig
+from isogloss.model.model import Model
+from isogloss.model.spec import ModelConfig
 from isogloss.nn.int8 import Int8Linear, with_int8_weights
 from isogloss.sequence import Sequence
 from isogloss.training.build import build_model

@@ -11,7 +11,8 @@ from isogloss.data.loading import Batch
 from isogloss.data.manifests import Utterance
 from isogloss.encoders.presets import preset
 from isogloss.model.frontend import FrontendConfig
-from isogloss.model.model import Model, ModelConfig
+from isogloss.model.model import Model
+from isogloss.model.spec import ModelConfig
 from isogloss.nn.quantizers import RandomProjectionQuantizer
 from isogloss.nn.subsampling import stack
 from isogloss.objectives.best_rq import BestRQ, BestRQConfig, perplexity

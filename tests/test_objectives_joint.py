@@ -17,8 +17,9 @@ from isogloss.encoders.text import TextEncoderConfig
 from isogloss.errors import IsoglossError
 from isogloss.heads.attention import AttentionConfig
 from isogloss.heads.speech import SpeechDecoderConfig
-from isogloss.model.model import Model, ModelConfig
+from isogloss.model.model import Model
 from isogloss.model.space import pooled
+from isogloss.model.spec import ModelConfig
 from isogloss.nn.dropout import Dropout
 from isogloss.objectives.base import BaseConfig, Loss
 from isogloss.objectives.best_rq import CodesConfig

@@ -11,7 +11,8 @@ from isogloss.encoders.presets import preset
 from isogloss.encoders.text import TextEncoderConfig
 from isogloss.errors import IsoglossError
 from isogloss.heads.transducer import TransducerConfig
-from isogloss.model.model import Model, ModelConfig
+from isogloss.model.model import Model
+from isogloss.model.spec import ModelConfig
 from isogloss.nn.lattice import forward_backward, weighted_cost
 from isogloss.nn.predictors import LSTMConfig
 from isogloss.objectives.base import Loss

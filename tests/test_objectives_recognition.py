@@ -13,7 +13,8 @@ from isogloss.decoding.greedy import greedy
 from isogloss.encoders.presets import preset
 from isogloss.encoders.speech import SpeechEncoderConfig
 from isogloss.errors import IsoglossError
-from isogloss.model.model import Model, ModelConfig
+from isogloss.model.model import Model
+from isogloss.model.spec import ModelConfig
 from isogloss.objectives.base import Loss
 from isogloss.objectives.recognition import Recognition, RecognitionConfig, blank_share
 from isogloss.sequence import Sequence

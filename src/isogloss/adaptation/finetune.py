@@ -32,7 +32,7 @@ STEP_SECONDS = 24
 PASSES = 40
 """How often the data are heard, if that lies within `STEPS`."""
 STEPS = (600, 20_000)
-FROZEN = ("frontend", "encoder.subsampling", "encoder.stack", "language")
+FROZEN = ("frontend", "encoder.subsampling", "encoder.stack", "heads.language")
 GENTLE = {"freq_width": 12, "time_share": 0.05}
 
 
@@ -79,9 +79,10 @@ def plan(
         if way is None:
             way = "adapters" if hours < LITTLE_HOURS else "whole"
             reasons.append(_why(way))
-        identifies = start.language is not None and set(spoken) == set(start.config.languages)
+        knows = bool(start.spec.heads_for("language"))
+        identifies = knows and set(spoken) == set(start.config.languages)
         model, stages = _adapters(steps) if way == "adapters" else _whole(steps, identifies)
-        if way == "whole" and start.language is not None and not identifies:
+        if way == "whole" and knows and not identifies:
             reasons.append("It will not tell languages apart any more: the data are not in all of those it knows.")
     passes = steps * STEP_SECONDS / (hours * 3600)
     reasons.append(f"{steps} steps of {STEP_SECONDS} s: each clip is heard about {passes:.0f} times.")

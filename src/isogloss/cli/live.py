@@ -13,7 +13,6 @@ from isogloss.serving import writers
 from isogloss.text.languages import normalise_language
 
 if TYPE_CHECKING:
-    from isogloss.model.model import Decoder
     from isogloss.model.recogniser import Recogniser
 
 SOURCES = ("-", "microphone")
@@ -23,7 +22,7 @@ def transcribe_live(
     audio: list[str],
     load: Callable[[], Recogniser],
     language: str | None,
-    decoder: Decoder | None,
+    decoder: str | None,
     format: str,
     raw: tuple[str, int, int],
 ) -> None:

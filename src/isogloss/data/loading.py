@@ -60,7 +60,7 @@ class Batch:
 
     def with_extras(self, extras: Mapping[str, Any]) -> Batch:
         """The same clips with more that was prepared."""
-        return replace(self, extras=self.extras | extras)
+        return replace(self, extras={**self.extras, **extras})
 
     def to(self, device: torch.device | str, moved: dict[int, Any] | None = None) -> Batch:
         """On another device; moved: what is there already, by id, for batches that share their audio."""

@@ -67,7 +67,7 @@ def evaluate(
     transcribes nor identifies, and where there is no clip left to evaluate.
     """
     recogniser = load(model_folder, device)
-    if not recogniser.model.decoders and recogniser.model.language is None:
+    if not recogniser.model.decoders and not recogniser.model.spec.heads_for("language"):
         raise IsoglossError(
             f"{model_folder} was pre-trained on speech alone and predicts nothing yet; fine-tune it first."
         )

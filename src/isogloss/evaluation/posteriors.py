@@ -14,10 +14,9 @@ from isogloss.audio.features import LogMelConfig
 from isogloss.decoding.greedy import greedy
 from isogloss.errors import IsoglossError
 from isogloss.evaluation.svg import INK, QUIET, SERIES, draw
-from isogloss.heads.ctc import BLANK
 from isogloss.model.model import Model
 from isogloss.sequence import Sequence
-from isogloss.text.tokenizers import UNKNOWN
+from isogloss.text.tokenizers import BLANK, UNKNOWN
 
 VISIBLE = 0.1
 """Symbols that never reach this probability are not drawn."""
@@ -39,11 +38,11 @@ class Inside:
 @torch.inference_mode()
 def look_inside(model: Model, samples: NDArray[np.float32], language: str | None = None) -> Inside:
     """Run a model on one waveform (S,) in a language; raises IsoglossError for a model without a CTC head."""
-    if model.ctc is None or model.tokenizer is None:
+    if model.tokenizer is None:
         raise IsoglossError("This model has no CTC head to look into; fine-tune it first.")
     device = next(model.parameters()).device
     audio = Sequence.from_list([torch.from_numpy(samples)]).to(device)
-    scores = model.ctc(model.encode(model.frontend(audio), languages=[language]).final)
+    scores = model.ctc_head()(model.encode(model.frontend(audio), languages=[language]).final)
     path = greedy(scores)[0]
     posteriors = scores.unpad()[0].exp().cpu().numpy()
     drawn = {int(symbol) for symbol in np.flatnonzero(posteriors.max(axis=0) >= VISIBLE)} | set(path.tokens)

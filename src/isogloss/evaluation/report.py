@@ -31,7 +31,7 @@ from isogloss.metrics.bootstrap import PairedDifference, paired_difference
 from isogloss.model.model import Model
 from isogloss.model.recogniser import load
 from isogloss.training.recipe import Recipe, load_recipe
-from isogloss.training.trainer import RECIPE
+from isogloss.training.run import RECIPE
 
 TEMPLATE = "report.html.j2"
 COMPARED = 100

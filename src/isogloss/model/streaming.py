@@ -10,7 +10,7 @@ from isogloss.audio.normalise import UtteranceNormaliser
 from isogloss.audio.reading import SAMPLE_RATE
 from isogloss.decoding.words import Word, spelled
 from isogloss.errors import IsoglossError
-from isogloss.model.model import Decoder, Model
+from isogloss.model.model import Model
 from isogloss.nn.subsampling import FACTOR
 from isogloss.sequence import Sequence
 
@@ -78,7 +78,7 @@ class WordStream:
     def __init__(
         self,
         model: Model,
-        decoder: Decoder | None = None,
+        decoder: str | None = None,
         allowed: Tensor | None = None,
         language: str | None = None,
     ):

@@ -16,11 +16,10 @@ def subsampled(frames: Tensor | int) -> Tensor | int:
     return (frames + FACTOR - 1) // FACTOR
 
 
-def stack(features: Sequence) -> Tensor:
-    """Four frames side by side: (B, T, F) -> (B, ceil(T/4), 4F), zeros after the length."""
+def stack(features: Sequence, factor: int) -> Tensor:
+    """So many frames side by side: (B, T, F) -> (B, ceil(T/factor), factor·F), zeros after the length."""
     values = features.zero_padding().values
-    missing = int(subsampled(values.shape[1])) * FACTOR - values.shape[1]
-    return functional.pad(values, (0, 0, 0, missing)).unflatten(1, (-1, FACTOR)).flatten(2)
+    return functional.pad(values, (0, 0, 0, -values.shape[1] % factor)).unflatten(1, (-1, factor)).flatten(2)
 
 
 class Subsampling(nn.Module):

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from isogloss.audio.augment import SpecAugment, SpecAugmentConfig
 from isogloss.data.loading import Batch
@@ -30,11 +31,14 @@ from isogloss.data.manifests import language_of, text_of
 from isogloss.data.needs import Needs
 from isogloss.encoders.stack import Encoded
 from isogloss.errors import IsoglossError
-from isogloss.heads.ctc import CTCHead, ctc_loss, frames_needed, infeasible
+from isogloss.heads.base import SymbolHead
+from isogloss.heads.classifier import Classifier
+from isogloss.heads.ctc import CTCHead
 from isogloss.metrics.error_rates import error_rates
 from isogloss.model.calibration import calibrate
 from isogloss.model.model import Model
 from isogloss.model.spec import ModelSpec
+from isogloss.nn.ctc import ctc_loss, frames_needed, infeasible
 from isogloss.objectives.base import Alarm, BaseConfig, Clock, Loss, Mean, Objective, Term
 from isogloss.sequence import Sequence
 from isogloss.text.normalise import normalise
@@ -131,13 +135,12 @@ class HeadLosses(Objective):
             if name == "ctc":
                 terms |= self._ctc(model, encoded, batch, weight, stats)
             elif target == "language":
-                head, classes = model.heads[name], batch.extras[target]
-                logits = head(encoded.final)
-                losses = torch.nn.functional.cross_entropy(logits.float(), classes, reduction="sum")
+                logits, classes = model.head(name, Classifier)(encoded.final), batch.extras[target]
+                losses = cross_entropy(logits, classes, reduction="sum")
                 terms[name] = Term(losses, rows, weight)
                 stats[f"{name}_accuracy"] = Mean((logits.argmax(dim=-1) == classes).float().sum(), rows)
             else:
-                losses = model.heads[name].loss(encoded.final, batch.extras[target])
+                losses = model.head(name, SymbolHead).loss(encoded.final, batch.extras[target])
                 terms[name] = Term(per_symbol(losses, batch.extras[target]), rows, weight)
         return Loss(terms, stats)
 
@@ -193,9 +196,11 @@ class HeadLosses(Objective):
         if not (self.needs.audio and self.trained):
             return {}
         pairs: dict[str, list[tuple[str, str]]] = {}
+        text = model.tokenizer
+        assert text is not None
         for batch in batches:
             states = model.encode(model.features(batch.audio), languages=batch.languages).final
-            found = {"cer": (normalised(batch), [model.processor.decode(h.tokens) for h in model.decode(states)])}
+            found = {"cer": (normalised(batch), [text.decode(h.tokens) for h in model.decode(states)])}
             if "phonemes" in self.trained:
                 rows = model.processor.phonemes(batch.texts, batch.languages).unpad()
                 found["per"] = [model.processor.ipa(row.tolist()) for row in rows], model.ipa(states)

@@ -9,7 +9,7 @@ from isogloss.data.loading import language_of
 from isogloss.data.manifests import read_card, source_of
 from isogloss.text.languages import language_name
 from isogloss.text.normalise import NORMALISER_VERSION
-from isogloss.training.recipe import Recipe
+from isogloss.training.recipe import FitRecipe, Recipe, StageRecipe
 
 if TYPE_CHECKING:
     from lhotse.cut import MonoCut
@@ -31,8 +31,7 @@ def describe(recipe: Recipe, train: list[MonoCut], paired: list[MonoCut], finger
         for card in [read_card(folder)]
     )
     stages = "\n".join(
-        f"{number}. **{stage.name}**: {', '.join(o.name for o in stage.objectives)}, {stage.steps} steps"
-        for number, stage in enumerate(recipe.stages, start=1)
+        f"{number}. **{stage.name}**: {_done(stage)}" for number, stage in enumerate(recipe.stages, start=1)
     )
     return f"""# {recipe.name}
 
@@ -62,3 +61,10 @@ Seed {recipe.seed}. The resolved recipe is in `config.json`.
 Languages, speakers and recording conditions other than those above were not trained on. Where a
 language has one speaker only, its figures say nothing about other speakers.
 """
+
+
+def _done(stage: StageRecipe | FitRecipe) -> str:
+    """What a stage does, in a few words."""
+    if isinstance(stage, FitRecipe):
+        return f"{stage.fit.name}, fitted"
+    return f"{', '.join(objective.name for objective in stage.objectives)}, {stage.steps} steps"

@@ -27,6 +27,11 @@ class Machine:
         """The precision of forward passes."""
         return autocast(self.device, self.precision)
 
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if dist.is_initialized():
+            dist.barrier()
+
 
 def choose_device(name: str) -> torch.device:
     """`auto` is this process's GPU if there is one, else the CPU."""

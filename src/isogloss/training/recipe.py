@@ -15,9 +15,7 @@ from isogloss.encoders.presets import preset
 from isogloss.encoders.speech import SpeechEncoderConfig
 from isogloss.encoders.text import TextEncoderConfig
 from isogloss.errors import IsoglossError, did_you_mean
-from isogloss.heads.attention import AttentionConfig
-from isogloss.heads.speech import SpeechDecoderConfig
-from isogloss.heads.transducer import TransducerConfig
+from isogloss.heads import Heads, usual_heads
 from isogloss.model.frontend import FrontendConfig
 from isogloss.objectives import AnyFit, ObjectiveConfig
 from isogloss.text.tokenizers import TokenizerConfig
@@ -45,14 +43,8 @@ class ModelRecipe(Config):
     )
     frontend: FrontendConfig = Field(default_factory=FrontendConfig, description="features and normalisation")
     tokenizer: TokenizerConfig | None = Field(None, description="symbols of the recogniser; none to pre-train only")
-    transducer: TransducerConfig | None = Field(None, description="a transducer beside the CTC head: {} for defaults")
-    attention: AttentionConfig | None = Field(None, description="an attention decoder beside the CTC head: {} likewise")
-    speech: SpeechDecoderConfig | None = Field(None, description="lets the attention decoder write speech too: {}")
-    phonemes: bool = Field(False, description="a second CTC head writes phonemes (espeak-ng, extra synthesis)")
+    heads: Heads = Field(default_factory=usual_heads, description="all heads, by name: {ctc: {}, transducer: {}}")
     text: TextEncoderConfig | None = Field(None, description="a text encoder that shares upper blocks: {} for defaults")
-    conditioning: tuple[int, ...] = Field(
-        (), description="blocks after which CTC's symbols are told to the next ones (self-conditioning)"
-    )
     start_from: Path | None = Field(None, description="model folder whose front end and encoder are taken over")
     keep: Literal["encoder", "all"] = Field(
         "encoder", description="all = its symbols and heads too; parts that it lacks are added"
@@ -99,7 +91,7 @@ class StageRecipe(Config):
     steps: int = Field(ge=1, description="optimizer steps")
     objectives: tuple[ObjectiveConfig, ...] = Field(min_length=1, description="what is minimised")
     seconds: dict[str, float] = Field(
-        description="seconds of audio in a step by stream: speech, paired with transcripts, or text (as if it were spoken)"
+        description="seconds of audio in a step by stream: speech, paired (with transcripts), text (as if spoken)"
     )
     batch_seconds: float = Field(100.0, gt=0, description="padded seconds of audio that fit into memory at once")
     temperature: float = Field(1.0, gt=0, description="flattens the shares of languages; 1 = as in the data")
@@ -152,9 +144,15 @@ class Recipe(Config):
     stages: tuple[AnyStage, ...] = Field(min_length=1, description="what is done, one after another")
 
     @property
-    def training(self) -> list[StageRecipe]:
+    def training(self) -> tuple[StageRecipe, ...]:
         """The stages that train."""
-        return [stage for stage in self.stages if isinstance(stage, StageRecipe)]
+        return tuple(stage for stage in self.stages if isinstance(stage, StageRecipe))
+
+    def with_training(self, stages: tuple[StageRecipe, ...]) -> "Recipe":
+        """The recipe with others in place of the stages that train."""
+        following = iter(stages)
+        changed = [next(following) if isinstance(stage, StageRecipe) else stage for stage in self.stages]
+        return self.model_copy(update={"stages": tuple(changed)})
 
 
 def load_recipe(recipe: str | Path, assignments: list[str] | None = None) -> Recipe:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import yaml
 from torch import Tensor
 
+from isogloss.data.needs import Needs
+from isogloss.errors import IsoglossError
 from isogloss.files import write_text
 from isogloss.model.model import Model
 from isogloss.training.budget import Budget, scaled
@@ -18,6 +21,9 @@ from isogloss.training.development import Development
 from isogloss.training.hardware import Machine, sum_over_group
 from isogloss.training.recipe import Recipe
 from isogloss.training.streams import Stream
+
+if TYPE_CHECKING:
+    from lhotse.cut import MonoCut
 
 RECIPE = "recipe.yaml"
 
@@ -41,19 +47,31 @@ class Run:
     carried: dict[str, Tensor] = field(default_factory=dict)
     labels: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
-    def streams(self, needs: dict[str, object], stage: str) -> dict[str, Stream]:
-        """What each stream of a stage draws from."""
-        raise NotImplementedError
+    def streams(self, needs: dict[str, Needs], stage: str) -> dict[str, Stream]:
+        """The training clips of each stream of a stage; raises IsoglossError where there are none."""
+        return {name: self._labelled(self.data.stream(need, stage), stage) for name, need in needs.items()}
+
+    def _labelled(self, stream: Stream, stage: str) -> Stream:
+        """The stream without clips that have no labels."""
+        known = [self.labels[name] for name in stream.needs.labels]
+        cuts: list[MonoCut] = [cut for cut in stream.cuts if all(cut.id in labels for labels in known)]
+        if not cuts:
+            names = ", ".join(sorted(stream.needs.labels))
+            raise IsoglossError(f'No clip of the stage "{stage}" has the labels {names}; fit them to the same data.')
+        return Stream(cuts, stream.needs)
 
     def refit(self, ended: int) -> None:
-        """Let the stages that follow share what is left of the minutes; to be done before the checkpoint is written."""
-        if self.budget is None or not self.recipe.training[ended:]:
+        """Let the stages after the first `ended` that train share what is left of the minutes.
+
+        To be done before the checkpoint is written.
+        """
+        stages = self.recipe.training
+        if self.budget is None or ended == len(stages):
             return
-        share = torch.tensor(
-            [self.budget.share(self.recipe.training, ended)], dtype=torch.float64, device=self.machine.device
-        )
+        device = self.machine.device
+        share = torch.tensor([self.budget.share(stages, ended)], dtype=torch.float64, device=device)
         share = sum_over_group(share) / self.machine.world  # all processes must take the same steps
-        self.recipe = self.recipe.with_steps(scaled(self.recipe.training, ended, float(share)))
+        self.recipe = self.recipe.with_training(scaled(stages, ended, float(share)))
         self.write_recipe()
 
     def write_recipe(self) -> None:

@@ -69,7 +69,7 @@ class Stage(nn.Module):
                     f"add {stream} to its seconds."
                 )
         for start in recipe.freeze:
-            parts = {name for name, _ in self.model.named_parameters()} | {name for name, _ in self.model.named_modules()}
+            parts = {name for name, _ in [*self.model.named_parameters(), *self.model.named_modules()]}
             if not any(part.startswith(start) for part in parts):
                 near = did_you_mean(start, {part.partition(".")[0] for part in parts} | parts)
                 raise IsoglossError(f'The stage "{recipe.name}" freezes "{start}", which the model has not.{near}')
@@ -86,7 +86,7 @@ class Stage(nn.Module):
         """Make the slow copies that objectives learn from, from the model as it is."""
         for objective in self.objectives.values():
             if objective.teacher(self.clock) is not None:
-                objective.ema = EMA(self.model.get_submodule(objective.teacher_of)).to(next(self.model.parameters()).device)
+                objective.ema = EMA(self.model.get_submodule(objective.teacher_of))
 
     def weight(self, name: str) -> float:
         """What an objective weighs in the next step: nothing while its guard holds, less while it climbs."""
