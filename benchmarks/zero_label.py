@@ -40,7 +40,7 @@ from isogloss.text.languages import language_name
 from isogloss.text.normalise import normalise
 
 RECIPE = Path(__file__).with_suffix(".yaml")
-PAIRS = "{name: recognition, language: 0, augment: {freq_width: 12, time_share: 0.05}}"
+PAIRS = "{name: recognition, augment: {freq_width: 12, time_share: 0.05}}"
 NO_TEXT = ["stages.0.seconds={speech: 8, paired: 16}", f"stages.0.objectives=[{{name: best_rq}}, {PAIRS}]"]
 ENTRY = 2
 ADAPTERS = f"model.adapters={{share: language, after: {ENTRY}}}"
@@ -54,7 +54,7 @@ def reading(units: str, **changes: object) -> list[str]:
 
 
 PHONEMES = reading("phonemes")
-MATCHED = "{name: most, language: 0, both_sides: true, augment: {freq_width: 12, time_share: 0.05}}"
+MATCHED = "{name: most, both_sides: true, augment: {freq_width: 12, time_share: 0.05}}"
 ARMS: dict[str, list[str]] = {
     "without text": NO_TEXT,
     "oracle": [*NO_TEXT, ADAPTERS],

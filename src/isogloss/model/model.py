@@ -177,7 +177,11 @@ class Model(nn.Module):
         if asked is not None and asked not in self.decoders:
             near = did_you_mean(asked, self.decoders)
             raise IsoglossError(f'This model has no decoder "{asked}".{near} It has: {", ".join(self.decoders)}.')
-        head = self.heads[asked or self.decoders[0]]
+        return self.symbol_head(asked or self.decoders[0])
+
+    def symbol_head(self, name: str) -> SymbolHead:
+        """A head that predicts symbols or phonemes, by its name."""
+        head = self.heads[name]
         assert isinstance(head, SymbolHead)
         return head
 

@@ -125,11 +125,11 @@ class Objective(nn.Module, ABC):
     needs: Needs = Needs()
     batchwise: frozenset[str] = frozenset()
     teacher_of: str = ""
-    ema: EMA[nn.Module] | None = None
 
     def __init__(self, config: BaseConfig, spec: ModelSpec):
         super().__init__()
         self.spec = spec
+        self.ema: EMA[nn.Module] | None = None
 
     @abstractmethod
     def forward(self, model: Model, batch: Batch, clock: Clock) -> Loss:

@@ -98,8 +98,8 @@ class HeadLosses(Objective):
         self.weights = config
         trained = {name: head.target for name, head in spec.heads.items() if head.target != "features"}
         self.trained = {name: target for name, target in trained.items() if config.head_weight(name) > 0}
-        for name in config.head_weights.keys() - spec.heads.keys():
-            known = ", ".join(spec.heads)
+        for name in config.head_weights.keys() - spec.config.heads.keys():
+            known = ", ".join(spec.config.heads)
             raise IsoglossError(f"{config.name}.head_weights: the model has no head {name}; it has {known or 'none'}.")
         if "symbols" not in self.trained.values():
             raise IsoglossError(
@@ -140,7 +140,7 @@ class HeadLosses(Objective):
                 terms[name] = Term(losses, rows, weight)
                 stats[f"{name}_accuracy"] = Mean((logits.argmax(dim=-1) == classes).float().sum(), rows)
             else:
-                losses = model.head(name, SymbolHead).loss(encoded.final, batch.extras[target])
+                losses = model.symbol_head(name).loss(encoded.final, batch.extras[target])
                 terms[name] = Term(per_symbol(losses, batch.extras[target]), rows, weight)
         return Loss(terms, stats)
 

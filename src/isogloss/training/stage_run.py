@@ -303,10 +303,10 @@ class StageRun:
         self.run.machine.wait()
         found = checkpoints.read_checkpoint(self.run.folder, self.best[1] if self.best else self.step)
         self._load_weights(found)
-        self.run.carried |= self._own_tensors()
         with torch.no_grad():
             for name, value in found.tensors("average").items():
                 self.parameters[name].copy_(value)
+        self.run.carried |= self._own_tensors()
 
     def _swap(self) -> None:
         if self.average is not None:
