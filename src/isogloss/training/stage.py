@@ -73,7 +73,7 @@ class Stage(nn.Module):
             parts |= self.objectives.keys()
             if not any(part.startswith(start) for part in parts):
                 near = did_you_mean(start, {part.partition(".")[0] for part in parts} | parts)
-                raise IsoglossError(f'The stage "{recipe.name}" freezes "{start}", which the model does not have.{near}')
+                raise IsoglossError(f'The stage "{recipe.name}" freezes "{start}", which it does not have.{near}')
 
     def needs(self) -> dict[str, Needs]:
         """What each stream must hold: all that the objectives that draw from it need."""
