@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from isogloss.audio.log_mel import LogMelConfig
 from isogloss.encoders.conformer import ConformerConfig
+from isogloss.encoders.embed import SubsamplingConfig
 from isogloss.encoders.presets import preset
 from isogloss.encoders.speech import SpeechEncoderConfig
 from isogloss.heads.transducer import TransducerConfig
-from isogloss.model.frontend import FrontendConfig
 from isogloss.model.model import Model, ModelConfig
 from isogloss.nn.masks import ChunkContext
 from isogloss.nn.predictors import LSTMConfig
@@ -37,7 +38,7 @@ def build(
     model = Model(config, tokenizer).eval()
     if model.ctc is not None:
         with torch.no_grad():
-            states = model.encoder(model.frontend(Sequence.from_list([torch.from_numpy(sound(5))]))).final.values
+            states = model.encoder(model.features(Sequence.from_list([torch.from_numpy(sound(5))]))).final.values
             model.ctc.output.weight.mul_(4)
             # Around the mean state no symbol is favoured, so that all of them occur.
             model.ctc.output.bias.copy_(-model.ctc.output.weight @ states.mean(dim=(0, 1)))
@@ -49,15 +50,17 @@ def streaming(seed: int = 15) -> Model:
     torch.manual_seed(seed)
     blocks = ConformerConfig(layers=3, width=16, heads=2, kernel=4, causal=True)
     config = ModelConfig(
-        frontend=FrontendConfig(normalisation="running"),
-        encoder=SpeechEncoderConfig(blocks=blocks, channels=4, context=ChunkContext(size=5, left_chunks=2)),
+        features=LogMelConfig(normalisation="running"),
+        encoder=SpeechEncoderConfig(
+            embed=SubsamplingConfig(channels=4), blocks=blocks, context=ChunkContext(size=5, left_chunks=2)
+        ),
         transducer=TransducerConfig(predictor=LSTMConfig(width=8), joiner=12),
         conditioning=(1, 2),
     )
     model = Model(config, build_tokenizer(CharactersConfig(), ["abc "])).eval()
     assert model.ctc is not None and model.transducer is not None
     with torch.no_grad():
-        states = model.encode(model.frontend(Sequence.from_list([torch.from_numpy(sound(5))]))).final.values
+        states = model.encode(model.features(Sequence.from_list([torch.from_numpy(sound(5))]))).final.values
         for layer in (model.ctc.output, model.transducer.output):
             layer.weight.mul_(6)
         model.ctc.output.bias.copy_(-model.ctc.output.weight @ states.mean(dim=(0, 1)))

@@ -31,7 +31,7 @@ STEP_SECONDS = 24
 PASSES = 40
 """How often the data are heard, if that lies within `STEPS`."""
 STEPS = (600, 20_000)
-FROZEN = ("frontend", "encoder.subsampling", "encoder.stack", "language")
+FROZEN = ("features", "encoder.embed", "encoder.stack", "language")
 GENTLE = {"freq_width": 12, "time_share": 0.05}
 
 
@@ -99,7 +99,7 @@ def _from_speech_alone(start: Model, steps: int, identifies: bool) -> tuple[dict
     language = {"language": 0.1 if identifies else 0.0}
     model = {
         "encoder": start.config.encoder.plain(),
-        "frontend": start.config.frontend.plain(),
+        "features": start.config.features.plain(),
         "tokenizer": {"kind": "characters", "unknown": True},
     }
     stages = [

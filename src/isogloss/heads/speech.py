@@ -3,8 +3,9 @@
     states (B, T, D) ───────────────────────────────────┐                        ┌─ linear ─> is it over?
     frames before ─ 3 × (linear, ReLU, dropout) ─ linear ┴ attention's blocks ───┴─ linear ─> ŷ ─ + 5 convolutions ─> ŷ'
 
-A step writes four frames of 10 ms, so that a step is a frame of the encoder. The blocks are those that write text; what
-is here leads into them and out. States of speech and of text may be mixed with codes that both share (§2.3.3):
+A step writes the frames of features that make one frame of the encoder, four of 10 ms, so that a step is a frame of
+the encoder. The blocks are those that write text; what is here leads into them and out. States of speech and of text
+may be mixed with codes that both share (§2.3.3):
 
     u_i or, for a tenth of them, q(u_i)         q: shared codes, chosen by Gumbel softmax (the paper: the nearest)
 """
@@ -20,7 +21,7 @@ from isogloss.config import Config
 from isogloss.heads.attention import AttentionDecoder
 from isogloss.nn.dropout import Dropout
 from isogloss.nn.quantizers import GumbelQuantizer
-from isogloss.nn.subsampling import FACTOR, stack
+from isogloss.nn.subsampling import stack
 from isogloss.sequence import Sequence
 
 
@@ -38,14 +39,14 @@ class SpeechDecoderConfig(Config):
 class SpeechDecoder(nn.Module):
     """Pre-net, post-net and shared codes."""
 
-    def __init__(self, config: SpeechDecoderConfig, width: int, decoder_width: int, bins: int):
+    def __init__(self, config: SpeechDecoderConfig, width: int, decoder_width: int, bins: int, factor: int):
         super().__init__()
-        self.bins = bins
+        self.bins, self.factor = bins, factor
         self.mixed = config.mixed
         inner = config.prenet
-        layers = [(nn.Linear(i, inner), nn.ReLU(), Dropout(config.dropout)) for i in (FACTOR * bins, inner, inner)]
+        layers = [(nn.Linear(i, inner), nn.ReLU(), Dropout(config.dropout)) for i in (factor * bins, inner, inner)]
         self.prenet = nn.Sequential(*(module for layer in layers for module in layer), nn.Linear(inner, decoder_width))
-        self.frames = nn.Linear(decoder_width, FACTOR * bins)
+        self.frames = nn.Linear(decoder_width, factor * bins)
         self.end = nn.Linear(decoder_width, 1)
         sizes = (bins, *[config.channels] * 4, bins)
         self.postnet = nn.ModuleList(nn.Conv1d(i, o, 5, padding=2) for i, o in pairwise(sizes))
@@ -58,11 +59,11 @@ class SpeechDecoder(nn.Module):
 
         ŷ and ŷ' are (B, T, F); the end is a logit for each step, (B, ceil(T/4)).
         """
-        before = pad(stack(features), (0, 0, 1, 0))[:, :-1]
+        before = pad(stack(features, self.factor), (0, 0, 1, 0))[:, :-1]
         steps = Sequence(self.prenet(before), states.lengths)
         written = decoder.decode(steps, decoder.begin(states, remember=False))
-        rough = self.frames(written).unflatten(-1, (FACTOR, self.bins)).flatten(1, 2)[:, : features.values.shape[1]]
-        rough = features.with_values(rough)
+        frames = self.frames(written).unflatten(-1, (self.factor, self.bins)).flatten(1, 2)
+        rough = features.with_values(frames[:, : features.values.shape[1]])
         return rough, self.refine(rough), self.end(written)[..., 0].float()
 
     def refine(self, rough: Sequence) -> Sequence:

@@ -23,7 +23,7 @@ from isogloss.files import atomic_folder, read_json, sha256, write_json
 from isogloss.model.model import Model, ModelConfig
 from isogloss.text.tokenizers import digest, load_tokenizer
 
-FORMAT = 1
+FORMAT = 2
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
 
@@ -144,7 +144,11 @@ def _checked_config(folder: Path) -> dict[str, Any]:
         raise IsoglossError(f"{folder / CONFIG} is not the configuration of an isogloss model.")
     if config["format"] > FORMAT:
         raise IsoglossError(
-            f"{folder} has model format {config['format']}, this isogloss reads up to {FORMAT}; update isogloss."
+            f"{folder} has model format {config['format']}, this isogloss reads {FORMAT}; update isogloss."
+        )
+    if config["format"] < FORMAT:
+        raise IsoglossError(
+            f"{folder} has the older model format {config['format']}, this isogloss reads {FORMAT}; train it again."
         )
     digest = config.pop("digest", None)
     if digest != _digest(config):

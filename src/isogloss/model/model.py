@@ -1,9 +1,9 @@
-"""`Model`: front end, encoder, heads and tokenizer together; what is trained, saved and used.
+"""`Model`: features, encoder, heads and tokenizer together; what is trained, saved and used.
 
-    audio (B, S) ─ frontend ─ (B, T, F) ─ encoder ─ (B, T/4, D) ─┬─ ctc ──────> (B, T/4, V)
-                                           │ after some blocks   ├─ transducer ─> symbol by symbol
-    symbols (B, U) ─ text encoder ─────────┘                     ├─ attention ──> symbol by symbol
-                                                                 └─ language ─> (B, languages)
+    audio (B, S) ─ features ─ (B, T, F) ─ embed ─ [masks] ─ blocks ─ (B, T', D) ─┬─ ctc ──────> (B, T', V)
+                                                            │ after some blocks  ├─ transducer ─> symbol by symbol
+    symbols (B, U) ─ text encoder ──────────────────────────┘                    ├─ attention ──> symbol by symbol
+                                                                                 └─ language ─> (B, languages)
 """
 
 import copy
@@ -16,6 +16,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from isogloss.audio.features import FeaturesConfig
+from isogloss.audio.log_mel import LogMelConfig
+from isogloss.audio.reading import SAMPLE_RATE
 from isogloss.config import Config
 from isogloss.data.synthesis import phonemes
 from isogloss.decoding.attention_beam import attention_beam
@@ -30,15 +33,14 @@ from isogloss.encoders.speech import SpeechEncoder, SpeechEncoderConfig
 from isogloss.encoders.stack import Between, Encoded
 from isogloss.encoders.text import TextEncoder, TextEncoderConfig
 from isogloss.errors import IsoglossError, did_you_mean
+from isogloss.framing import Framing
 from isogloss.heads.attention import AttentionConfig, AttentionDecoder
 from isogloss.heads.classifier import Classifier
 from isogloss.heads.ctc import CTCHead, SelfConditioning
 from isogloss.heads.speech import SpeechDecoder, SpeechDecoderConfig
 from isogloss.heads.transducer import TransducerConfig, TransducerHead
-from isogloss.model.frontend import Frontend, FrontendConfig
 from isogloss.nn.int8 import with_int8_weights
 from isogloss.nn.past import EncoderPast
-from isogloss.nn.subsampling import FACTOR
 from isogloss.sequence import Sequence
 from isogloss.text.normalise import normalise
 from isogloss.text.tokenizers import Tokenizer
@@ -49,7 +51,7 @@ Decoder = Literal["transducer", "ctc", "attention"]
 class ModelConfig(Config):
     """Everything needed to rebuild a model's modules, but for the tokenizer's files."""
 
-    frontend: FrontendConfig = Field(default_factory=FrontendConfig, description="features and normalisation")
+    features: FeaturesConfig = Field(default_factory=LogMelConfig, description="what the encoder is given of audio")
     encoder: SpeechEncoderConfig = Field(default_factory=lambda: preset("tiny"), description="the speech encoder")
     transducer: TransducerConfig | None = Field(None, description="a transducer beside the CTC head")
     attention: AttentionConfig | None = Field(None, description="an attention decoder beside the CTC head")
@@ -71,8 +73,8 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         self.tokenizer = tokenizer
-        self.frontend = Frontend(config.frontend)
-        self.encoder = SpeechEncoder(config.encoder, self.frontend.bins)
+        self.features = config.features.build()
+        self.encoder = SpeechEncoder(config.encoder, self.features.width)
         width = self.encoder.width
         self.ctc = CTCHead(width, tokenizer.size) if tokenizer else None
         self.phonemes = CTCHead(width, 1 + len(config.phonemes)) if config.phonemes else None
@@ -85,7 +87,8 @@ class Model(nn.Module):
         )
         self.speech = None
         if config.speech and config.attention and tokenizer:
-            self.speech = SpeechDecoder(config.speech, width, config.attention.width, self.frontend.bins)
+            bins, factor = self.features.width, self.encoder.framing.stride
+            self.speech = SpeechDecoder(config.speech, width, config.attention.width, bins, factor)
         self.conditioning = SelfConditioning(width, tokenizer.size) if config.conditioning and tokenizer else None
         if not all(1 <= block < self.encoder.layers for block in config.conditioning):
             raise IsoglossError(
@@ -122,12 +125,30 @@ class Model(nn.Module):
         past: EncoderPast | None = None,
         languages: Iterable[str | None] | None = None,
     ) -> Encoded:
-        """Features (B, T, F) -> hidden states (B, T/4, D), as the encoder's; self-conditioned if the model is."""
+        """Features (B, T, F) -> hidden states (B, T', D), as the encoder's; self-conditioned if the model is.
+
+        `embed` and `contextualise` in one, for those that have nothing to hide in between.
+        """
         return self.encoder(features, layers, past, languages, self._between())
 
+    def embed(self, features: Sequence) -> Sequence:
+        """Features (B, T, F) -> the states that enter the encoder's blocks, (B, T', D): where masks go."""
+        return self.encoder.embed(features)
+
+    def contextualise(
+        self,
+        states: Sequence,
+        after: int = 0,
+        until: int | None = None,
+        layers: tuple[int, ...] = (),
+        languages: Iterable[str | None] | None = None,
+    ) -> Encoded:
+        """States from `embed`, or of block `after`, (B, T', D) -> hidden states (B, T', D), as `encode` gives."""
+        return self.encoder.contextualise(states, after, until, layers, languages, self._between())
+
     def encode_speech(self, features: Sequence, languages: Iterable[str | None] | None = None) -> Sequence:
-        """Features (B, T, F) -> states (B, T/4, D) after the blocks that only speech goes through: MAESTRO's e_s."""
-        return self.encoder(features, languages=languages, between=self._between(), until=self.text_encoder.entry).final
+        """Features (B, T, F) -> states (B, T', D) after the blocks that only speech goes through: MAESTRO's e_s."""
+        return self.contextualise(self.embed(features), until=self.text_encoder.entry, languages=languages).final
 
     def encode_text(
         self, tokens: Sequence, languages: Iterable[str | None] | None = None, durations: Sequence | None = None
@@ -144,7 +165,7 @@ class Model(nn.Module):
         self, states: Sequence, layers: tuple[int, ...] = (), languages: Iterable[str | None] | None = None
     ) -> Encoded:
         """What `encode_speech` or `encode_text` gave, (B, T, D) -> hidden states (B, T, D), as `encode` gives."""
-        return self.encoder.go_on(states, self.text_encoder.entry, layers, languages, self._between())
+        return self.contextualise(states, self.text_encoder.entry, layers=layers, languages=languages)
 
     @property
     def text_encoder(self) -> TextEncoder:
@@ -159,9 +180,14 @@ class Model(nn.Module):
         return dict.fromkeys(self.config.conditioning, partial(self.conditioning, head=self.ctc))
 
     @property
+    def framing(self) -> Framing:
+        """From samples of audio to frames of hidden states."""
+        return self.features.framing.then(self.encoder.framing)
+
+    @property
     def frame_seconds(self) -> float:
-        """Seconds from one encoder frame to the next."""
-        return FACTOR * self.frontend.frame_ms / 1000
+        """Seconds from one frame of hidden states to the next."""
+        return self.framing.stride / SAMPLE_RATE
 
     @property
     def decoders(self) -> tuple[Decoder, ...]:

@@ -21,12 +21,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
+from isogloss.audio.reading import SAMPLE_RATE
 from isogloss.config import Config
 from isogloss.data.loading import Batch
 from isogloss.model.model import Model
 from isogloss.nn.masking import span_mask
 from isogloss.nn.quantizers import RandomProjectionQuantizer
-from isogloss.nn.subsampling import FACTOR, stack
+from isogloss.nn.subsampling import stack
 from isogloss.objectives.base import BaseConfig, Loss, Objective
 from isogloss.sequence import Sequence
 
@@ -49,7 +50,7 @@ class BestRQConfig(BaseConfig, CodesConfig):
     name: Literal["best_rq"] = "best_rq"
 
     def build(self, model: Model) -> "BestRQ":
-        """The objective on a model's front end and encoder."""
+        """The objective on a model's features and encoder."""
         return BestRQ(self, model)
 
 
@@ -61,22 +62,23 @@ class BestRQ(Objective):
     def __init__(self, config: CodesConfig, model: Model):
         super().__init__()
         self.config = config
-        self.frontend = model.frontend
+        self.features = model.features
         self.encoder = model.encoder
+        self.factor = model.encoder.framing.stride
         self.quantizer = RandomProjectionQuantizer(
-            FACTOR * model.frontend.bins, config.books, config.codes, config.code_width, config.seed
+            self.factor * model.features.width, config.books, config.codes, config.code_width, config.seed
         )
         self.softmax = nn.Linear(model.encoder.width, config.books * config.codes)
 
     def count(self, batch: Batch) -> int:
-        lengths = self.frontend.frames(batch.audio.lengths)
-        frames = self.frontend.config.features.frames(batch.audio.values.shape[1])
+        lengths = self.features.framing.frames(batch.audio.lengths)
+        frames = self.features.framing.frames(batch.audio.values.shape[1])
         mask = self.mask(lengths, frames, batch.seed)
         return int(self.target_mask(mask).sum())
 
     def forward(self, batch: Batch) -> Loss:
         """Audio (B, S) -> summed cross-entropy over the masked encoder frames."""
-        features = self.frontend(batch.audio)
+        features = self.features(batch.audio)
         hidden, targets = self.hide(features, batch.seed)
         codes = self.codes(features, targets)
         states = self.encoder(hidden, languages=batch.languages).final.values[targets]
@@ -95,7 +97,7 @@ class BestRQ(Objective):
 
     def codes(self, features: Sequence, targets: Tensor) -> Tensor:
         """The codes of chosen encoder frames of clean features: (B, T, F) and (B, T/4) bool -> (M, K)."""
-        return self.quantizer(stack(features)[targets])
+        return self.quantizer(stack(features, self.factor)[targets])
 
     def predict(self, states: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy and share of right codes of each frame, averaged over books: (M, D), (M, K) -> (M,), (M,)."""
@@ -107,13 +109,13 @@ class BestRQ(Objective):
     def mask(self, lengths: Tensor, frames: int, seed: int) -> Tensor:
         """(B, T) bool over input frames, True = masked."""
         generator = torch.Generator().manual_seed(seed)
-        span = round(self.config.mask_ms / self.frontend.frame_ms)
+        span = round(self.config.mask_ms * SAMPLE_RATE / 1000 / self.features.framing.stride)
         return span_mask(lengths, frames, self.config.start_probability, span, generator)
 
     def target_mask(self, mask: Tensor) -> Tensor:
         """(B, T) over input frames -> (B, ceil(T/4)): True where all four frames are masked."""
-        missing = -mask.shape[1] % FACTOR
-        return pad(mask, (0, missing)).unflatten(1, (-1, FACTOR)).all(dim=-1)
+        missing = -mask.shape[1] % self.factor
+        return pad(mask, (0, missing)).unflatten(1, (-1, self.factor)).all(dim=-1)
 
     def corrupt(self, features: Sequence, mask: Tensor) -> Sequence:
         """Gaussian noise in place of the masked frames."""

@@ -117,7 +117,7 @@ class Matching(_Joint):
     def __init__(self, config: MatchingConfig, model: Model):
         super().__init__(config, model)
         self.config = config
-        self.frontend = model.frontend
+        self.features = model.features
         self.augment = SpecAugment(config.augment) if config.augment else None
         self.aligner = Follower(model, config.aligner) if config.aligner is not None else None
         self._follow = partial(self.aligner.follow, model) if self.aligner is not None else None
@@ -125,7 +125,7 @@ class Matching(_Joint):
 
     def forward(self, batch: Batch) -> Loss:
         """Audio (B, S) with texts and languages -> losses summed over utterances."""
-        features, tokens = self.frontend(batch.audio), self.targets(batch)
+        features, tokens = self.features(batch.audio), self.targets(batch)
         masked = self.augment(features) if self.augment is not None else features
         heard = self._heard(masked, batch.languages)  # e_s
         encoded = self.through(heard, batch)

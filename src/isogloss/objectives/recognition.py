@@ -1,6 +1,6 @@
 """Supervised recognition: CTC, CTC at a middle layer, transducer, attention decoder, languages, in one pass.
 
-    audio (B, S) ─ front end ─ SpecAugment ─ encoder ─┬─ last layer ── CTC head ──────> L_ctc
+    audio (B, S) ─ features ── SpecAugment ─ encoder ─┬─ last layer ── CTC head ──────> L_ctc
                                                       ├─ middle layer ─ same head ────> L_mid
                                                       ├─ last layer ── transducer ────> L_rnnt
                                                       ├─ last layer ── attention ─────> L_att
@@ -142,7 +142,7 @@ class Recognition(ReadOff):
 
     def __init__(self, config: HeardConfig, model: Model):
         super().__init__(config, model)
-        self.frontend = model.frontend
+        self.features = model.features
         self.augment = SpecAugment(config.augment) if config.augment else None
         self._encode = model.encode
 
@@ -153,7 +153,7 @@ class Recognition(ReadOff):
 
     def encoded(self, batch: Batch) -> Encoded:
         """Audio (B, S) -> what the heads read, (B, T, D)."""
-        features = self.frontend(batch.audio)
+        features = self.features(batch.audio)
         if self.augment is not None:
             features = self.augment(features)
         return self._encode(features, layers=self.middle, languages=batch.languages)

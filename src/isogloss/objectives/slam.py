@@ -164,7 +164,7 @@ class Pairs(ReadOff):
 
     def forward(self, batch: Batch) -> Loss:
         """Audio (B, S) with texts and languages -> losses summed over utterances."""
-        features = self.speech.frontend(batch.audio)
+        features = self.speech.features(batch.audio)
         tokens = self._units(batch.texts, batch.languages).to(batch.audio.device)
         corrupted, frames = self.speech.hide(features, batch.seed)
         symbols = self.hidden.mask(tokens, batch.seed)

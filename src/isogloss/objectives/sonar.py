@@ -68,7 +68,7 @@ class Sonar(Objective):
     def __init__(self, config: SonarConfig, model: Model, teacher: Teacher | None, width: int | None):
         super().__init__()
         self.config = config
-        self.frontend, self.encoder = model.frontend, model.encoder
+        self.features, self.encoder = model.features, model.encoder
         self.augment = SpecAugment(config.augment) if config.augment else None
         self.text = model.text_encoder if teacher is None and config.both_sides else None
         self.project = nn.Linear(self.encoder.width, width or self.encoder.width) if teacher is not None else None
@@ -81,7 +81,7 @@ class Sonar(Objective):
 
     def forward(self, batch: Batch) -> Loss:
         """Audio (B, S) with texts and languages -> losses summed over utterances."""
-        features = self.frontend(batch.audio)
+        features = self.features(batch.audio)
         if self.augment is not None:
             features = self.augment(features)
         speech = pooled(self._encode(features, languages=batch.languages).final)

@@ -79,7 +79,7 @@ class SpeechT5Speech(Objective):
 
     def forward(self, batch: Batch) -> Loss:
         """Audio (B, S) -> losses summed over utterances."""
-        features = self.masked.frontend(batch.audio)
+        features = self.masked.features(batch.audio)
         hidden, targets = self.masked.hide(features, batch.seed)
         states = self.masked.encoder(hidden, languages=batch.languages).final
         codes = self.masked.codes(features, targets)

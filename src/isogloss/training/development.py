@@ -108,7 +108,7 @@ class Development:
         """Transcribed clips, and their states."""
         for batch in self._load(self.transcribed):
             with autocast(self.device, self.precision):
-                features = self.model.frontend(batch.audio.to(self.device))
+                features = self.model.features(batch.audio.to(self.device))
                 states = self.model.encode(features, languages=batch.languages).final
             yield batch, states
 

@@ -25,7 +25,7 @@ class Health:
         if perplexity is not None and perplexity < 2.0:
             raise IsoglossError(
                 f"Codebook collapse: the targets use {perplexity:.1f} codes on average at step {step}; "
-                "are the features normalised (model.frontend.normalisation)?"
+                "are the features normalised (model.features.normalisation)?"
             )
         spread = self._mean("spread")
         if spread is not None and spread < 1e-3:

@@ -14,7 +14,6 @@ from isogloss.data.loading import language_of, text_of, waveform
 from isogloss.errors import AudioError, IsoglossError
 from isogloss.heads.ctc import frames_needed
 from isogloss.model.model import Model
-from isogloss.nn.subsampling import subsampled
 from isogloss.training.hardware import autocast
 from isogloss.training.recipe import StageRecipe
 from isogloss.training.source import Micro, Source
@@ -71,8 +70,7 @@ def check_feasible(model: Model, cuts: ListOf[MonoCut]) -> None:
     """Refuse data in which more than 1 % of the transcripts have more symbols than the encoder has frames."""
     impossible = []
     for cut in cuts:
-        samples = torch.tensor(round(cut.duration * 16000))
-        frames = int(subsampled(model.frontend.frames(samples)))
+        frames = model.framing.frames(round(cut.duration * 16000))
         if frames_needed(model.tokens(text_of(cut) or "", language_of(cut))) > frames:
             impossible.append(cut.id)
     if len(impossible) > 0.01 * len(cuts):

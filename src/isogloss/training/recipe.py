@@ -5,28 +5,25 @@
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field, model_validator
 
+from isogloss.audio.features import FeaturesConfig
+from isogloss.audio.log_mel import LogMelConfig
 from isogloss.config import Config, load_yaml, override
 from isogloss.data.loading import Kind
-from isogloss.encoders.presets import preset
+from isogloss.encoders.presets import preset, preset_features
 from isogloss.encoders.speech import SpeechEncoderConfig
 from isogloss.encoders.text import TextEncoderConfig
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.heads.attention import AttentionConfig
 from isogloss.heads.speech import SpeechDecoderConfig
 from isogloss.heads.transducer import TransducerConfig
-from isogloss.model.frontend import FrontendConfig
 from isogloss.objectives import ObjectiveConfig
 from isogloss.text.tokenizers import TokenizerConfig
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
-
-
-def _encoder(value: Any) -> Any:
-    return preset(value) if isinstance(value, str) else value
 
 
 class AdapterRecipe(Config):
@@ -40,10 +37,12 @@ class AdapterRecipe(Config):
 class ModelRecipe(Config):
     """The model; what depends on the data (symbols, languages) is read off the data."""
 
-    encoder: Annotated[SpeechEncoderConfig, BeforeValidator(_encoder)] = Field(
+    encoder: SpeechEncoderConfig = Field(
         default_factory=lambda: preset("tiny"), description="a preset's name, or the configuration itself"
     )
-    frontend: FrontendConfig = Field(default_factory=FrontendConfig, description="features and normalisation")
+    features: FeaturesConfig = Field(
+        default_factory=LogMelConfig, description="what the encoder is given of audio; by default those of its preset"
+    )
     tokenizer: TokenizerConfig | None = Field(None, description="symbols of the recogniser; none to pre-train only")
     transducer: TransducerConfig | None = Field(None, description="a transducer beside the CTC head: {} for defaults")
     attention: AttentionConfig | None = Field(None, description="an attention decoder beside the CTC head: {} likewise")
@@ -53,11 +52,19 @@ class ModelRecipe(Config):
     conditioning: tuple[int, ...] = Field(
         (), description="blocks after which CTC's symbols are told to the next ones (self-conditioning)"
     )
-    start_from: Path | None = Field(None, description="model folder whose front end and encoder are taken over")
+    start_from: Path | None = Field(None, description="model folder whose features and encoder are taken over")
     keep: Literal["encoder", "all"] = Field(
         "encoder", description="all = its symbols and heads too; parts that it lacks are added"
     )
     adapters: AdapterRecipe | None = Field(None, description="adapters in the encoder or `start_from`: {} for defaults")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, values: Any) -> Any:
+        """A preset's name stands for its encoder, and for the features where none are given."""
+        if isinstance(values, dict) and isinstance(name := values.get("encoder"), str):
+            return {"features": preset_features(name)} | values | {"encoder": preset(name)}
+        return values
 
 
 class DataRecipe(Config):
