@@ -123,7 +123,7 @@ def of_split(folders: list[Path], split: str, language: str) -> list[MonoCut]:
 
 
 def encoded(model: Model, samples: Waveform) -> Sequence:
-    return model.encode(model.frontend(Sequence.from_list([torch.from_numpy(samples)]))).final
+    return model.encode(model.features(Sequence.from_list([torch.from_numpy(samples)]))).final
 
 
 def timed(work: Callable[[], Made]) -> tuple[Made, float]:

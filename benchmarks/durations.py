@@ -82,7 +82,7 @@ def counted(text: str) -> list[tuple[str, int]]:
 def stretched(model: Model, cut: MonoCut) -> tuple[Starts, Starts]:
     """Where the symbols begin by alignment, and by the durations that the text alone predicts."""
     tokens = Sequence.from_list([torch.tensor(model.processor.tokens(text_of(cut) or "", "ru"))])
-    states = model.encode(model.frontend(Sequence.from_list([torch.from_numpy(waveform(cut))])), languages=["ru"]).final
+    states = model.encode(model.features(Sequence.from_list([torch.from_numpy(waveform(cut))])), languages=["ru"]).final
     durations, _ = align(Aligner.of(model, states), tokens)
     predicted = model.text_encoder.durations(model.text_encoder.embed(tokens, ["ru"]))
     frame = model.frame_seconds

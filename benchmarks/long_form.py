@@ -105,7 +105,7 @@ def errors(model: Model, recordings: list[list[MonoCut]]) -> dict[str, Any]:
     references, hypotheses = [], []
     for group in recordings:
         audio = torch.from_numpy(np.concatenate([waveform(cut) for cut in group]))
-        states = model.encode(model.frontend(Sequence.from_list([audio]))).final
+        states = model.encode(model.features(Sequence.from_list([audio]))).final
         assert model.tokenizer is not None
         hypotheses.append(model.tokenizer.decode(model.decode(states, "ctc")[0].tokens))
         references.append(" ".join(normalise(text_of(cut) or "", language_of(cut)) for cut in group))

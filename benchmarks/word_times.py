@@ -91,7 +91,7 @@ def letters_to_phones(word: str) -> list[int]:
 @torch.inference_mode()
 def forced(model: Model, samples: NDArray[np.float32], text: str) -> list[Word]:
     """The words of a text where CTC's best path through it has them."""
-    states = model.encode(model.frontend(Sequence.from_list([torch.from_numpy(samples)])), languages=["ru"]).final
+    states = model.encode(model.features(Sequence.from_list([torch.from_numpy(samples)])), languages=["ru"]).final
     return model.words(locate(model, states, [text], ["ru"])[0])
 
 

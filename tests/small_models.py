@@ -6,14 +6,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from isogloss.audio.log_mel import LogMelConfig
 from isogloss.encoders.conformer import ConformerConfig
+from isogloss.encoders.embed import SubsamplingConfig
 from isogloss.encoders.presets import preset
 from isogloss.encoders.speech import SpeechEncoderConfig
 from isogloss.encoders.text import TextEncoderConfig
 from isogloss.heads.classifier import ClassifierConfig
 from isogloss.heads.ctc import CTCConfig, CTCHead
 from isogloss.heads.transducer import TransducerConfig, TransducerHead
-from isogloss.model.frontend import FrontendConfig
 from isogloss.model.model import Model
 from isogloss.model.spec import ModelConfig
 from isogloss.nn.masks import ChunkContext
@@ -45,7 +46,7 @@ def build(
     if recognises:
         output = model.ctc_head().output
         with torch.no_grad():
-            states = model.encoder(model.frontend(Sequence.from_list([torch.from_numpy(sound(5))]))).final.values
+            states = model.encoder(model.features(Sequence.from_list([torch.from_numpy(sound(5))]))).final.values
             output.weight.mul_(4)
             # Around the mean state no symbol is favoured, so that all of them occur.
             output.bias.copy_(-output.weight @ states.mean(dim=(0, 1)))
@@ -57,8 +58,10 @@ def streaming(seed: int = 17) -> Model:
     torch.manual_seed(seed)
     blocks = ConformerConfig(layers=3, width=16, heads=2, kernel=4, causal=True)
     config = ModelConfig(
-        frontend=FrontendConfig(normalisation="running"),
-        encoder=SpeechEncoderConfig(blocks=blocks, channels=4, context=ChunkContext(size=5, left_chunks=2)),
+        features=LogMelConfig(normalisation="running"),
+        encoder=SpeechEncoderConfig(
+            embed=SubsamplingConfig(channels=4), blocks=blocks, context=ChunkContext(size=5, left_chunks=2)
+        ),
         heads={
             "ctc": CTCConfig(conditioning=(1, 2)),
             "transducer": TransducerConfig(predictor=LSTMConfig(width=8), joiner=12),
@@ -67,7 +70,7 @@ def streaming(seed: int = 17) -> Model:
     model = Model(config, build_tokenizer(CharactersConfig(), ["abc "])).eval()
     ctc, transducer = model.head("ctc", CTCHead).output, model.head("transducer", TransducerHead).output
     with torch.no_grad():
-        states = model.encode(model.frontend(Sequence.from_list([torch.from_numpy(sound(5))]))).final.values
+        states = model.encode(model.features(Sequence.from_list([torch.from_numpy(sound(5))]))).final.values
         for layer in (ctc, transducer):
             layer.weight.mul_(6)
         ctc.bias.copy_(-ctc.weight @ states.mean(dim=(0, 1)))

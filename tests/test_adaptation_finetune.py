@@ -104,7 +104,7 @@ def test_a_frozen_front_end_keeps_its_statistics(letters, tmp_path):
         "device": "cpu",
         "model": {
             "encoder": "test",
-            "frontend": {"normalisation": "running"},
+            "features": {"kind": "log_mel", "normalisation": "running"},
             "tokenizer": {"kind": "characters"},
         },
         "data": {"folders": [str(letters)], "shortest": 0.1},
@@ -116,5 +116,5 @@ def test_a_frozen_front_end_keeps_its_statistics(letters, tmp_path):
     base = train(Recipe.parse(recipe, "test"), tmp_path / "base", console=console)
     folder = trained(plan(base, [letters], way="adapters").recipe, tmp_path / "run")
     before, after = load_model(base).state_dict(), load_model(folder).state_dict()
-    statistics = [name for name in before if name.startswith("frontend.normaliser")]
+    statistics = [name for name in before if name.startswith("features.normaliser")]
     assert statistics and all(after[name].equal(before[name]) for name in statistics)

@@ -149,7 +149,7 @@ def test_speech_is_heard_then_shared(entry: int, conditioning: tuple[int, ...]) 
     """The first blocks and then the others are the encoder."""
     subject = model(entry, conditioning)
     audio = Sequence(torch.randn(2, 8000), torch.tensor([8000, 5000]))
-    features = subject.frontend(audio)
+    features = subject.features(audio)
     whole = subject.encode(features, layers=(2,))
     parts = subject.encode_shared(subject.encode_speech(features), layers=(2,))
     assert torch.equal(whole.final.zero_padding().values, parts.final.zero_padding().values)

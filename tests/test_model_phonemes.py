@@ -63,7 +63,7 @@ def test_the_head_learns_beside_the_graphemes() -> None:
     assert (plain.total - loss.total).item() == pytest.approx(loss.parts["phonemes"].item(), rel=1e-4)
     loss.total.backward()
     assert model.heads["phonemes"].output.weight.grad.abs().sum() > 0
-    features = model.frontend(pairs().audio)
+    features = model.features(pairs().audio)
     said = model.ipa(model.encode(features).final)
     assert len(said) == 3 and set("".join(said)) <= set(IPA)
     with pytest.raises(IsoglossError, match="no CTC head for phonemes"):
@@ -75,7 +75,7 @@ def test_durations_are_those_of_phonemes() -> None:
     batch: Batch = pairs()
     objective = MostConfig(language=0).build(model).eval()
     units = objective.units(batch)
-    states = model.encode(model.frontend(batch.audio)).final
+    states = model.encode(model.features(batch.audio)).final
     lasting, found = align(Aligner.of(model, states), units)
     assert bool(found.all()) and torch.equal(lasting.values.sum(dim=1), states.lengths)
     assert torch.equal(lasting.lengths, units.lengths + 1)

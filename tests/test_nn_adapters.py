@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 import isogloss
 from isogloss.encoders.conformer import ConformerConfig
+from isogloss.encoders.embed import SubsamplingConfig
 from isogloss.encoders.presets import preset
 from isogloss.encoders.speech import SpeechEncoder, SpeechEncoderConfig
 from isogloss.encoders.transformer import TransformerConfig
@@ -21,11 +22,13 @@ from isogloss.sequence import Sequence
 from isogloss.training.build import _bottleneck
 from small_models import build, sound, streaming
 
+SMALL = SubsamplingConfig(channels=4)
 CLIPS = [sound(2, seed) for seed in range(6)]
 GROUPS = {"ro": ("ro",), "slavic": ("bg", "ru")}
 ENCODERS = {
-    "conformer": SpeechEncoderConfig(blocks=ConformerConfig(layers=3, width=16, heads=2, kernel=5), channels=4),
-    "transformer": SpeechEncoderConfig(blocks=TransformerConfig(layers=3, width=16, heads=2), channels=4),
+    "conformer": SpeechEncoderConfig(embed=SMALL, blocks=ConformerConfig(layers=3, width=16, heads=2, kernel=5)),
+    "transformer": SpeechEncoderConfig(embed=SMALL, blocks=TransformerConfig(layers=3, width=16, heads=2)),
+    "post-norm": SpeechEncoderConfig(embed=SMALL, blocks=TransformerConfig(layers=3, width=16, heads=2, norm="post")),
 }
 
 
@@ -154,7 +157,7 @@ def base(tmp_path: Path) -> Path:
     model = build()
     with torch.inference_mode():
         audio = Sequence.from_list([torch.from_numpy(clip) for clip in CLIPS])
-        logits = model.identify(model.encoder(model.frontend(audio)).final)
+        logits = model.identify(model.encoder(model.features(audio)).final)
         model.heads["language"].output.bias -= logits.mean(dim=0)  # so that each language is guessed for some clip
     save_model(model, tmp_path / "base", "card")
     return tmp_path / "base"
@@ -208,7 +211,7 @@ def test_streaming_with_an_adapter_equals_the_whole(tmp_path):
     model = adapted(tmp_path / "base", tmp_path / "bg", ("bg",))
     audio = torch.from_numpy(sound(6))[None]
     with torch.inference_mode():
-        features = model.frontend(Sequence(audio, torch.tensor([audio.shape[1]])))
+        features = model.features(Sequence(audio, torch.tensor([audio.shape[1]])))
         whole = model.encode(features, languages=["uk"]).final.values
         stream = SpeechStream(model, languages=["uk"])
         pieces = [stream.feed(part) for part in audio.split(5000, dim=1)]

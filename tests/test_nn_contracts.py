@@ -10,7 +10,7 @@ from isogloss.nn.convolution import ConvolutionModule, ConvolutionNorm
 from isogloss.nn.feedforward import FeedForward
 from isogloss.nn.masks import ChunkContext, Context, FullContext, LocalContext, attention_mask
 from isogloss.nn.pooling import AttentiveStatistics
-from isogloss.nn.subsampling import Subsampling, subsampled
+from isogloss.nn.subsampling import Subsampling
 from isogloss.sequence import Sequence
 
 WIDTH = 16
@@ -75,8 +75,8 @@ def test_subsampled_lengths_are_those_of_the_convolutions() -> None:
     with torch.no_grad():
         for frames in range(1, 401):
             states = module(Sequence(torch.zeros(2, frames, 2), torch.tensor([frames, frames // 2])))
-            assert states.values.shape[1] == subsampled(frames) == -(-frames // 4)
-            assert states.lengths.tolist() == [subsampled(frames), subsampled(frames // 2)]
+            assert states.values.shape[1] == module.framing.frames(frames) == -(-frames // 4)
+            assert states.lengths.tolist() == [-(-frames // 4), -(-(frames // 2) // 4)]
 
 
 def test_subsampling_sees_the_frames_it_says() -> None:

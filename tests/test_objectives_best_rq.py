@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from isogloss.audio.log_mel import LogMelConfig
 from isogloss.audio.reading import SAMPLE_RATE, read
 from isogloss.data.loading import Batch
 from isogloss.data.manifests import Utterance
 from isogloss.encoders.presets import preset
-from isogloss.model.frontend import FrontendConfig
 from isogloss.model.model import Model
 from isogloss.model.spec import ModelConfig
 from isogloss.nn.quantizers import RandomProjectionQuantizer
@@ -24,7 +24,7 @@ def objective(normalisation: str = "utterance", dropout: float = 0.0, **values: 
     encoder = preset("test")
     blocks = encoder.blocks.model_copy(update={"dropout": dropout})
     config = ModelConfig(
-        frontend=FrontendConfig(normalisation=normalisation),
+        features=LogMelConfig(normalisation=normalisation),
         encoder=encoder.model_copy(update={"blocks": blocks}),
     )
     return BestRQConfig.parse(values, "test").build(Model(config)).eval()
@@ -42,8 +42,8 @@ def batch(lengths: list[int], pad: int = 0, seed: int = 3) -> Batch:
 
 def codes(rq: BestRQ, audio: Sequence) -> list[Tensor]:
     """The labels of all whole frames of each clip, (T/4, K) each."""
-    features = rq.frontend(audio)
-    stacked = stack(features)
+    features = rq.features(audio)
+    stacked = stack(features, 4)
     labels = rq.quantizer(stacked.flatten(0, 1)).unflatten(0, stacked.shape[:2])
     return [row[: n // 4] for row, n in zip(labels, features.lengths.tolist(), strict=True)]
 
@@ -66,7 +66,7 @@ def test_labels_do_not_change_with_padding_or_batch() -> None:
 def test_stacks_are_four_frames_side_by_side_with_zeros_after_the_length() -> None:
     values = torch.randn(2, 10, 3)
     values[1, 5:] = torch.nan
-    stacked = stack(Sequence(values, torch.tensor([10, 5])))
+    stacked = stack(Sequence(values, torch.tensor([10, 5])), 4)
     assert stacked.shape == (2, 3, 12)
     clean = torch.nn.functional.pad(values, (0, 0, 0, 2)).nan_to_num(0.0)
     for row in range(2):
@@ -89,7 +89,7 @@ def test_targets_are_frames_whose_four_inputs_are_all_masked() -> None:
 
 def test_the_encoder_sees_noise_on_masked_frames_only() -> None:
     rq = objective()
-    features = rq.frontend(batch([48000, 30000]).audio)
+    features = rq.features(batch([48000, 30000]).audio)
     mask = masked(rq, features)
     corrupted = rq.corrupt(features, mask)
     assert mask.any() and not mask.all()
@@ -105,11 +105,11 @@ def test_the_encoder_sees_noise_on_masked_frames_only() -> None:
 def test_what_is_under_the_mask_does_not_leak() -> None:
     """Other content there changes the targets, and not what the encoder gets or makes of it."""
     rq = objective()
-    features = rq.frontend(batch([48000, 30000]).audio)
+    features = rq.features(batch([48000, 30000]).audio)
     mask = masked(rq, features)
     other = features.with_values(torch.where(mask[..., None], torch.randn_like(features.values), features.values))
     targets = rq.target_mask(mask)
-    assert (rq.quantizer(stack(features)[targets]) != rq.quantizer(stack(other)[targets])).float().mean() > 0.9
+    assert (rq.quantizer(stack(features, 4)[targets]) != rq.quantizer(stack(other, 4)[targets])).float().mean() > 0.9
     inputs = []
     for content in (features, other):
         torch.manual_seed(7)
@@ -125,7 +125,7 @@ def test_forward_does_what_its_steps_do() -> None:
     torch.manual_seed(5)
     with torch.no_grad():
         loss = rq(clips)
-    features = rq.frontend(clips.audio)
+    features = rq.features(clips.audio)
     mask = masked(rq, features)
     torch.manual_seed(5)
     states = rq.encoder(rq.corrupt(features, mask)).final.values
@@ -180,7 +180,7 @@ def test_the_loss_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under the same masks, a batch is the sum of its halves: loss, count and additive parts."""
     rq, lengths = objective(noise=0.0, codes=64), [40000, 32000, 24000, 16000]
     clips = batch(lengths)
-    features = rq.frontend(clips.audio)
+    features = rq.features(clips.audio)
     whole_mask = masked(rq, features)
 
     def rows(first: int, last: int) -> Batch:

@@ -107,7 +107,7 @@ def test_everything_registered_learns_and_padding_changes_nothing(config: BaseCo
     found = gradients(objective, loss)
     assert all(torch.isfinite(gradient).all() for gradient in found.values())
     # Of these a loss may need a part.
-    apart: tuple[str, ...] = ("encoder.", "text.", "frontend.", "language.")
+    apart: tuple[str, ...] = ("encoder.", "text.", "features.", "language.")
     apart += ("attention.", "decoder.") if config.name.startswith("speecht5") else ()
     assert {name for name, _ in objective.named_parameters() if not name.startswith(apart)} <= found.keys()
     assert loss.count == objective.count(batch_for(objective)) == 3
@@ -173,7 +173,7 @@ def test_what_is_hidden_does_not_leak_and_each_side_reads_the_other() -> None:
     tokens = objective.targets(batch)
     mask = objective.hidden.mask(tokens, batch.seed)
     assert mask.any() and (~mask & tokens.valid).any()
-    heard = subject.encode_speech(subject.frontend(batch.audio), batch.languages)
+    heard = subject.encode_speech(subject.features(batch.audio), batch.languages)
 
     def states(symbols: Tensor) -> Tensor:
         hidden = tokens.with_values(symbols.masked_fill(mask, 0))
@@ -194,7 +194,7 @@ def test_mslam_is_the_formula_and_ctc_hears_the_speech_alone() -> None:
     loss = objective(batch)
     tokens = objective.targets(batch)
     torch.manual_seed(4)
-    features = subject.frontend(batch.audio)
+    features = subject.features(batch.audio)
     corrupted, frames = objective.speech.hide(features, batch.seed)
     symbols = objective.hidden.mask(tokens, batch.seed)
     heard = subject.encode_speech(corrupted, batch.languages)
@@ -264,11 +264,11 @@ def test_slam_trains_no_heads_and_masked_text_no_speech_side(monkeypatch: pytest
     objective = SlamConfig(speech=CODES).build(subject)
     assert not objective.transcribes and objective.ctc is None
     assert not any("ctc" in name for name in gradients(subject, objective(pairs())))
-    for untouched in (subject.frontend, subject.encoder.subsampling, subject.encoder.stack.blocks[0]):
+    for untouched in (subject.features, subject.encoder.embed, subject.encoder.stack.blocks[0]):
         monkeypatch.setattr(untouched, "forward", None)
     for config in (MaskedTextConfig(), SpeechT5TextConfig()):
         found = gradients(subject, config.build(subject)(sentences()))
-        assert found and not any(name.startswith(("encoder.subsampling", "encoder.stack.blocks.0.")) for name in found)
+        assert found and not any(name.startswith(("encoder.embed", "encoder.stack.blocks.0.")) for name in found)
 
 
 def test_means_by_row() -> None:
@@ -303,7 +303,7 @@ def test_real_and_synthetic_speech_agree_where_they_are_the_same(attention: bool
     loss = objective(batch)
     assert loss.parts["consistency"] > 0
     found = gradients(subject, loss)
-    assert found["encoder.subsampling.first.weight"].abs().sum() > 0
+    assert found["encoder.embed.first.weight"].abs().sum() > 0
     tokens = objective.targets(batch)
     states = objective.encoded(batch).final
     p = objective.posteriors(states, tokens)
@@ -350,7 +350,7 @@ def test_the_teacher_is_not_taught() -> None:
 
     objective = SonarConfig(contrast=0.0).build(subject, teacher, 5)
     loss = objective(batch)
-    states = subject.encode(subject.frontend(batch.audio), languages=LANGUAGES).final
+    states = subject.encode(subject.features(batch.audio), languages=LANGUAGES).final
     vectors = torch.nn.functional.normalize(objective.project(pooled(states)), dim=-1)
     assert_close(loss.total, (vectors - 5**-0.5).square().sum())
     assert asked == [(TEXTS, LANGUAGES)]
@@ -424,7 +424,7 @@ def test_speech_and_text_together_teach_all_of_speecht5() -> None:
 
 def test_a_frame_is_written_from_those_before_it() -> None:
     subject = model().eval()
-    features = subject.frontend(pairs().audio)
+    features = subject.features(pairs().audio)
     states = subject.encode(features).final
     rough, fine, end = subject.heads["speech"](states, features, subject.heads["attention"])
     assert rough.values.shape == fine.values.shape == features.values.shape

@@ -84,7 +84,7 @@ def test_durations_sum_to_the_frames_of_the_encoder(head: str, aligner: float | 
     subject = model(head)
     objective = MaestroConfig(aligner=aligner).build(subject).eval()
     batch = pairs()
-    features, tokens = objective.frontend(batch.audio), objective.targets(batch)
+    features, tokens = objective.features(batch.audio), objective.targets(batch)
     states = subject.encode_shared(subject.encode_speech(features)).final
     lasting, found = align(objective.reader(features, states, batch), tokens)
     assert bool(found.all())
@@ -104,7 +104,7 @@ def test_the_loss_is_the_formula(head: str) -> None:
     total = torch.zeros(())
     for row in range(3):
         batch = pairs(slice(row, row + 1))
-        features, tokens = subject.frontend(batch.audio), objective.targets(batch)
+        features, tokens = subject.features(batch.audio), objective.targets(batch)
         heard = subject.encode_speech(features)
         encoded = subject.encode_shared(heard, (2,))
         heads, _ = objective.read_off(encoded, tokens, batch)
@@ -146,7 +146,7 @@ def test_padding_of_texts_changes_nothing(head: str, monkeypatch: pytest.MonkeyP
 def test_matching_moves_only_the_side_that_it_should(upsampling: str) -> None:
     """MOST's matching leaves every gradient of the speech side as it was, bit for bit; MAESTRO's does not."""
     subject = model("ctc" if upsampling == "repeat" else "transducer", upsampling=upsampling).eval()
-    speech = ("frontend", "encoder", "ctc", "language", "transducer")
+    speech = ("features", "encoder", "ctc", "language", "transducer")
 
     def found(both_sides: bool, weight: float) -> dict[str, Tensor]:
         objective = MostConfig(both_sides=both_sides, matching=weight).build(subject).eval()
@@ -155,7 +155,7 @@ def test_matching_moves_only_the_side_that_it_should(upsampling: str) -> None:
     without, stopped, through = found(False, 0.0), found(False, 5.0), found(True, 5.0)
     sides = [name for name in without if name.startswith(speech)]
     assert sides and all(torch.equal(without[name], stopped[name]) for name in sides)
-    assert not torch.equal(without["encoder.subsampling.first.weight"], through["encoder.subsampling.first.weight"])
+    assert not torch.equal(without["encoder.embed.first.weight"], through["encoder.embed.first.weight"])
     text = [name for name in stopped if name.startswith("text.")]
     assert any(not torch.equal(stopped[name], without.get(name, torch.zeros(()))) for name in text)
     moved = ["text.symbols.weight", *(["text.duration.output.weight"] if upsampling == "repeat" else [])]
@@ -165,11 +165,11 @@ def test_matching_moves_only_the_side_that_it_should(upsampling: str) -> None:
 @pytest.mark.parametrize("head", HEADS)
 def test_text_alone_never_touches_the_speech_side(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = model(head).train()
-    for untouched in (subject.frontend, subject.encoder.subsampling, subject.encoder.stack.blocks[0]):
+    for untouched in (subject.features, subject.encoder.embed, subject.encoder.stack.blocks[0]):
         monkeypatch.setattr(untouched, "forward", None)
     loss = AlignedMLMConfig().build(subject)(sentences())
     found = gradients(subject, loss)
-    assert not any(name.startswith(("encoder.subsampling", "encoder.stack.blocks.0.")) for name in found)
+    assert not any(name.startswith(("encoder.embed", "encoder.stack.blocks.0.")) for name in found)
     assert any(name.startswith("encoder.stack.blocks.1.") for name in found)
     assert not any(name.startswith("text.duration") for name in found)  # durations are given, not learned, by text
     assert found["ctc.output.weight"].abs().sum() > 0 and "language.output.weight" not in found
@@ -192,7 +192,7 @@ def test_the_aligner_follows_and_has_no_dropout() -> None:
     subject = model(dropout=0.5).train()
     objective = MaestroConfig(aligner=0.5).build(subject).train()
     batch = pairs()
-    features, tokens = objective.frontend(batch.audio), objective.targets(batch)
+    features, tokens = objective.features(batch.audio), objective.targets(batch)
     states = subject.encode_shared(subject.encode_speech(features)).final
     first, again = (align(objective.reader(features, states, batch), tokens)[0].values for _ in range(2))
     assert torch.equal(first, again)
@@ -213,7 +213,7 @@ def test_the_aligner_hears_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = objective.reader
     monkeypatch.setattr(objective, "reader", lambda features, *rest: heard.append(features) or reader(features, *rest))
     objective(pairs())
-    assert_close(heard[0].values, objective.frontend(pairs().audio).values, equal_nan=True)
+    assert_close(heard[0].values, objective.features(pairs().audio).values, equal_nan=True)
 
 
 def test_a_pair_without_a_path_is_left_out() -> None:
@@ -243,7 +243,7 @@ def test_more_symbols_than_frames_are_written_by_a_transducer() -> None:
     short = Batch(["a"], Sequence(pairs().audio.values[:1, :4000], torch.tensor([4000])), [long], ["ro"])
     loss = objective(short)
     tokens = objective.targets(short)
-    states = subject.encode_shared(subject.encode_speech(subject.frontend(short.audio))).final
+    states = subject.encode_shared(subject.encode_speech(subject.features(short.audio))).final
     lasting, found = align(Reader.of(subject, states), tokens)
     assert tokens.lengths.item() > states.lengths.item() == lasting.values.sum().item() and bool(found)
     assert loss.parts["aligned"].item() == 1 and torch.isfinite(loss.total) and loss.parts["matching"] > 0
@@ -342,7 +342,7 @@ def test_soft_matching_moves_the_alignment_where_the_speech_side_moves() -> None
     without, hard, soft = slopes(matching=0.0), slopes(), slopes(soft=True)
     assert torch.equal(without[name], hard[name]) and not torch.allclose(without[name], soft[name])
     still = slopes(soft=True, both_sides=False)
-    assert_close(still["encoder.subsampling.first.weight"], without["encoder.subsampling.first.weight"])
+    assert_close(still["encoder.embed.first.weight"], without["encoder.embed.first.weight"])
     tokens = Sequence(torch.tensor([[2, 3, 4]]), torch.tensor([3]))
     heard, read = Sequence(torch.randn(1, 5, 64), torch.tensor([5])), Sequence(torch.randn(1, 4, 64), torch.tensor([4]))
     transducer = subject.heads["transducer"]

@@ -62,7 +62,7 @@ def test_the_loss_is_the_formula(layers: int) -> None:
     loss = rq(clips)
     last = middle = language = torch.zeros(())
     for row, samples in enumerate(clips.audio.unpad()):
-        features = rq.frontend(Sequence.from_list([samples]))
+        features = rq.features(Sequence.from_list([samples]))
         encoded = rq.encoder(features, layers=rq.middle)
         last = last + slow_ctc(rq.ctc(encoded.final).values[0], TEXTS[row])
         middle = middle + slow_ctc(rq.ctc(encoded.layers[rq.middle[0]]).values[0], TEXTS[row])
@@ -81,7 +81,7 @@ def test_self_conditioned_ctc_is_the_formula() -> None:
     rq, clips = objective(layers=4, conditioning=(1, 3), intermediate=0.4, language=0.0), batch()
     last = middle = torch.zeros(())
     for row, samples in enumerate(clips.audio.unpad()):
-        states = rq.encoder(rq.frontend(Sequence.from_list([samples])), layers=(0,)).layers[0]
+        states = rq.encoder(rq.features(Sequence.from_list([samples])), layers=(0,)).layers[0]
         x = states.values
         for number, block in enumerate(rq.encoder.stack.blocks, start=1):
             x = block(x, states.valid, None)
@@ -242,7 +242,7 @@ def test_it_learns_four_real_clips_by_heart(clips: list[Utterance]) -> None:
     assert first is not None and loss.total < 0.1 * first.total.detach()
     subject.eval()
     with torch.no_grad():
-        scores = model.ctc_head()(model.encoder(model.frontend(audio)).final)
+        scores = model.ctc_head()(model.encoder(model.features(audio)).final)
         final = subject(memory)
     assert [tokenizer.decode(found.tokens) for found in greedy(scores)] == texts
     assert final.parts["language_accuracy"].item() == 4

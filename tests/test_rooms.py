@@ -24,7 +24,7 @@ ORDER = [
     *("audio", "text", "metrics", "data", "nn", "encoders", "decoding", "heads", "model", "objectives"),
     *("training", "adaptation", "evaluation", "serving", "cli"),
 ]
-GROUND = {"errors", "sequence", "files", "config"}
+GROUND = {"errors", "sequence", "framing", "files", "config"}
 COMMAND_LINE = {"cli", "__main__"}
 SIDE_BY_SIDE = {("text", "audio")}
 LONGEST = 400

@@ -169,7 +169,7 @@ def test_same_seed_same_losses_other_seed_others(recipe: dict[str, Any], tmp_pat
 
 
 def test_frozen_parameters_and_the_quantizer_stay(recipe: dict[str, Any], tmp_path: Path) -> None:
-    recipe["stages"][1]["freeze"] = ["encoder.", "frontend."]
+    recipe["stages"][1]["freeze"] = ["encoder.", "features."]
     run_here(recipe, tmp_path / "run")
     before = safetensors.torch.load_file(tmp_path / "run/checkpoints/step-00000004/model.safetensors") if (
         tmp_path / "run/checkpoints/step-00000004"
@@ -270,7 +270,7 @@ def test_unnormalised_features_stop_by_codebook_collapse(recipe: dict[str, Any],
     recipe["stages"] = recipe["stages"][:1]
     recipe["stages"][0]["steps"] = 60
     recipe["stages"][0]["seconds"] = {"speech": 6}
-    recipe["model"]["frontend"] = {"normalisation": "none"}
+    recipe["model"]["features"] = {"kind": "log_mel", "normalisation": "none"}
     assert "Codebook collapse" in refuse(recipe, tmp_path / "run")
 
 

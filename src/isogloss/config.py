@@ -95,6 +95,8 @@ def _first_problem(cls: type[pydantic.BaseModel], error: pydantic.ValidationErro
         tag, known = first["ctx"]["tag"], first["ctx"]["expected_tags"].replace("'", "")
         key = first["ctx"]["discriminator"].strip("'")
         return f'"{location}" has the {key} "{tag}".{did_you_mean(tag, known.split(", "))} Known: {known}.'
+    if first["type"] == "union_tag_not_found":
+        return f'"{location}" lacks the key "{first["ctx"]["discriminator"].strip(chr(39))}", which says what it is.'
     if first["type"] == "extra_forbidden":
         *_, key = first["loc"]
         return f'unknown key "{location}".{did_you_mean(str(key), _field_names(cls))}'

@@ -32,7 +32,7 @@ STEP_SECONDS = 24
 PASSES = 40
 """How often the data are heard, if that lies within `STEPS`."""
 STEPS = (600, 20_000)
-ENCODER = ("frontend", "encoder.subsampling", "encoder.stack")
+ENCODER = ("features", "encoder.embed", "encoder.stack")
 GENTLE = {"freq_width": 12, "time_share": 0.05}
 
 
@@ -100,7 +100,7 @@ def _from_speech_alone(start: Model, steps: int, identifies: bool) -> tuple[dict
     head = max(1, steps // 10)
     model = {
         "encoder": start.config.encoder.plain(),
-        "frontend": start.config.frontend.plain(),
+        "features": start.config.features.plain(),
         "tokenizer": {"kind": "characters", "unknown": True},
         "heads": ["ctc", "language"] if identifies else ["ctc"],
     }

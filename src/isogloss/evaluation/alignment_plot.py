@@ -42,7 +42,7 @@ def meet(model: Model, samples: NDArray[np.float32], text: str, language: str) -
     tokens = model.processor.unit_ids([text], [language]).to(device)
     symbols = tokens.values[0].tolist()
     audio = Sequence.from_list([torch.from_numpy(samples)]).to(device)
-    heard = model.encode(model.frontend(audio), languages=[language]).final
+    heard = model.encode(model.features(audio), languages=[language]).final
     lasting, found = align(Aligner.of(model, heard), tokens)
     if not symbols or not bool(found.all()):
         return None

@@ -95,7 +95,7 @@ def shared_space(model: Model, cuts: list[MonoCut], seed: int = 0) -> SharedSpac
     for start in range(0, len(cuts), CLIPS):
         batch = loader.load(range(start, min(start + CLIPS, len(cuts)))).to(device)
         tokens = model.processor.unit_ids(batch.texts, batch.languages).to(device)
-        heard = model.encode(model.frontend(batch.audio), numbers, languages=batch.languages)
+        heard = model.encode(model.features(batch.audio), numbers, languages=batch.languages)
         found, paths = align(Aligner.of(model, heard.final), tokens)
         read = model.encode_shared(model.encode_text(tokens, batch.languages, found), numbers, batch.languages)
         for number in numbers:

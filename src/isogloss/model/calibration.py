@@ -34,7 +34,7 @@ def calibrate(
     device = next(model.parameters()).device
     for batch in batches:
         with autocast():
-            features = model.frontend(batch.audio.to(device))
+            features = model.features(batch.audio.to(device))
             states = model.encode(features, languages=batch.languages).final
             found = [best for best, *_ in model.search(states, beam)] if beam else model.decode(states)
         for text, language, hypothesis in zip(batch.texts, batch.languages, found, strict=True):

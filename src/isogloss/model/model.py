@@ -1,9 +1,9 @@
-"""`Model`: front end, encoder, heads and tokenizer together; what is trained, saved and used.
+"""`Model`: features, encoder, heads and tokenizer together; what is trained, saved and used.
 
-    audio (B, S) ─ frontend ─ (B, T, F) ─ encoder ─ (B, T/4, D) ─┬─ heads.ctc ────────> (B, T/4, V)
-                                           │ after some blocks   ├─ heads.transducer ─> symbol by symbol
-    symbols (B, U) ─ text encoder ─────────┘                     ├─ heads.attention ──> symbol by symbol
-                                                                 └─ heads.language ───> (B, languages)
+    audio (B, S) ─ features ─ (B, T, F) ─ embed ─ [masks] ─ blocks ─ (B, T', D) ─┬─ ctc ──────> (B, T', V)
+                                                            │ after some blocks  ├─ transducer ─> symbol by symbol
+    symbols (B, U) ─ text encoder ──────────────────────────┘                    ├─ attention ──> symbol by symbol
+                                                                                 └─ language ─> (B, languages)
 """
 
 import copy
@@ -21,11 +21,11 @@ from isogloss.encoders.speech import SpeechEncoder
 from isogloss.encoders.stack import Between, Encoded
 from isogloss.encoders.text import TextEncoder
 from isogloss.errors import IsoglossError, did_you_mean
+from isogloss.framing import Framing
 from isogloss.heads import KINDS
 from isogloss.heads.base import Head, SymbolHead
 from isogloss.heads.classifier import Classifier
 from isogloss.heads.ctc import CTCHead
-from isogloss.model.frontend import Frontend
 from isogloss.model.spec import ModelConfig, ModelSpec
 from isogloss.nn.int8 import with_int8_weights
 from isogloss.nn.past import EncoderPast
@@ -53,8 +53,8 @@ class Model(nn.Module):
         self.tokenizer = tokenizer
         self.processor = TextProcessor(tokenizer, config.phonemes, config.text.units if config.text else "symbols")
         spec = self.spec
-        self.frontend = Frontend(config.frontend)
-        self.encoder = SpeechEncoder(config.encoder, self.frontend.bins)
+        self.features = config.features.build()
+        self.encoder = SpeechEncoder(config.encoder, self.features.width)
         # What writes draws its weights before the text encoder, what classifies after it.
         heads = {name: head.build for name, head in spec.heads.items() if head.target != "language"}
         self.heads = nn.ModuleDict({name: build(spec.sizes) for name, build in heads.items()})
@@ -66,10 +66,6 @@ class Model(nn.Module):
                 self.heads[name] = head.build(spec.sizes)
         if config.weights == "int8":
             with_int8_weights(self)
-
-    @property
-    def features(self) -> Frontend:
-        return self.frontend
 
     @property
     def spec(self) -> ModelSpec:
@@ -102,12 +98,30 @@ class Model(nn.Module):
         past: EncoderPast | None = None,
         languages: Iterable[str | None] | None = None,
     ) -> Encoded:
-        """Features (B, T, F) -> hidden states (B, T/4, D), as the encoder's; self-conditioned if the model is."""
+        """Features (B, T, F) -> hidden states (B, T', D), as the encoder's; self-conditioned if the model is.
+
+        `embed` and `contextualise` in one, for those that have nothing to hide in between.
+        """
         return self.encoder(features, layers, past, languages, self._between())
 
+    def embed(self, features: Sequence) -> Sequence:
+        """Features (B, T, F) -> the states that enter the encoder's blocks, (B, T', D): where masks go."""
+        return self.encoder.embed(features)
+
+    def contextualise(
+        self,
+        states: Sequence,
+        after: int = 0,
+        until: int | None = None,
+        layers: tuple[int, ...] = (),
+        languages: Iterable[str | None] | None = None,
+    ) -> Encoded:
+        """States from `embed`, or of block `after`, (B, T', D) -> hidden states (B, T', D), as `encode` gives."""
+        return self.encoder.contextualise(states, after, until, layers, languages, self._between())
+
     def encode_speech(self, features: Sequence, languages: Iterable[str | None] | None = None) -> Sequence:
-        """Features (B, T, F) -> states (B, T/4, D) after the blocks that only speech goes through: MAESTRO's e_s."""
-        return self.encoder(features, languages=languages, between=self._between(), until=self.text_encoder.entry).final
+        """Features (B, T, F) -> states (B, T', D) after the blocks that only speech goes through: MAESTRO's e_s."""
+        return self.contextualise(self.embed(features), until=self.text_encoder.entry, languages=languages).final
 
     def encode_text(
         self, tokens: Sequence, languages: Iterable[str | None] | None = None, durations: Sequence | None = None
@@ -124,7 +138,7 @@ class Model(nn.Module):
         self, states: Sequence, layers: tuple[int, ...] = (), languages: Iterable[str | None] | None = None
     ) -> Encoded:
         """What `encode_speech` or `encode_text` gave, (B, T, D) -> hidden states (B, T, D), as `encode` gives."""
-        return self.encoder.go_on(states, self.text_encoder.entry, layers, languages, self._between())
+        return self.contextualise(states, self.text_encoder.entry, layers=layers, languages=languages)
 
     @property
     def text_encoder(self) -> TextEncoder:
@@ -142,8 +156,13 @@ class Model(nn.Module):
         return hooks or None
 
     @property
+    def framing(self) -> Framing:
+        """From samples of audio to frames of hidden states."""
+        return self.spec.framing
+
+    @property
     def frame_seconds(self) -> float:
-        """Seconds from one encoder frame to the next."""
+        """Seconds from one frame of hidden states to the next."""
         return self.spec.frame_seconds
 
     @property

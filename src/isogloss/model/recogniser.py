@@ -249,7 +249,7 @@ class Recogniser:
         for pieces in batches(pieces_to_encode):
             audio = Sequence.from_list([torch.from_numpy(piece.samples) for piece in pieces]).to(self.device)
             languages = [spoken[piece.owner] for piece in pieces] if spoken else None
-            encoded = model.encode(model.frontend(audio), () if layer is None else (layer,), languages=languages)
+            encoded = model.encode(model.features(audio), () if layer is None else (layer,), languages=languages)
             yield pieces, encoded.final if layer is None else encoded.layers[layer]
 
     def _vote(self, recordings: Recordings, votes: _Votes) -> None:

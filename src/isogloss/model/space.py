@@ -60,7 +60,7 @@ def embed_speech(
         for pieces in batches(group):
             waveforms = Sequence.from_list([torch.from_numpy(piece.samples) for piece in pieces]).to(device)
             tags = [languages[piece.owner] for piece in pieces] if languages else None
-            vectors.add(model.encode(model.frontend(waveforms), tuple(vectors.layers), languages=tags).layers)
+            vectors.add(model.encode(model.features(waveforms), tuple(vectors.layers), languages=tags).layers)
             heard += pieces
     order = sorted(range(len(heard)), key=lambda place: (heard[place].owner, heard[place].start))
     return [heard[place] for place in order], vectors[order]

@@ -6,23 +6,25 @@ from typing import Literal, overload
 from pydantic import Field
 from torch import Tensor
 
+from isogloss.audio.features import FeaturesConfig
+from isogloss.audio.log_mel import LogMelConfig
+from isogloss.audio.reading import SAMPLE_RATE
 from isogloss.config import Config
 from isogloss.encoders.presets import preset
 from isogloss.encoders.speech import SpeechEncoderConfig
 from isogloss.encoders.text import TextEncoderConfig
 from isogloss.errors import IsoglossError, did_you_mean
+from isogloss.framing import Framing
 from isogloss.heads import HeadConfig, Heads, usual_heads
 from isogloss.heads.base import Sizes, Target
 from isogloss.heads.ctc import CTCConfig
-from isogloss.model.frontend import FrontendConfig
-from isogloss.nn.subsampling import FACTOR, subsampled
 from isogloss.text.processor import TextProcessor
 
 
 class ModelConfig(Config):
     """Everything needed to rebuild a model's modules, but for the tokenizer's files."""
 
-    frontend: FrontendConfig = Field(default_factory=FrontendConfig, description="features and normalisation")
+    features: FeaturesConfig = Field(default_factory=LogMelConfig, description="what the encoder is given of audio")
     encoder: SpeechEncoderConfig = Field(default_factory=lambda: preset("tiny"), description="the speech encoder")
     heads: Heads = Field(default_factory=usual_heads, description="heads by name")
     phonemes: tuple[str, ...] = Field((), description="IPA characters that heads of phonemes predict, in order")
@@ -62,12 +64,12 @@ class ModelSpec:
     @property
     def bins(self) -> int:
         """Features a frame, F."""
-        return self.config.frontend.features.bins
+        return self.config.features.width
 
     @property
     def frame_ms(self) -> float:
         """Milliseconds from one feature frame to the next."""
-        return self.config.frontend.features.shift_ms
+        return self.config.features.framing.stride * 1000 / SAMPLE_RATE
 
     @property
     def width(self) -> int:
@@ -80,14 +82,19 @@ class ModelSpec:
         return self.config.encoder.blocks.layers
 
     @property
+    def framing(self) -> Framing:
+        """From samples of audio to frames of hidden states."""
+        return self.config.features.framing.then(self.config.encoder.embed.framing)
+
+    @property
     def stride(self) -> int:
         """Feature frames an encoder frame."""
-        return FACTOR
+        return self.config.encoder.embed.framing.stride
 
     @property
     def frame_seconds(self) -> float:
         """Seconds from one encoder frame to the next."""
-        return self.stride * self.frame_ms / 1000
+        return self.framing.stride / SAMPLE_RATE
 
     @overload
     def feature_frames(self, samples: int) -> int: ...
@@ -95,7 +102,7 @@ class ModelSpec:
     def feature_frames(self, samples: Tensor) -> Tensor: ...
     def feature_frames(self, samples: int | Tensor) -> int | Tensor:
         """Feature frames of so many samples."""
-        return self.config.frontend.features.frames(samples)
+        return self.config.features.framing.frames(samples)
 
     @overload
     def frames(self, samples: int) -> int: ...
@@ -103,7 +110,7 @@ class ModelSpec:
     def frames(self, samples: Tensor) -> Tensor: ...
     def frames(self, samples: int | Tensor) -> int | Tensor:
         """Encoder frames of so many samples."""
-        return subsampled(self.feature_frames(samples))
+        return self.framing.frames(samples)
 
     @property
     def vocabulary(self) -> int:

@@ -1,9 +1,10 @@
-"""Where a frame stands: rotary and Transformer-XL relative positions."""
+"""Where a frame stands: rotary, Transformer-XL relative and convolutional positions."""
 
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 
 def rotary_table(frames: int, head_width: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -36,5 +37,30 @@ def relative_shift(scores: Tensor) -> Tensor:
     T-1-r+j: the rows slide by one each, which padding one column and refolding does without a gather.
     """
     batch, heads, frames, width = scores.shape
-    padded = torch.nn.functional.pad(scores, (1, 0)).view(batch, heads, width + 1, frames)
+    padded = functional.pad(scores, (1, 0)).view(batch, heads, width + 1, frames)
     return padded[:, :, 1:].reshape(batch, heads, frames, width)[..., : width - frames + 1]
+
+
+class ConvolutionalPosition(nn.Module):
+    """Positions that a grouped convolution of many frames finds, to be added to its input (wav2vec 2.0 §2).
+
+    The K weights of a tap share one length, which is learned apart from their direction (weight normalisation,
+    arXiv 1602.07868): w_k = g_k v_k / ‖v_k‖. A frame sees K/2 frames before it and (K−1)/2 after it.
+    """
+
+    def __init__(self, width: int, kernel: int, groups: int):
+        super().__init__()
+        if width % groups:
+            raise ValueError(f"width {width} does not divide into {groups} groups")
+        self.groups = groups
+        self.around = kernel // 2, (kernel - 1) // 2
+        self.direction = nn.Parameter(torch.empty(width, width // groups, kernel))
+        nn.init.normal_(self.direction, std=2 / math.sqrt(kernel * width))
+        self.length = nn.Parameter(self.direction.detach().norm(dim=(0, 1)))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) with zeros in the padding -> (B, T, D)."""
+        weight = self.direction * (self.length / self.direction.norm(dim=(0, 1)))
+        padded = functional.pad(x.transpose(1, 2), self.around)
+        return functional.gelu(functional.conv1d(padded, weight, self.bias, groups=self.groups)).transpose(1, 2)

@@ -53,7 +53,7 @@ def build_model(recipe: Recipe, train: list[MonoCut], paired: list[MonoCut], tex
         alphabets = _alphabets(tokenizer, sentences)
     languages = tuple(sorted({language_of(cut) for cut in train} - {"und"}))
     config = ModelConfig(
-        frontend=recipe.model.frontend,
+        features=recipe.model.features,
         encoder=_with_adapters(recipe.model.encoder, recipe.model, written),
         heads=recipe.model.heads,
         phonemes=_phonemes(sentences) if _pronounces(recipe.model.heads) else (),
@@ -172,14 +172,14 @@ def _alphabets(tokenizer: Tokenizer, texts: list[tuple[str, str]]) -> dict[str, 
 
 
 def _take_over(model: Model, start: Model, recipe: ModelRecipe) -> None:
-    """Copy front end and encoder; heads stay new, for symbols and languages may differ."""
-    for part in ("frontend", "encoder"):
+    """Copy features and encoder; heads stay new, for symbols and languages may differ."""
+    for part in ("features", "encoder"):
         mine, theirs = getattr(model, part), getattr(start, part)
         try:
             new = {name: tensor for name, tensor in mine.state_dict().items() if name.startswith("adapters.")}
             mine.load_state_dict(theirs.state_dict() | new)
         except RuntimeError:
             raise IsoglossError(
-                f"model.start_from: the {part} of {recipe.start_from} has another shape than model.{part} of the "
+                f"model.start_from: weights of model.{part} in {recipe.start_from} have other shapes than those of the "
                 "recipe; give the recipe the same configuration (it is in the folder's config.json)."
             ) from None

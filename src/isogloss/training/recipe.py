@@ -8,23 +8,20 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
+from isogloss.audio.features import FeaturesConfig
+from isogloss.audio.log_mel import LogMelConfig
 from isogloss.config import Config, load_yaml, override
-from isogloss.encoders.presets import preset
+from isogloss.encoders.presets import preset, preset_features
 from isogloss.encoders.speech import SpeechEncoderConfig
 from isogloss.encoders.text import TextEncoderConfig
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.heads import Heads, usual_heads
-from isogloss.model.frontend import FrontendConfig
 from isogloss.objectives import AnyFit, ObjectiveConfig
 from isogloss.text.tokenizers import TokenizerConfig
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
-
-
-def _encoder(value: Any) -> Any:
-    return preset(value) if isinstance(value, str) else value
 
 
 class AdapterRecipe(Config):
@@ -38,18 +35,28 @@ class AdapterRecipe(Config):
 class ModelRecipe(Config):
     """The model; what depends on the data (symbols, languages) is read off the data."""
 
-    encoder: Annotated[SpeechEncoderConfig, BeforeValidator(_encoder)] = Field(
+    encoder: SpeechEncoderConfig = Field(
         default_factory=lambda: preset("tiny"), description="a preset's name, or the configuration itself"
     )
-    frontend: FrontendConfig = Field(default_factory=FrontendConfig, description="features and normalisation")
+    features: FeaturesConfig = Field(
+        default_factory=LogMelConfig, description="what the encoder is given of audio; by default those of its preset"
+    )
     tokenizer: TokenizerConfig | None = Field(None, description="symbols of the recogniser; none to pre-train only")
     heads: Heads = Field(default_factory=usual_heads, description="all heads, by name: {ctc: {}, transducer: {}}")
     text: TextEncoderConfig | None = Field(None, description="a text encoder that shares upper blocks: {} for defaults")
-    start_from: Path | None = Field(None, description="model folder whose front end and encoder are taken over")
+    start_from: Path | None = Field(None, description="model folder whose features and encoder are taken over")
     keep: Literal["encoder", "all"] = Field(
         "encoder", description="all = its symbols and heads too; parts that it lacks are added"
     )
     adapters: AdapterRecipe | None = Field(None, description="adapters in the encoder or `start_from`: {} for defaults")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, values: Any) -> Any:
+        """A preset's name stands for its encoder, and for the features where none are given."""
+        if isinstance(values, dict) and isinstance(name := values.get("encoder"), str):
+            return {"features": preset_features(name)} | values | {"encoder": preset(name)}
+        return values
 
 
 class DataRecipe(Config):
