@@ -121,9 +121,8 @@ def two_step_loss(
     losses = pruned_transducer_loss(*joiner, tokens, lengths, starts, width)
     dense = (lengths[1] > (width - 1) * lengths[0]).nonzero()[:, 0]
     if len(dense):
-        audio, text, *output = joiner
-        targets = (x[dense] for x in (tokens, *lengths))
-        losses = losses.index_put(
-            (dense,), fused_transducer_loss(audio[dense], text[dense], *output, *targets, reduction="none")
-        )
+        audio, text, weight, bias = joiner
+        targets = tokens[dense], lengths[0][dense], lengths[1][dense]
+        whole = fused_transducer_loss(audio[dense], text[dense], weight, bias, *targets, reduction="none")
+        losses = losses.index_put((dense,), whole)
     return losses - share * log_likelihood(*arcs, lengths)
