@@ -27,7 +27,7 @@ SAMPLED = 20
 
 
 def preflight(model: Model, stage: Stage, recipe: StageRecipe, source: Source, precision: torch.dtype) -> str:
-    """Check a stage before its first step; returns one line with its cost.
+    """Check a stage before its first step; returns one line with its cost, and with what its processes change.
 
     Data readable; every transcript reachable by CTC (frames >= symbols + repeats); the most
     demanding micro-batch computed forward and backward for its time and memory.
@@ -50,7 +50,7 @@ def preflight(model: Model, stage: Stage, recipe: StageRecipe, source: Source, p
     heard = sum(seconds for kind, seconds in recipe.seconds.items() if kind != "text") * recipe.steps / 3600
     return (
         f"{recipe.name}: {recipe.steps} steps, {heard:.1f} hours of audio, at most about "
-        f"{_duration(hours)} here; memory so far {_memory(device):.1f} GiB"
+        f"{_duration(hours)} here; memory so far {_memory(device):.1f} GiB{source.rounding()}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from rich.console import Console
 from torch import Tensor
 
 from isogloss.data.loading import Kind
-from isogloss.data.manifests import source_of
+from isogloss.data.manifests import read_card, source_of
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.files import write_text
 from isogloss.model.folder import save_model
@@ -24,7 +25,15 @@ from isogloss.training.development import Development
 from isogloss.training.hardware import choose_device, choose_precision, start_group, sum_over_group
 from isogloss.training.journal import Journal
 from isogloss.training.recipe import Recipe
-from isogloss.training.source import fingerprint, forget_held_out, read_data, read_texts, transcribed, unspoken
+from isogloss.training.source import (
+    fingerprint,
+    forget_held_out,
+    read_data,
+    read_texts,
+    summary,
+    transcribed,
+    unspoken,
+)
 from isogloss.training.stage import Stage
 from isogloss.training.stage_run import StageRun
 
@@ -65,12 +74,16 @@ class Trainer:
         self.recipe = Recipe.parse(self.found.state["recipe"], str(run)) if self.found else recipe
         self.device = choose_device(recipe.device)
         self.precision = self._precision()
-        self.train = read_data(recipe.data, "train")
-        if not self.train:
-            raise IsoglossError("The data hold no clip of the train split; prepare them with isogloss prepare.")
+        left_out: Counter[str] = Counter()
+        self.train = read_data(recipe.data, "train", left_out)
+        # Read now: the model's card quotes them after the last step.
+        self.corpora = [read_card(folder) for folder in recipe.data.folders]
         if any(objective.translates for stage in recipe.stages for objective in stage.objectives):
             forget_held_out(self.train, recipe.data)
         self.paired = transcribed(self.train)
+        self.told = summary(self.train, self.paired, left_out)
+        if not self.train:
+            raise IsoglossError(f"No clip is left to train on: {self.told}. Prepare the data with isogloss prepare.")
         reads = any("text" in stage.seconds for stage in recipe.stages)
         self.texts = read_texts(recipe.data) if reads else []
         self.fingerprint = fingerprint([*self.train, *self.texts])
@@ -94,6 +107,7 @@ class Trainer:
             console=self.console,
         )
         with journal:
+            journal.say(self.told)
             start = 0
             for number in range(len(self.recipe.stages)):
                 if self.found is None or self.found.state["stage"] <= number:
@@ -103,7 +117,7 @@ class Trainer:
         if self.rank == 0:
             calibration = self.development.calibration()
             self.model.config = self.model.config.model_copy(update={"calibration": calibration})
-            card = describe(self.recipe, self.train, self.paired, self.fingerprint)
+            card = describe(self.recipe, self.corpora, self.train, self.paired, self.fingerprint)
             frozen = all("encoder.stack" in stage.freeze for stage in self.recipe.stages)
             adapts = self.recipe.model.adapters and self.recipe.model.keep == "all" and frozen
             base = self.recipe.model.start_from if adapts else None
