@@ -298,6 +298,8 @@ def write_card(folder: Path, card: dict[str, Any]) -> None:
 
 def read_card(folder: Path) -> dict[str, Any]:
     """The card of a prepared corpus."""
+    if not (folder / CARD).is_file():
+        raise IsoglossError(f"{folder} has no {CARD}, which says what its licence is; prepare the corpus again.")
     card = read_json(folder / CARD)
     if not isinstance(card, dict):
         raise IsoglossError(f"{folder / CARD} is not a card; prepare the corpus again.")

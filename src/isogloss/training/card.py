@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from isogloss.data.loading import language_of
-from isogloss.data.manifests import read_card, source_of
+from isogloss.data.manifests import source_of
 from isogloss.text.languages import language_name
 from isogloss.text.normalise import NORMALISER_VERSION
 from isogloss.training.recipe import FitRecipe, Recipe, StageRecipe
@@ -15,8 +15,13 @@ if TYPE_CHECKING:
     from lhotse.cut import MonoCut
 
 
-def describe(recipe: Recipe, train: list[MonoCut], paired: list[MonoCut], fingerprint: str) -> str:
-    """Markdown: what was learned from, how, and what is not known yet. Evaluation adds its figures."""
+def describe(
+    recipe: Recipe, corpora: list[dict[str, Any]], train: list[MonoCut], paired: list[MonoCut], fingerprint: str
+) -> str:
+    """Markdown: what was learned from, how, and what is not known yet. Evaluation adds its figures.
+
+    corpora: the cards of the recipe's data folders.
+    """
     hours: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     with_text = {cut.id for cut in paired}
     for cut in train:
@@ -27,8 +32,7 @@ def describe(recipe: Recipe, train: list[MonoCut], paired: list[MonoCut], finger
     )
     licences = "\n".join(
         f"- {card.get('name', folder.name)}: {card.get('licence') or 'licence unknown'}"
-        for folder in recipe.data.folders
-        for card in [read_card(folder)]
+        for folder, card in zip(recipe.data.folders, corpora, strict=True)
     )
     stages = "\n".join(
         f"{number}. **{stage.name}**: {_done(stage)}" for number, stage in enumerate(recipe.stages, start=1)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from isogloss.data.manifests import language_of, source_of
+from isogloss.data.manifests import language_of, read_card, source_of
 from isogloss.data.needs import Needs
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.training.recipe import Recipe
-from isogloss.training.source import fingerprint, forget_held_out, read_data, read_texts, transcribed, unspoken
+from isogloss.training.source import (
+    fingerprint,
+    forget_held_out,
+    read_data,
+    read_texts,
+    summary,
+    transcribed,
+    unspoken,
+)
 from isogloss.training.streams import Stream
 
 if TYPE_CHECKING:
@@ -19,18 +28,22 @@ if TYPE_CHECKING:
 class Data:
     """All train and dev clips, and the text that nobody spoke.
 
-    train, paired: all clips, and those with a transcript. texts: sentences as cuts without recordings. fingerprint: of
-    what is trained on.
+    train, paired: all clips, and those with a transcript. texts: sentences as cuts without recordings. cards: of the
+    corpora. summary: what is trained on and what is left out, in one line. fingerprint: of what is trained on.
     """
 
     def __init__(self, recipe: Recipe):
         self.recipe = recipe.data
-        self.train = read_data(recipe.data, "train")
-        if not self.train:
-            raise IsoglossError("The data hold no clip of the train split; prepare them with isogloss prepare.")
+        left_out: Counter[str] = Counter()
+        self.train = read_data(recipe.data, "train", left_out)
+        # Read now: the model's card quotes them after the last step.
+        self.cards = [read_card(folder) for folder in recipe.data.folders]
         if any(objective.translates for stage in recipe.training for objective in stage.objectives):
             forget_held_out(self.train, recipe.data)
         self.paired = transcribed(self.train)
+        self.summary = summary(self.train, self.paired, left_out)
+        if not self.train:
+            raise IsoglossError(f"No clip is left to train on: {self.summary}. Prepare the data with isogloss prepare.")
         # Text is read, and symbols are made of it, only where some stage learns from it.
         reads = any("text" in stage.seconds for stage in recipe.training)
         self.texts = read_texts(recipe.data) if reads else []

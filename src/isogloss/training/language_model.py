@@ -18,7 +18,7 @@ from isogloss.text.ngram import save_ngram, train_ngram
 from isogloss.text.tokenizers import digest
 from isogloss.training.development import load_batches, select
 from isogloss.training.recipe import DataRecipe
-from isogloss.training.source import read_texts, transcribed
+from isogloss.training.source import read_data, read_texts, transcribed
 
 HELD_OUT = 20
 """Each so-many-th sentence is held out to measure how well the others predict it."""
@@ -71,8 +71,8 @@ def train_language_model(
 
 def _sentences(texts: list[Path], data: list[Path], language: str | None) -> Iterator[tuple[str, str]]:
     """(text, language) of everything given."""
-    unspoken = read_texts(DataRecipe(folders=tuple(data), translations=True, longest=inf))
-    for cut in [*(cut for folder in data for cut in read_cuts(folder, "train")), *unspoken]:
+    recipe = DataRecipe(folders=tuple(data), translations=True, shortest=0.0, longest=inf)
+    for cut in [*read_data(recipe, "train"), *read_texts(recipe)]:
         if text := text_of(cut):
             yield text, language_of(cut)
     for path in texts:

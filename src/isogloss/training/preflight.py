@@ -60,7 +60,7 @@ def preflight(
     audio = sum(recipe.seconds[name] for name, stream in streams.items() if stream.needs.audio) * recipe.steps / 3600
     return (
         f"{recipe.name}: {recipe.steps} steps, {audio:.1f} hours of audio, at most about "
-        f"{_duration(hours)} here; memory so far {_memory(device):.1f} GiB"
+        f"{_duration(hours)} here; memory so far {_memory(device):.1f} GiB{source.rounding()}"
     )
 
 

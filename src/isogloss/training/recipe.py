@@ -81,7 +81,7 @@ class AdamWRecipe(Config):
     schedule: Literal["cosine", "linear", "inverse_sqrt", "constant"] = Field("cosine", description="after that")
     floor: float = Field(0.02, ge=0, le=1, description="last learning rate as a share of the peak")
     betas: tuple[float, float] = Field((0.9, 0.98), description="decay of the moments")
-    weight_decay: float = Field(0.01, ge=0, description="on matrices; never on biases, norms and buffers")
+    weight_decay: float = Field(0.01, ge=0, description="on matrices and kernels, never on norms and biases")
 
 
 class OptimizerRecipe(AdamWRecipe):
@@ -100,7 +100,12 @@ class StageRecipe(Config):
     seconds: dict[str, float] = Field(
         description="seconds of audio in a step by stream: speech, paired (with transcripts), text (as if spoken)"
     )
-    batch_seconds: float = Field(100.0, gt=0, description="padded seconds of audio that fit into memory at once")
+    batch_seconds: float = Field(
+        100.0,
+        gt=0,
+        description="padded seconds of audio that fit into memory at once; a step has as many micro-batches as that "
+        "takes, rounded up to a multiple of the processes",
+    )
     temperature: float = Field(1.0, gt=0, description="flattens the shares of languages; 1 = as in the data")
     temperatures: dict[str, float] = Field({}, description="others for some streams; USM has text: 3")
     optimizer: OptimizerRecipe = Field(default_factory=OptimizerRecipe, description="how it is minimised")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,18 +19,57 @@ from isogloss.training.recipe import DataRecipe
 if TYPE_CHECKING:
     from lhotse.cut import MonoCut
 
-def read_data(recipe: DataRecipe, split: str) -> list[MonoCut]:
-    """The cuts of a split of all folders, within the recipe's languages and lengths."""
-    cuts = [cut for folder in recipe.folders for cut in read_cuts(folder, split)]
-    present = {language_of(cut) for cut in cuts}
+def read_data(recipe: DataRecipe, split: str, left_out: Counter[str] | None = None) -> list[MonoCut]:
+    """The cuts of a split of all folders, within the recipe's languages and lengths.
+
+    No train clip says what the dev or test split of another folder says, in whatever language; within a folder that is
+    the matter of `isogloss prepare`. left_out: counts the clips in the recipe's languages that are not among them, by
+    the reason.
+    """
+    folders = [read_cuts(folder) for folder in recipe.folders]
+    present = {language_of(cut) for clips in folders for cut in clips if split_of(cut) == split}
     for language in recipe.languages:
-        if cuts and language not in present:
+        if present and language not in present:
             raise IsoglossError(
                 f'data.languages: the data hold no "{language}".{did_you_mean(language, present)} '
                 f"They hold: {', '.join(sorted(present))}."
             )
     wanted = set(recipe.languages) or present
-    return [cut for cut in cuts if language_of(cut) in wanted and recipe.shortest <= cut.duration <= recipe.longest]
+    kept = []
+    for clips, elsewhere in zip(folders, _held_out_elsewhere(folders), strict=True):
+        for cut in clips:
+            if split_of(cut) == split and language_of(cut) in wanted:
+                reason = _unfit(cut, recipe, elsewhere if split == "train" else frozenset())
+                if not reason:
+                    kept.append(cut)
+                elif left_out is not None:
+                    left_out[reason] += 1
+    return kept
+
+
+def _held_out_elsewhere(folders: list[list[MonoCut]]) -> Iterator[set[str]]:
+    """For each folder the normalised texts that dev and test clips of the others say, in whatever language."""
+    held_out = [held_out_texts(clips) for clips in folders]
+    holders = Counter(text for texts in held_out for text in texts)
+    for own in held_out:
+        yield {text for text, count in holders.items() if count > (text in own)}
+
+
+def _unfit(cut: MonoCut, recipe: DataRecipe, held_out: Container[str]) -> str:
+    """Why a clip is left out, in words that follow its number; empty if it is not."""
+    if cut.duration < recipe.shortest:
+        return f"shorter than {recipe.shortest:g} s (data.shortest)"
+    if cut.duration > recipe.longest:
+        return f"longer than {recipe.longest:g} s (data.longest)"
+    text = normalise(text_of(cut) or "", language_of(cut))
+    return "whose text another folder holds out for dev or test" if text in held_out else ""
+
+
+def summary(train: list[MonoCut], paired: list[MonoCut], left_out: Counter[str]) -> str:
+    """What is trained on and what is not, in one line."""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.most_common())
+    without = f"; left out: {reasons}" if reasons else ""
+    return f"{len(train)} training clips, {len(paired)} of them transcribed{without}"
 
 
 def read_texts(recipe: DataRecipe) -> list[MonoCut]:

@@ -48,8 +48,9 @@ class Work:
 class Source:
     """Yields the work of one process, step by step, reading and preparing one step ahead.
 
-    A step has `stage.seconds[stream]` seconds of audio of each stream, in as many micro-batches as
-    memory and the number of processes ask for; process r takes every world-th from r on.
+    A step has `stage.seconds[stream]` seconds of audio of each stream, in as many micro-batches as memory asks for,
+    `alone`; in some more where the processes do not divide them, so that none waits for another: then the batches
+    differ from those of one process. Process r takes every world-th from r on.
 
     prepare: of each objective, with its stream.
     """
@@ -67,7 +68,8 @@ class Source:
         world: int = 1,
     ):
         largest = max(stage.seconds.values())
-        self.micro_batches = ceil(largest / stage.batch_seconds / world) * world
+        self.alone = ceil(largest / stage.batch_seconds)
+        self.micro_batches = ceil(self.alone / world) * world
         self.rank, self.world, self.seed = rank, world, seed
         self.prepare = dict(prepare)
         self.loaders = {
@@ -123,6 +125,15 @@ class Source:
             for cause, count in loader.bad.items():
                 found[cause] = found.get(cause, 0) + count
         return found
+
+    def rounding(self) -> str:
+        """That the number of processes changes the batches, where it does; to be put behind another remark."""
+        if self.micro_batches == self.alone:
+            return ""
+        return (
+            f"; a step is {self.micro_batches} micro-batches instead of {self.alone}, to divide by {self.world} "
+            "processes: its batches are not those of one process"
+        )
 
     def close(self) -> None:
         self._ahead.shutdown(cancel_futures=True)
