@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isogloss.audio.reading import AudioInfo
+from isogloss.data.finding import Aside
 from isogloss.data.importers import read_source
 from isogloss.data.manifests import Utterance, to_cut, write_cuts
 from isogloss.data.rows import make_id
@@ -21,8 +22,8 @@ def files(root, *names):
         path.write_bytes(b"")
 
 
-def take(path, language=None, scratch=None):
-    return list(read_source(Path(path), language, scratch or Path("unused")))
+def take(path, language=None, scratch=None, aside=None):
+    return list(read_source(Path(path), language, scratch or Path("unused"), aside or Aside()))
 
 
 def write(path, text):
@@ -45,7 +46,7 @@ def test_folder_takes_language_and_split_from_its_folders_and_text_from_beside(t
 
 def test_folder_without_language_needs_one(tmp_path):
     files(tmp_path, "wav/a.wav", "b.mp3")
-    with pytest.raises(IsoglossError, match=r"2 clips of .* have no language \(.*b\.mp3.*give --language"):
+    with pytest.raises(IsoglossError, match=r"2 clips of .* without a language \(.*b\.mp3.*give --language"):
         take(tmp_path)
     assert {utterance.language for utterance in take(tmp_path, "Romanian")} == {"ro"}
 
@@ -70,7 +71,7 @@ def test_missing_path_names_the_neighbour(tmp_path):
 def test_transcript_in_another_encoding(tmp_path):
     files(tmp_path, "ro/a.wav")
     (tmp_path / "ro/a.txt").write_bytes("ţară".encode("iso8859-2"))
-    with pytest.raises(IsoglossError, match=r"a\.txt is not UTF-8"):
+    with pytest.raises(IsoglossError, match=r"a\.txt, line 1: not UTF-8 text"):
         take(tmp_path)
 
 
@@ -154,15 +155,15 @@ def test_all_wrong_rows_are_told_together(tmp_path):
 
 def test_rows_without_language_are_told_by_line(tmp_path):
     table = write(tmp_path / "t.csv", "audio,language\na.wav,ro\nb.wav,\n")
-    with pytest.raises(IsoglossError, match=r"1 clips of .*t\.csv have no language \(line 3\)"):
+    with pytest.raises(IsoglossError, match=r"1 clip of .*t\.csv without a language \(line 3\)"):
         take(table)
     assert [utterance.language for utterance in take(table, "uk")] == ["ro", "uk"]
 
 
 def test_table_that_is_not_utf8(tmp_path):
     table = tmp_path / "t.csv"
-    table.write_bytes(b"audio,language\n\xff\xfe,ro\n")
-    with pytest.raises(IsoglossError, match=r"t\.csv, line \d+: not a readable table"):
+    table.write_bytes(b"audio,language\na.wav,ro\n\xff\xfe,ro\n")
+    with pytest.raises(IsoglossError, match=r"t\.csv, line 3: not UTF-8 text; convert the file"):
         take(table)
 
 
@@ -249,7 +250,7 @@ def test_supervision_of_an_unknown_recording(tmp_path):
     SupervisionSet.from_segments([SupervisionSegment("s1", "lost", 0, 1)]).to_file(
         tmp_path / "supervisions.jsonl"
     )
-    with pytest.raises(IsoglossError, match=r"1 supervisions .* not in recordings\.jsonl \(s1\)"):
+    with pytest.raises(IsoglossError, match=r"1 supervision of recordings that are not in recordings\.jsonl \(s1\)"):
         take(tmp_path)
 
 
