@@ -305,6 +305,54 @@ def test_parquet_with_audio_inside(tmp_path):
     assert [u.text for u in take(tmp_path / "saved.arrow", None, scratch)] == ["Unu", None]
 
 
+LAYOUTS = {  # columns beside {bytes, path}, as public data sets on the Hub have them
+    "commonvoice": {"client_id": "a", "path": "ro_train_0/common_voice_ro_0.mp3", "sentence": "unu", "locale": "ro"},
+    "fleurs": {"id": 1, "path": "/x/0.wav", "transcription": "unu", "gender": 0, "language": "Romanian"},
+    "librispeech": {"file": "0.flac", "text": "unu", "speaker_id": 1, "id": "1-0"},
+    "mls": {"original_path": "u", "begin_time": 12.5, "end_time": 14.0, "transcript": "unu", "audio_duration": 1.5},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("column", ["audio", "recording"])
+def test_parquet_with_a_path_beside_the_audio(tmp_path, layout, column):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    features = {"info": {"features": {column: {"_type": "Audio"}, "photo": {"_type": "Image"}}}}
+    content = {"bytes": b"RIFF1", "path": "0.wav"}
+    row = {"photo": {"bytes": b"JFIF", "path": None}, **LAYOUTS[layout], column: content}
+    table = pyarrow.Table.from_pylist([row]).replace_schema_metadata({"huggingface": json.dumps(features)})
+    parquet.write_table(table, tmp_path / "train.parquet")
+    (tmp_path / "README.md").write_text("x")
+    aside = Aside()
+    (only,) = take(tmp_path, "ro", tmp_path / "scratch", aside)
+    assert (only.text, only.language, only.start, only.duration) == ("unu", "ro", 0.0, None)
+    assert only.audio.read_bytes() == b"RIFF1"
+    unused = {"path", "gender", "file", "original_path", "begin_time", "end_time", "audio_duration"} & {*row}
+    assert set(aside.columns) == unused | {"photo"}
+    assert aside.files == {".md": 1}
+
+
+def test_parquet_with_paths_alone_has_segments(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    files(tmp_path, "long.wav")
+    rows = {"audio": ["long.wav"], "begin": [1.5], "end": [2.25], "text": ["nan"]}
+    parquet.write_table(pyarrow.table(rows), tmp_path / "x.parquet")
+    (only,) = take(tmp_path / "x.parquet", "ro")
+    assert (only.start, only.duration, only.text, only.audio) == (1.5, 0.75, "nan", tmp_path / "long.wav")
+
+
+def test_audio_that_metadata_does_not_name_is_counted(tmp_path):
+    files(tmp_path, "a.wav", "b.wav", ".hidden.wav")
+    write(tmp_path / "metadata.csv", "file_name,transcription,mood\na.wav,Unu,glad\n")
+    aside = Aside()
+    assert [u.id for u in take(tmp_path, "ro", aside=aside)] == ["a"]
+    assert aside.plain() == {"files": {".wav": 1, "hidden": 1}, "columns": ["mood"], "words": {}}
+
+
 def test_parquet_that_is_damaged_or_without_its_library(tmp_path):
     (tmp_path / "x.parquet").write_bytes(b"PAR1 but no more")
     with pytest.raises(

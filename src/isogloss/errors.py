@@ -38,7 +38,7 @@ def counted(number: int, thing: str, things: str | None = None) -> str:
 
 
 def printable(text: str) -> str:
-    """A name on one line that cannot speak to a terminal: control characters, and bytes that are no UTF-8, as escapes."""
+    """One line that cannot speak to a terminal: control characters, and bytes that are no UTF-8, as escapes."""
     return _UNPRINTABLE.sub(lambda match: _escape(ord(match[0])), text)
 
 

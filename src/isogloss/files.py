@@ -1,15 +1,16 @@
-"""Writing that either happens whole or not at all, digests of what was written, and lines of text read with their number."""
+"""Writing that either happens whole or not at all, digests of what was written, and text read line by line."""
 
 import codecs
 import gzip
 import hashlib
+import io
 import json
 import os
 import re
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -96,19 +97,19 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(number from 1, line without its end) of a text file, plain or .gz, in UTF-8, or in UTF-16 that says so by its mark.
+    """(number from 1, line without its end) of a text file, plain or .gz, in UTF-8, or in UTF-16 marked as such.
 
     Raises IsoglossError that names the file and the line where it is something else, or is damaged.
     """
-    opener = gzip.open if path.suffix == ".gz" else open
+    opener: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
     number = 0
     try:
         with opener(path, "rb") as raw:
-            wide = raw.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-        # Bytes that are not UTF-8 come through as lone surrogates, so that their line can be named.
-        encoding, errors = ("utf-16", "strict") if wide else ("utf-8-sig", "surrogateescape")
-        with opener(path, "rt", encoding=encoding, errors=errors, newline="") as file:
-            for number, line in enumerate(file, 1):
+            wide = raw.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+            # Bytes that are not UTF-8 come through as lone surrogates, so that their line can be named.
+            encoding, errors = ("utf-16", "strict") if wide else ("utf-8-sig", "surrogateescape")
+            lines = io.TextIOWrapper(raw, encoding=encoding, errors=errors, newline="")
+            for number, line in enumerate(lines, 1):
                 if _NO_TEXT.search(line):
                     raise IsoglossError(f"{path}, line {number}: not UTF-8 text; convert the file.")
                 yield number, line.rstrip("\r\n")

@@ -161,9 +161,9 @@ def _audio_inside(schema: Any, features: dict[str, Any]) -> str | None:
     for field in schema:
         holder = field.type.field("bytes").type if _has_bytes(field.type) else field.type
         said = features.get(field.name, {}).get("_type")
-        if types.is_binary(holder) or types.is_large_binary(holder):
-            if said == "Audio" or (said is None and field.name.lower() in COLUMNS["audio"]):
-                return str(field.name)
+        named = said == "Audio" or (said is None and field.name.lower() in COLUMNS["audio"])
+        if named and (types.is_binary(holder) or types.is_large_binary(holder)):
+            return str(field.name)
     return None
 
 

@@ -68,7 +68,8 @@ def _read_directory(folder: Path, path: Path, language: str | None, aside: Aside
             speaker=speakers.get(name),
             split=split_in(words),
         )
-    _count(aside, f"lines of {WAV_SCP} without a segment", recordings.keys() - {used for used, _, _ in segments.values()})
+    used = {recording for recording, _, _ in segments.values()}
+    _count(aside, f"lines of {WAV_SCP} without a segment", recordings.keys() - used)
     _count(aside, "lines of text without a clip", texts.keys() - segments.keys())
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from isogloss.audio.augment import change_speed
 from isogloss.audio.reading import read
-from isogloss.data.manifests import translations_of
+from isogloss.data.manifests import language_of, translations_of
 from isogloss.errors import AudioError, IsoglossError
 from isogloss.sequence import Sequence
 from isogloss.text.corpus import TextLine
@@ -77,11 +77,6 @@ def waveform(cut: MonoCut) -> NDArray[np.float32]:
 def text_of(cut: MonoCut) -> str | None:
     """The transcript of a cut, None if untranscribed."""
     return cut.supervisions[0].text if cut.supervisions else None
-
-
-def language_of(cut: MonoCut) -> str:
-    """The BCP 47 tag of a cut, `und` if unknown."""
-    return (cut.supervisions[0].language if cut.supervisions else None) or "und"
 
 
 class Loader:

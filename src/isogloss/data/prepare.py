@@ -125,7 +125,10 @@ def prepare(
 
 @dataclass(frozen=True)
 class Given:
-    """What the user named: its description, how to read it (into a scratch folder, counting what is dropped and left aside), notes."""
+    """What the user named: its description, how to read it, notes.
+
+    read: is given a scratch folder, and counters of what is dropped and of what is left aside.
+    """
 
     name: str
     title: str
@@ -246,10 +249,11 @@ class Intake:
             return
         if not self.seen:
             raise IsoglossError(f"{source} holds no clips.")
-        dropped = "; ".join(f"{rule}: {count}" for rule, count in self.dropped.items())
+        broken = {cause: len(messages) for cause, messages in self.broken.items()}
+        left_out = "; ".join(f"{rule}: {count}" for rule, count in (self.dropped | broken).items())
         there = examples(sorted(self.seen))
         raise IsoglossError(
-            f"No clip of {source} is left. Its languages are {there}. Dropped: {dropped or 'none'}."
+            f"No clip of {source} is left. Its languages are {there}. Left out: {left_out or 'none'}."
         )
 
     def _take(self, utterance: Utterance, header: AudioInfo) -> Iterator["MonoCut"]:

@@ -83,10 +83,13 @@ class _Reader:
         width = len(self.heading)
         if len(fields) >= width and not any(fields[width:]):  # spreadsheets write empty fields at the end
             return dict(zip(self.heading, fields, strict=False))
-        mend = f"no {NAMES[self.delimiter]} may stand inside one"
-        if self.quoting:
-            open_mark = _split(line, self.delimiter) is None
-            mend = "close the quotation mark" if open_mark else f"put one that holds a {NAMES[self.delimiter]} in quotes"
+        separator = NAMES[self.delimiter]
+        if not self.quoting:
+            mend = f"no {separator} may stand inside one"
+        elif _split(line, self.delimiter) is None:
+            mend = "close the quotation mark"
+        else:
+            mend = f"put one that holds a {separator} in quotation marks"
         return Malformed(f"{counted(len(fields), 'field')} where the heading has {width}; {mend}")
 
     def _fields(self, line: str) -> list[str]:
@@ -114,9 +117,11 @@ class _Reader:
         return None
 
     def _is_row(self, line: str, like: str) -> bool:
-        """Whether a line is a row of its own: as many fields as the heading, and a file named where `like` names one."""
+        """Whether a line is a row of its own: as many fields as the heading, and a file named if `like` names one."""
         fields = _split(line, self.delimiter) or _bare(line, self.delimiter)
-        return len(fields) == len(self.heading) and (_names_a_file(fields) or not _names_a_file(_bare(like, self.delimiter)))
+        if len(fields) != len(self.heading):
+            return False
+        return _names_a_file(fields) or not _names_a_file(_bare(like, self.delimiter))
 
     def _following(self, number: int) -> tuple[int, str] | None:
         while len(self._ahead) <= number:

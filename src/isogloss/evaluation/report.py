@@ -17,8 +17,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from isogloss.data.loading import language_of, text_of
-from isogloss.data.manifests import CARD, SPLITS, read_card, read_cuts
+from isogloss.data.loading import text_of
+from isogloss.data.manifests import CARD, SPLITS, language_of, read_card, read_cuts
 from isogloss.errors import IsoglossError
 from isogloss.evaluation import meeting, plots, posteriors
 from isogloss.evaluation.examples import LONGEST, Example, examples

@@ -8,7 +8,6 @@ from typing import Any
 
 from isogloss.errors import IsoglossError, did_you_mean
 
-
 # Corpora mean Portugal as often as Brazil by plain `pt`, so that here the likely region says something too.
 _REGION_COUNTS = frozenset({"pt"})
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from isogloss.data.loading import language_of, text_of
+from isogloss.data.loading import text_of
+from isogloss.data.manifests import language_of
 from isogloss.data.synthesis import phonemes
 from isogloss.encoders.speech import SpeechEncoderConfig
 from isogloss.encoders.stack import Stack

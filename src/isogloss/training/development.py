@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from isogloss.data.loading import Batch, Kind, Loader, language_of
+from isogloss.data.loading import Batch, Kind, Loader
+from isogloss.data.manifests import language_of
 from isogloss.decoding.beam import Beam
 from isogloss.decoding.hypothesis import Hypothesis
 from isogloss.metrics.calibration import fit_log_odds

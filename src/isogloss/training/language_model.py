@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from isogloss.data.loading import language_of, text_of
-from isogloss.data.manifests import read_cuts
+from isogloss.data.loading import text_of
+from isogloss.data.manifests import language_of, read_cuts
 from isogloss.decoding.beam import Beam
 from isogloss.errors import IsoglossError
 from isogloss.model.folder import load_model

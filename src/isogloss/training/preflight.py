@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from isogloss.data.loading import language_of, text_of, waveform
+from isogloss.data.loading import text_of, waveform
+from isogloss.data.manifests import language_of
 from isogloss.errors import AudioError, IsoglossError
 from isogloss.heads.ctc import frames_needed
 from isogloss.model.model import Model

@@ -7,7 +7,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from isogloss.config import Config, load_yaml, override
 from isogloss.data.loading import Kind
@@ -20,6 +20,7 @@ from isogloss.heads.speech import SpeechDecoderConfig
 from isogloss.heads.transducer import TransducerConfig
 from isogloss.model.frontend import FrontendConfig
 from isogloss.objectives import ObjectiveConfig
+from isogloss.text.languages import normalise_language
 from isogloss.text.tokenizers import TokenizerConfig
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
@@ -65,7 +66,9 @@ class DataRecipe(Config):
 
     folders: tuple[Path, ...] = Field(description="folders made by isogloss prepare")
     weights: dict[str, float] = Field({}, description="relative weight by corpus name; 1 where not given")
-    languages: tuple[str, ...] = Field((), description="only these languages; all if empty")
+    languages: tuple[Annotated[str, AfterValidator(normalise_language)], ...] = Field(
+        (), description="only these languages; all if empty"
+    )
     shortest: float = Field(0.3, ge=0, description="seconds; shorter clips are left out")
     longest: float = Field(20.0, gt=0, description="seconds; longer clips are left out")
     translations: bool = Field(False, description="translations of train clips serve as unspoken text")

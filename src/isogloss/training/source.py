@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from isogloss.data.loading import Batch, Kind, Loader, as_cut, language_of, text_of
-from isogloss.data.manifests import TEXT, read_cuts, source_of, split_of, translations_of
+from isogloss.data.loading import Batch, Kind, Loader, as_cut, text_of
+from isogloss.data.manifests import TEXT, language_of, read_cuts, source_of, split_of, translations_of
 from isogloss.data.plan import BatchPlan, Position
 from isogloss.data.splits import held_out_texts
 from isogloss.errors import IsoglossError, did_you_mean
@@ -84,14 +83,6 @@ def transcribed(cuts: list[MonoCut]) -> list[MonoCut]:
 def unspoken(folders: Iterable[Path]) -> list[Path]:
     """The files of unspoken text that prepared corpora have."""
     return [folder / TEXT for folder in folders if (folder / TEXT).exists()]
-
-
-def fingerprint(cuts: list[MonoCut]) -> str:
-    """A digest of which clips with which texts are trained on."""
-    digest = hashlib.sha256()
-    for cut in cuts:
-        digest.update(f"{cut.id}\t{cut.duration:.3f}\t{text_of(cut)}\n".encode())
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from isogloss.data.loading import language_of
-from isogloss.data.manifests import source_of
+from isogloss.data.manifests import language_of, source_of
 from isogloss.data.plan import Position
 from isogloss.errors import IsoglossError
 from isogloss.nn.ema import Follower

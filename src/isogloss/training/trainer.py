@@ -12,7 +12,7 @@ from rich.console import Console
 from torch import Tensor
 
 from isogloss.data.loading import Kind
-from isogloss.data.manifests import source_of
+from isogloss.data.manifests import fingerprint, source_of
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.files import write_text
 from isogloss.model.folder import save_model
@@ -24,7 +24,7 @@ from isogloss.training.development import Development
 from isogloss.training.hardware import choose_device, choose_precision, start_group, sum_over_group
 from isogloss.training.journal import Journal
 from isogloss.training.recipe import Recipe
-from isogloss.training.source import fingerprint, forget_held_out, read_data, read_texts, transcribed, unspoken
+from isogloss.training.source import forget_held_out, read_data, read_texts, transcribed, unspoken
 from isogloss.training.stage import Stage
 from isogloss.training.stage_run import StageRun
 
@@ -103,7 +103,7 @@ class Trainer:
         if self.rank == 0:
             calibration = self.development.calibration()
             self.model.config = self.model.config.model_copy(update={"calibration": calibration})
-            card = describe(self.recipe, self.train, self.paired, self.fingerprint)
+            card = describe(self.recipe, self.train, self.paired, self.texts)
             frozen = all("encoder.stack" in stage.freeze for stage in self.recipe.stages)
             adapts = self.recipe.model.adapters and self.recipe.model.keep == "all" and frozen
             base = self.recipe.model.start_from if adapts else None
