@@ -37,6 +37,13 @@ def counted(number: int, thing: str, things: str | None = None) -> str:
     return f"{number} {thing if number == 1 else things or thing + 's'}"
 
 
+def lasting(seconds: float) -> str:
+    """`3 s`, `3.1 min`, `12.0 h`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
 def printable(text: str) -> str:
     """One line that cannot speak to a terminal: control characters, and bytes that are no UTF-8, as escapes."""
     return _UNPRINTABLE.sub(lambda match: _escape(ord(match[0])), text)

@@ -11,7 +11,7 @@ import typer
 
 from isogloss import terminal
 from isogloss.cli.app import FAILED, JsonFile, app, listed
-from isogloss.errors import counted
+from isogloss.errors import counted, lasting
 
 
 @app.command()
@@ -72,7 +72,7 @@ def prepare(
             on_progress=told if sys.stderr.isatty() else None,
         )
     clips, languages = counted(card["clips"], "clip"), " ".join(card["languages"])
-    print(f"{out}: {clips}, {card['hours'] * 60:.1f} min, languages: {languages}")
+    print(f"{out}: {clips}, {lasting(card['hours'] * 3600)}, languages: {languages}")
     for line in _told(card):
         terminal.note(line)
     terminal.note(f"Look at it with: isogloss inspect {out}")

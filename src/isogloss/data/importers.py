@@ -157,14 +157,14 @@ def read_json_lines(path: Path, language: str | None, scratch: Path, aside: Asid
 def read_audiofolder(path: Path, language: str | None, scratch: Path, aside: Aside) -> Iterator[Utterance]:
     """The audiofolder layout of Hugging Face datasets: metadata files beside the audio they name."""
     files = files_below(path, aside)
-    unnamed = {file for file in files if file.name not in METADATA}
+    unnamed = {file.absolute() for file in files if file.name not in METADATA}
     for table in (file for file in files if file.name in METADATA):
         inner = table.parent.relative_to(path)
         read = read_table if table.suffix == ".csv" else read_json_lines
         split = split_in(inner.parts)
         prefix = f"{make_id(str(inner))}/" if inner.parts else ""
         for utterance in read(table, language or _language_of(inner / "x"), scratch, aside):
-            unnamed.discard(utterance.audio)
+            unnamed.discard(utterance.audio.absolute())
             yield replace(
                 utterance,
                 id=prefix + utterance.id,

@@ -17,7 +17,7 @@ from pydantic import Field
 from isogloss.config import Config
 from isogloss.data.manifests import SPLITS, audio_of, language_of, read_card, read_cuts, source_of, split_of
 from isogloss.data.splits import find_leaks
-from isogloss.errors import AudioError, counted, printable
+from isogloss.errors import AudioError, counted, lasting, printable
 from isogloss.text.normalise import normalise
 from isogloss.text.scripts import scripts
 
@@ -236,9 +236,8 @@ def render(inspection: Inspection) -> "RenderableType":
     from rich.text import Text
 
     total = inspection.total
-    title = Text.assemble(
-        (printable(inspection.name), "bold"), f"  {counted(total.clips, 'clip')}, {_hours(total.hours)}", style=""
-    )
+    amount = f"  {counted(total.clips, 'clip')}, {lasting(total.hours * 3600)}"
+    title = Text.assemble((printable(inspection.name), "bold"), amount, style="")
     tables = [_language_table(inspection), _amount_table("Source", inspection.sources)]
     if inspection.speakers:
         tables.append(_amount_table("Speaker", inspection.speakers))
@@ -252,8 +251,8 @@ def _language_table(inspection: Inspection) -> "Table":
         rate = row.characters_per_second
         table.add_row(
             row.language,
-            *(_hours(row.splits[split].hours) if split in row.splits else "–" for split in SPLITS),
-            _hours(row.total.hours),
+            *(lasting(row.splits[split].hours * 3600) if split in row.splits else "–" for split in SPLITS),
+            lasting(row.total.hours * 3600),
             str(row.total.clips),
             str(row.speakers or "?"),
             str(row.texts),
@@ -268,7 +267,7 @@ def _amount_table(what: str, amounts: dict[str, Amount]) -> "Table":
     table = _table(what, "total", "clips", "share")
     hours = sum(amount.hours for amount in amounts.values()) or 1.0
     for name, amount in list(amounts.items())[:SHOWN]:
-        table.add_row(_cell(name), _hours(amount.hours), str(amount.clips), f"{amount.hours / hours:.0%}")
+        table.add_row(_cell(name), lasting(amount.hours * 3600), str(amount.clips), f"{amount.hours / hours:.0%}")
     if len(amounts) > SHOWN:
         table.add_row(f"and {len(amounts) - SHOWN} more", style="dim")
     return table
@@ -325,8 +324,3 @@ def _cell(said: str) -> "Text":
     from rich.text import Text
 
     return Text(printable(said))
-
-
-def _hours(hours: float) -> str:
-    """Hours where there are some, minutes where there are not."""
-    return f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"

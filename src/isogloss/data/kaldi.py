@@ -27,10 +27,10 @@ UP = 4  # folders above wav.scp that its paths may be relative to: Kaldi means t
 def read_kaldi(path: Path, language: str | None, scratch: Path, aside: Aside) -> Iterator[Utterance]:
     """The utterances of all data directories below a folder, whose names may tell split and language."""
     files = files_below(path, aside)
-    others = {file for file in files if file.name not in READ}
+    others = {file.absolute() for file in files if file.name not in READ}
     for scp in (file for file in files if file.name == WAV_SCP):
         for utterance in _read_directory(scp.parent, path, language, aside):
-            others.discard(utterance.audio)
+            others.discard(utterance.audio.absolute())
             yield utterance
     aside.add_files(others)
 
