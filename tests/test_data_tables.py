@@ -4,6 +4,7 @@ import codecs
 import csv
 import io
 import json
+from pathlib import Path
 
 import pytest
 import soundfile
@@ -262,3 +263,13 @@ def test_of_names_that_differ_in_capitals_alone_none_is_guessed(tmp_path):
         (tmp_path / name).write_bytes(b"")
     found = [u.audio.name for u in take(write(tmp_path / "t.csv", "audio\nA.wav\na.wav\na.WAV\n"))]
     assert found == ["A.wav", "a.wav", "a.WAV"]
+
+
+@pytest.mark.parametrize("name", ["a.wav", "A.WAV", "sub\\a.wav", "gone.wav"])
+def test_paths_where_the_table_is_named_relative(tmp_path, monkeypatch, name):
+    for place in ("own/a.wav", "own/sub/a.wav"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    (only,) = take(write(Path("own/t.csv"), f"audio\n{name}\n"))
+    assert only.audio == Path("own") / {"A.WAV": "a.wav", "sub\\a.wav": "sub/a.wav"}.get(name, name)

@@ -68,28 +68,29 @@ class Finder:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._names: dict[Path, dict[str, str | None]] = {}
+        self._places = (str(folder), os.path.join(folder, "clips"))
+        self._names: dict[str, dict[str, str | None]] = {}
 
     def find(self, name: str) -> Path:
         """The file of that name; where there is none, the path at which it was expected."""
-        places = (self.folder, self.folder / "clips")
-        for place in places:
-            if os.path.exists(place / name):
-                return place / name
-        near = (self._near(place, name.replace("\\", "/")) for place in places)
-        return next(filter(None, near), self.folder / name)
+        spelt = (os.path.join(place, name) for place in self._places)
+        near = (self._near(place, name.replace("\\", "/")) for place in self._places)
+        found = next(filter(os.path.exists, spelt), None) or next(filter(None, near), None)
+        return Path(found) if found else self.folder / name
 
-    def _near(self, place: Path, name: str) -> Path | None:
+    def _near(self, place: str, name: str) -> str | None:
         for part in Path(name).parts:
-            if not os.path.exists(place / part):
-                known = self._listed(place).get(_folded(part))
-                if known is None:
-                    return None
-                part = known
-            place /= part
+            spelt = os.path.join(place, part)
+            if os.path.exists(spelt):
+                place = spelt
+                continue
+            known = self._listed(place).get(_folded(part))
+            if known is None:
+                return None
+            place = os.path.join(place, known)
         return place
 
-    def _listed(self, folder: Path) -> dict[str, str | None]:
+    def _listed(self, folder: str) -> dict[str, str | None]:
         """{folded name: name}, None where several names fold into one."""
         if folder not in self._names:
             try:

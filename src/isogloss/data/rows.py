@@ -129,6 +129,7 @@ def from_rows(
     wrong: list[tuple[int, str]] = []
     missing: list[str] = []
     finder = Finder(path.parent)
+    source = path.resolve().name.partition(".")[0]
     for number, row in rows:
         if isinstance(row, Malformed):
             wrong.append((number, row.reason))
@@ -141,7 +142,7 @@ def from_rows(
             missing.append(f"{unit} {number}")
             continue
         try:
-            yield _from_row(values, columns, path, language, finder)
+            yield _from_row(values, columns, source, language, finder)
         except (ValueError, TypeError, IsoglossError) as error:
             wrong.append((number, str(error)))
     require_language(missing, path)
@@ -170,7 +171,7 @@ def _value(field: str, value: Any) -> Any:
 
 
 def _from_row(
-    values: dict[str, Any], columns: dict[str, str], path: Path, language: str | None, finder: Finder
+    values: dict[str, Any], columns: dict[str, str], source: str, language: str | None, finder: Finder
 ) -> Utterance:
     name = values["audio"]
     if not isinstance(name, str):
@@ -189,7 +190,7 @@ def _from_row(
         id=make_id(str(id) if id is not None else stem + span),
         audio=finder.find(name),
         language=normalise_language(str(values.get("language") or language)),
-        source=path.resolve().name.partition(".")[0],
+        source=source,
         text=None if text is None else str(text),
         start=start,
         duration=duration,
