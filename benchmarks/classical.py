@@ -26,8 +26,8 @@ from lhotse.cut import MonoCut
 from transcription import Waveform, pocketsphinx_reader
 
 from isogloss.audio.reading import SAMPLE_RATE
-from isogloss.data.loading import language_of, waveform
-from isogloss.data.manifests import SPLITS, read_cuts, text_of
+from isogloss.data.loading import waveform
+from isogloss.data.manifests import SPLITS, language_of, read_cuts, text_of
 from isogloss.decoding.beam import Beam
 from isogloss.decoding.ctc_beam import ctc_beam
 from isogloss.decoding.word_graph import word_graph

@@ -20,8 +20,8 @@ import torch
 from common import Timing, environment, finish, interleaved, measure_limits, parser, table
 from matplotlib.figure import Figure
 
-from isogloss.data.loading import Batch, Kind, Loader, as_cut, language_of
-from isogloss.data.manifests import read_cuts, text_of
+from isogloss.data.loading import Batch, Kind, Loader, as_cut
+from isogloss.data.manifests import language_of, read_cuts, text_of
 from isogloss.model.folder import load_model
 from isogloss.model.model import Model
 from isogloss.objectives.maestro import align

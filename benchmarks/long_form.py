@@ -25,8 +25,8 @@ from lhotse.cut import MonoCut
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from isogloss.data.loading import language_of, waveform
-from isogloss.data.manifests import read_cuts, text_of
+from isogloss.data.loading import waveform
+from isogloss.data.manifests import language_of, read_cuts, text_of
 from isogloss.metrics.bootstrap import bootstrap_interval
 from isogloss.metrics.error_rates import ErrorCounts, error_counts
 from isogloss.model.folder import load_model

@@ -15,8 +15,7 @@ from pathlib import Path
 
 from common import environment, finish, parser, table
 
-from isogloss.data.loading import language_of
-from isogloss.data.manifests import SPLITS, read_cuts
+from isogloss.data.manifests import SPLITS, language_of, read_cuts
 from isogloss.evaluation.retrieval import own, retrieve, spoken_too, translated
 from isogloss.model.folder import load_model
 

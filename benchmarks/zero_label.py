@@ -30,8 +30,7 @@ from typing import Any
 from common import environment, finish, nearest_to_others, parser, table
 from low_resource import Rates, draw_rates, evaluated, text_encoder, trained, with_few_labels
 
-from isogloss.data.loading import language_of
-from isogloss.data.manifests import read_cuts, split_of, text_of
+from isogloss.data.manifests import language_of, read_cuts, split_of, text_of
 from isogloss.evaluation.evaluate import evaluate
 from isogloss.evaluation.figures import Evaluation, errors
 from isogloss.metrics.bootstrap import bootstrap_interval, paired_difference

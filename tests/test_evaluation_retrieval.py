@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from isogloss.data.loading import language_of
-from isogloss.data.manifests import read_cuts, text_of
+from isogloss.data.manifests import language_of, read_cuts, text_of
 from isogloss.encoders.presets import preset
 from isogloss.errors import IsoglossError
 from isogloss.evaluation import retrieval

@@ -13,8 +13,8 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from isogloss.data.loading import CHARACTERS_A_SECOND, Loader, language_of
-from isogloss.data.manifests import CARD, TEXT, read_cuts, split_of, text_of, translations_of, write_cuts
+from isogloss.data.loading import CHARACTERS_A_SECOND, Loader
+from isogloss.data.manifests import CARD, TEXT, language_of, read_cuts, split_of, text_of, translations_of, write_cuts
 from isogloss.data.splits import held_out_texts
 from isogloss.errors import IsoglossError
 from isogloss.model.folder import load_model

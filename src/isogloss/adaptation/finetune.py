@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from isogloss.data.loading import language_of
-from isogloss.data.manifests import text_of
-from isogloss.errors import IsoglossError
+from isogloss.data.manifests import language_of, text_of
+from isogloss.errors import IsoglossError, counted
 from isogloss.model.folder import load_model
 from isogloss.model.model import Model
 from isogloss.text.languages import normalise_language
@@ -67,7 +66,7 @@ def plan(
         raise IsoglossError(f"The train split of {where} holds no transcribed clips; fine-tuning needs transcripts.")
     hours = sum(cut.duration for cut in paired) / 3600
     spoken = sorted({language_of(cut) for cut in paired})
-    reasons = [f"{_amount(hours)} of transcribed speech in {', '.join(spoken)}, {len(paired)} clips."]
+    reasons = [f"{_amount(hours)} of transcribed speech in {', '.join(spoken)}, {counted(len(paired), 'clip')}."]
     steps = min(max(round(PASSES * hours * 3600 / STEP_SECONDS), STEPS[0]), STEPS[1])
     if start.tokenizer is None:
         if way == "adapters":
@@ -85,7 +84,7 @@ def plan(
         if way == "whole" and knows and not identifies:
             reasons.append("It will not tell languages apart any more: the data are not in all of those it knows.")
     passes = steps * STEP_SECONDS / (hours * 3600)
-    reasons.append(f"{steps} steps of {STEP_SECONDS} s: each clip is heard about {passes:.0f} times.")
+    reasons.append(f"{steps} steps of {STEP_SECONDS} s: each clip is heard about {counted(round(passes), 'time')}.")
     values: dict[str, Any] = {
         "name": name or f"{Path(model_folder).resolve().parent.name}-{'-'.join(spoken[:4])}",
         "model": {"start_from": str(model_folder), **model},
@@ -171,4 +170,4 @@ def _why(way: Way) -> str:
 
 
 def _amount(hours: float) -> str:
-    return f"{hours:.1f} hours" if hours >= 1 else f"{hours * 60:.0f} minutes"
+    return f"{hours:.1f} hours" if hours >= 1 else counted(round(hours * 60), "minute")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from isogloss.audio.augment import change_speed
 from isogloss.audio.reading import read
-from isogloss.data.manifests import speaker_of, text_of, translations_of
+from isogloss.data.manifests import language_of, speaker_of, text_of, translations_of
 from isogloss.errors import AudioError, IsoglossError
 from isogloss.sequence import Sequence
 from isogloss.text.corpus import TextLine
@@ -99,9 +99,6 @@ def waveform(cut: MonoCut) -> NDArray[np.float32]:
     return read(cut.recording.sources[0].source, start=cut.start, duration=cut.duration)
 
 
-def language_of(cut: MonoCut) -> str:
-    """The BCP 47 tag of a cut, `und` if unknown."""
-    return (cut.supervisions[0].language if cut.supervisions else None) or "und"
 
 
 class Loader:

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from isogloss import __version__
 from isogloss.audio.reading import Audio
-from isogloss.data.loading import language_of, waveform
-from isogloss.data.manifests import fingerprint, read_cuts, source_of, text_of
+from isogloss.data.loading import waveform
+from isogloss.data.manifests import fingerprint, language_of, read_cuts, source_of, text_of
 from isogloss.decoding.beam import Beam, width_for
 from isogloss.errors import AudioError, IsoglossError, did_you_mean
 from isogloss.evaluation.figures import Conditions, Evaluation, Prediction, score

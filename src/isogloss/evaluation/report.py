@@ -17,8 +17,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from isogloss.data.loading import language_of
-from isogloss.data.manifests import CARD, SPLITS, read_card, read_cuts, text_of
+from isogloss.data.manifests import CARD, SPLITS, language_of, read_card, read_cuts, text_of
 from isogloss.errors import IsoglossError
 from isogloss.evaluation import alignment_plot, plots, posteriors
 from isogloss.evaluation.examples import LONGEST, Example, examples

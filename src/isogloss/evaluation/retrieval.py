@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from isogloss.data.loading import language_of, waveform
-from isogloss.data.manifests import concept_of, text_of, translations_of
+from isogloss.data.loading import waveform
+from isogloss.data.manifests import concept_of, language_of, text_of, translations_of
 from isogloss.errors import IsoglossError
 from isogloss.metrics.retrieval import Retrieval, pools, retrieval
 from isogloss.model.model import Model

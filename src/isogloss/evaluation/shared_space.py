@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from isogloss.data.loading import Loader, language_of
-from isogloss.data.manifests import text_of
+from isogloss.data.loading import Loader
+from isogloss.data.manifests import language_of, text_of
 from isogloss.errors import IsoglossError
 from isogloss.metrics.similarity import linear_cka
 from isogloss.model.alignment import Aligner, align

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from isogloss.data.loading import language_of
-from isogloss.data.manifests import text_of
+from isogloss.data.manifests import language_of, text_of
 from isogloss.encoders.speech import SpeechEncoderConfig
 from isogloss.encoders.stack import Stack
 from isogloss.errors import IsoglossError

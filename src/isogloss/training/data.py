@@ -6,12 +6,11 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from isogloss.data.manifests import language_of, read_card, source_of
+from isogloss.data.manifests import fingerprint, language_of, read_card, source_of
 from isogloss.data.needs import Needs
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.training.recipe import Recipe
 from isogloss.training.source import (
-    fingerprint,
     forget_held_out,
     read_data,
     read_texts,

@@ -7,8 +7,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from isogloss.data.loading import language_of
-from isogloss.data.manifests import read_cuts, text_of
+from isogloss.data.manifests import language_of, read_cuts, text_of
 from isogloss.decoding.beam import Beam
 from isogloss.errors import IsoglossError
 from isogloss.model.calibration import calibrate

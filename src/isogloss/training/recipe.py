@@ -8,7 +8,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from isogloss.audio.features import FeaturesConfig
 from isogloss.audio.log_mel import LogMelConfig
@@ -19,6 +19,7 @@ from isogloss.encoders.text import TextEncoderConfig
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.heads import Heads, usual_heads
 from isogloss.objectives import AnyFit, ObjectiveConfig
+from isogloss.text.languages import normalise_language
 from isogloss.text.tokenizers import TokenizerConfig
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
@@ -64,7 +65,9 @@ class DataRecipe(Config):
 
     folders: tuple[Path, ...] = Field(description="folders made by isogloss prepare")
     weights: dict[str, float] = Field({}, description="relative weight by corpus name; 1 where not given")
-    languages: tuple[str, ...] = Field((), description="only these languages; all if empty")
+    languages: tuple[Annotated[str, AfterValidator(normalise_language)], ...] = Field(
+        (), description="only these languages; all if empty"
+    )
     shortest: float = Field(0.3, ge=0, description="seconds; shorter clips are left out")
     longest: float = Field(20.0, gt=0, description="seconds; longer clips are left out")
     translations: bool = Field(False, description="translations of train clips serve as unspoken text")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from isogloss.data.loading import as_cut, language_of
-from isogloss.data.manifests import TEXT, read_cuts, source_of, split_of, text_of, translations_of
+from isogloss.data.loading import as_cut
+from isogloss.data.manifests import TEXT, language_of, read_cuts, source_of, split_of, text_of, translations_of
 from isogloss.data.splits import held_out_texts
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.text.corpus import TextLine, clean_text, read_text_lines
@@ -116,9 +115,3 @@ def unspoken(folders: Iterable[Path]) -> list[Path]:
     return [folder / TEXT for folder in folders if (folder / TEXT).exists()]
 
 
-def fingerprint(cuts: list[MonoCut]) -> str:
-    """A digest of which clips with which texts are trained on."""
-    digest = hashlib.sha256()
-    for cut in cuts:
-        digest.update(f"{cut.id}\t{cut.duration:.3f}\t{text_of(cut)}\n".encode())
-    return digest.hexdigest()

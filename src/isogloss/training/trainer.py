@@ -123,7 +123,7 @@ def _all_stages(run: Run, journal: Journal) -> None:
 def _export(run: Run) -> None:
     """`RUN/model`: weights, card, and what pre-training learned beside the model."""
     recipe, data = run.recipe, run.data
-    card = describe(recipe, data.cards, data.train, data.paired, data.fingerprint)
+    card = describe(recipe, data.cards, data.train, data.paired, data.texts)
     frozen = all("encoder.stack" in stage.freeze for stage in recipe.training)
     adapts = recipe.model.adapters and recipe.model.keep == "all" and frozen
     base = recipe.model.start_from if adapts else None
