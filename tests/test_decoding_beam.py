@@ -16,8 +16,9 @@ from isogloss.decoding.greedy import GreedyAttention, decoded, greedy
 from isogloss.decoding.hotwords import START, Hotwords
 from isogloss.decoding.transducer_beam import transducer_beam
 from isogloss.heads.attention import AttentionConfig, AttentionDecoder
-from isogloss.heads.ctc import CTCHead, ctc_loss, frames_needed
+from isogloss.heads.ctc import CTCHead
 from isogloss.heads.transducer import TransducerConfig, TransducerHead
+from isogloss.nn.ctc import ctc_loss, frames_needed
 from isogloss.nn.predictors import LSTMConfig, StatelessConfig
 from isogloss.sequence import Sequence
 from isogloss.text.ngram import NGram, train_ngram
@@ -206,7 +207,7 @@ def test_a_wide_attention_beam_ranks_every_text_as_its_losses_do() -> None:
         assert sorted(tuple(h.tokens) for h in found) == sorted(possible)
         for hypothesis in found:
             text = Sequence.from_list([torch.tensor(hypothesis.tokens, dtype=torch.int64)])
-            lost = float(head(batch, text)) + 0.7 * float(ctc_loss(ctc(batch), text))
+            lost = float(head.loss(batch, text)) + 0.7 * float(ctc_loss(ctc(batch), text))
             gained = 0.2 * len(hypothesis.tokens) + 0.6 * MODEL.log_probability(hypothesis.tokens)
             assert hypothesis.score == pytest.approx(gained - lost, abs=1e-3)
 

@@ -137,7 +137,7 @@ def model(entry: int = 1, conditioning: tuple[int, ...] = ()) -> Model:
     torch.manual_seed(0)
     text = SMALL.model_copy(update={"entry": entry, "heads": 4})
     config = ModelConfig(
-        encoder=preset("test"), text=text, text_languages=("ro", "ru"), conditioning=conditioning,
+        encoder=preset("test"), text=text, text_languages=("ro", "ru"), heads={"ctc": {"conditioning": conditioning}},
         alphabets={"ro": (1, 2), "ru": (3,)},
     )  # fmt: skip
     return Model(config, build_tokenizer(CharactersConfig(), [TEXT])).eval()
@@ -174,7 +174,7 @@ def test_a_folder_keeps_the_text_encoder(tmp_path) -> None:
     save_model(subject, tmp_path / "model", "# card\n", {})
     again = load_model(tmp_path / "model")
     tokens = Sequence(torch.tensor([[1, 2, 3]]), torch.tensor([3]))
-    assert torch.equal(subject.encode_text(tokens, ["ru"]).values, again.read(tokens, ["ru"]).values)
+    assert torch.equal(subject.encode_text(tokens, ["ru"]).values, again.encode_text(tokens, ["ru"]).values)
 
 
 def test_what_cannot_be_is_told() -> None:
@@ -182,4 +182,4 @@ def test_what_cannot_be_is_told() -> None:
         model(entry=2)
     config = ModelConfig(encoder=preset("test"))
     with pytest.raises(IsoglossError, match="no text encoder"):
-        Model(config, ByteTokenizer()).read(Sequence(torch.tensor([[1]]), torch.tensor([1])))
+        Model(config, ByteTokenizer()).encode_text(Sequence(torch.tensor([[1]]), torch.tensor([1])))

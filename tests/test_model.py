@@ -87,7 +87,7 @@ def test_a_model_survives_its_folder_bit_by_bit(saved: Path) -> None:
     assert before.transcribe(audio) == after.transcribe(audio)
     assert before.identify(audio) == after.identify(audio)
     assert torch.equal(before.encode(audio), after.encode(audio))
-    assert loaded.tokens("abc") == model.tokens("abc")
+    assert loaded.processor.tokens("abc") == model.processor.tokens("abc")
     assert read_json(saved / "config.json")["recipe"] == {"name": "test"}
 
 
@@ -104,7 +104,7 @@ def test_statistics_and_context_are_part_of_the_folder(tmp_path: Path, normalisa
     save_model(model, tmp_path / "m", "")
     loaded = load_model(tmp_path / "m")
     assert loaded.encoder.context == ChunkContext(size=7)
-    assert loaded.tokenizer is None and loaded.ctc is None and loaded.language is None
+    assert loaded.tokenizer is None and not loaded.heads
     assert torch.equal(loaded.frontend(audio).values, model.frontend(audio).values)
     assert loaded.frontend.normaliser.count == 198
 
@@ -141,8 +141,14 @@ def test_a_truncated_or_missing_file_is_found(copy: Path, name: str) -> None:
 
 def test_a_newer_format_asks_for_a_newer_isogloss(copy: Path) -> None:
     config = read_json(copy / "config.json")
-    write_json(copy / "config.json", config | {"format": 2, "unheard": "of"})
-    assert "model format 2, this isogloss reads up to 1; update isogloss." in refused(copy)
+    write_json(copy / "config.json", config | {"format": 3, "unheard": "of"})
+    assert "model format 3, this isogloss reads 2; update isogloss." in refused(copy)
+
+
+def test_an_older_format_is_refused_in_one_sentence(copy: Path) -> None:
+    config = read_json(copy / "config.json")
+    write_json(copy / "config.json", config | {"format": 1})
+    assert "has the older model format 1, this isogloss reads 2; train it again." in refused(copy)
 
 
 def test_what_is_no_model_folder_is_said(tmp_path: Path, copy: Path) -> None:
@@ -171,11 +177,11 @@ def test_tensors_must_be_those_of_the_configuration(copy: Path) -> None:
     load_model(copy)
     reseal(copy, weights | {"extra": torch.zeros(1)})
     assert '"extra"' in refused(copy)
-    missing = {name: tensor for name, tensor in weights.items() if name != "ctc.output.bias"}
+    missing = {name: tensor for name, tensor in weights.items() if name != "heads.ctc.output.bias"}
     reseal(copy, missing)
-    assert '"ctc.output.bias"' in refused(copy)
-    reseal(copy, weights | {"ctc.output.bias": torch.zeros(3)})
-    assert '"ctc.output.bias" has shape (3,), not (7,)' in refused(copy)
+    assert '"heads.ctc.output.bias"' in refused(copy)
+    reseal(copy, weights | {"heads.ctc.output.bias": torch.zeros(3)})
+    assert '"heads.ctc.output.bias" has shape (3,), not (7,)' in refused(copy)
     reseal(copy, weights, unheard=1)
     assert 'unknown key "unheard"' in refused(copy)
 

@@ -50,14 +50,19 @@ ALL = [
 ]
 
 
+DECODERS = {
+    "attention": AttentionConfig(layers=1, width=32, heads=2, dropout=0.0),
+    "speech": SpeechDecoderConfig(prenet=16, channels=8, codes=10, dropout=0.0),
+}
+
+
 def model(upsampling: str = "none", attention: bool = True) -> Model:
     torch.manual_seed(0)
     blocks = preset("test").blocks.model_copy(update={"layers": 3, "dropout": 0.0})
     text = TextEncoderConfig(entry=1, convolutions=0, layers=0, refiner=0, dropout=0.0, upsampling=upsampling)
     config = ModelConfig(
         encoder=preset("test").model_copy(update={"blocks": blocks}),
-        attention=AttentionConfig(layers=1, width=32, heads=2, dropout=0.0) if attention else None,
-        speech=SpeechDecoderConfig(prenet=16, channels=8, codes=10, dropout=0.0) if attention else None,
+        heads={"ctc": {}} | (DECODERS if attention else {}) | {"language": {}},
         text=text, text_languages=("ro", "ru"), languages=("ro", "ru"), alphabets={"ro": (1,), "ru": (2,)},
     )  # fmt: skip
     return Model(config, build_tokenizer(CharactersConfig(), TEXTS))
@@ -156,7 +161,7 @@ def test_text_that_is_stretched_is_refused(config: BaseConfig) -> None:
         with pytest.raises(IsoglossError, match="upsampling: none"):
             config.build(model("repeat"))
     if config.name.startswith("speecht5"):
-        with pytest.raises(IsoglossError, match=r"add model\.attention: \{\} and model\.speech"):
+        with pytest.raises(IsoglossError, match=r"add model\.heads\.attention: \{\} and model\.heads\.speech"):
             config.build(model(attention=False))
 
 
@@ -421,12 +426,12 @@ def test_a_frame_is_written_from_those_before_it() -> None:
     subject = model().eval()
     features = subject.frontend(pairs().audio)
     states = subject.encode(features).final
-    rough, fine, end = subject.speech(states, features, subject.attention)
+    rough, fine, end = subject.heads["speech"](states, features, subject.heads["attention"])
     assert rough.values.shape == fine.values.shape == features.values.shape
     assert end.shape == (3, states.values.shape[1])
     later = features.with_values(features.values.clone())
     later.values[:, 40:] += 1.0
-    changed = subject.speech(states, later, subject.attention)[0].values
+    changed = subject.heads["speech"](states, later, subject.heads["attention"])[0].values
     assert_close(changed[:, :44], rough.values[:, :44])  # steps of four frames: what is in 40-43 is told to the next
     assert not torch.allclose(changed[2, 44:48], rough.values[2, 44:48])
 
@@ -443,12 +448,12 @@ def test_the_losses_of_written_speech() -> None:
 
 def test_a_tenth_of_the_states_are_codes_while_training() -> None:
     subject = model()
-    subject.speech.mixed = 0.1
+    subject.heads["speech"].mixed = 0.1
     states = Sequence(torch.randn(4, 500, 64), torch.tensor([500, 400, 500, 500]))
-    mixed, likely = subject.speech.train().mix(states)
+    mixed, likely = subject.heads["speech"].train().mix(states)
     changed = (mixed.values != states.values).any(dim=-1)
     assert not (changed & ~states.valid).any()
     assert 0.07 < changed.sum() / states.lengths.sum() < 0.13
     assert len(mixed.values[changed].unique(dim=0)) <= 100  # two groups of ten codes
     assert_close(likely.sum(dim=-1), torch.ones(2))
-    assert torch.equal(subject.speech.eval().mix(states)[0].values, states.values)
+    assert torch.equal(subject.heads["speech"].eval().mix(states)[0].values, states.values)

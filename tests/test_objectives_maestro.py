@@ -32,7 +32,12 @@ from isogloss.text.tokenizers import CharactersConfig, build_tokenizer
 
 TEXTS = ["da nu", "ok", "a b c d e"]
 LANGUAGES = ["ro", "ru", "ro"]
-HEADS = {"ctc": None, "transducer": TransducerConfig(predictor=LSTMConfig(width=8), joiner=12)}
+HEADS = {
+    "ctc": {"ctc": {}, "language": {}},
+    "transducer": {
+        "ctc": {}, "transducer": TransducerConfig(predictor=LSTMConfig(width=8), joiner=12), "language": {}
+    },
+}  # fmt: skip
 
 
 def model(head: str = "ctc", dropout: float = 0.0, upsampling: str = "repeat") -> Model:
@@ -42,7 +47,7 @@ def model(head: str = "ctc", dropout: float = 0.0, upsampling: str = "repeat") -
         entry=1, convolutions=1, layers=1, duration_layers=1, refiner=1, dropout=dropout, upsampling=upsampling
     )
     config = ModelConfig(
-        encoder=preset("test").model_copy(update={"blocks": blocks}), transducer=HEADS[head], text=text,
+        encoder=preset("test").model_copy(update={"blocks": blocks}), heads=HEADS[head], text=text,
         text_languages=("ro", "ru"), languages=("ro", "ru"), alphabets={"ro": (1,), "ru": (2,)},
     )  # fmt: skip
     return Model(config, build_tokenizer(CharactersConfig(), TEXTS))
@@ -191,11 +196,11 @@ def test_the_aligner_follows_and_has_no_dropout() -> None:
     states = subject.encode_shared(subject.encode_speech(features)).final
     first, again = (align(objective.reader(features, states, batch), tokens)[0].values for _ in range(2))
     assert torch.equal(first, again)
-    before = objective.aligner.copy.ctc.output.weight.clone()
+    before = objective.aligner.copy.heads["ctc"].output.weight.clone()
     with torch.no_grad():
-        subject.ctc.output.weight.add_(1.0)
+        subject.heads["ctc"].output.weight.add_(1.0)
     objective.after_step()
-    moved = objective.aligner.copy.ctc.output.weight - before
+    moved = objective.aligner.copy.heads["ctc"].output.weight - before
     assert_close(moved, torch.full_like(moved, 1 - 2 / 11), rtol=1e-4, atol=1e-5)
     trained = {id(parameter) for parameter in objective.parameters()}
     assert trained <= {id(parameter) for parameter in subject.parameters()}
@@ -296,9 +301,9 @@ def test_weighted_matching_is_the_sum_over_frames_and_symbols() -> None:
     tokens = Sequence(torch.tensor([[2, 3, 4], [5, 0, 0]]), torch.tensor([3, 1]))
     heard = Sequence(torch.randn(2, 5, 64), torch.tensor([5, 4]))
     read = Sequence(torch.randn(2, 4, 64), torch.tensor([4, 2]))
-    reader = Reader(heard, subject.ctc, subject.transducer)
+    reader = Reader(heard, subject.heads["ctc"], subject.heads["transducer"])
     found = weighted_matching_loss(heard, read, tokens, reader)
-    weights = forward_backward(*subject.transducer.arcs(heard, tokens), (heard.lengths, tokens.lengths)).label
+    weights = forward_backward(*subject.heads["transducer"].arcs(heard, tokens), (heard.lengths, tokens.lengths)).label
     for row in range(2):
         total = sum(
             float(weights[row, t, u]) * float((heard.values[row, t] - read.values[row, u + 1]).square().mean())
@@ -317,9 +322,9 @@ def test_weighted_matching_of_a_certain_alignment_is_the_distance_along_it(monke
     for frame, symbol in written:
         label[0, frame, symbol] = 0.0
     blank = torch.where(label == 0, -1e4, 0.0)
-    monkeypatch.setattr(subject.transducer, "arcs", lambda *_, **__: (blank, label))
-    reader = Reader(heard, subject.ctc, subject.transducer)
-    frames = subject.transducer.align(heard, tokens)
+    monkeypatch.setattr(subject.heads["transducer"], "arcs", lambda *_, **__: (blank, label))
+    reader = Reader(heard, subject.heads["ctc"], subject.heads["transducer"])
+    frames = subject.heads["transducer"].align(heard, tokens)
     assert frames.tolist() == [[1, 1]]
     along = torch.stack([(heard.values[0, frames[0, u]] - read.values[0, u + 1]).square().mean() for u in range(2)])
     assert_close(weighted_matching_loss(heard, read, tokens, reader), along.mean()[None])
@@ -333,21 +338,22 @@ def test_soft_matching_moves_the_alignment_where_the_speech_side_moves() -> None
         objective = MaestroConfig(aligner=None, **changes).build(subject).eval()
         return gradients(subject, objective(pairs()))
 
-    name = next(name for name, _ in subject.named_parameters() if name.startswith("transducer."))
+    name = next(name for name, _ in subject.named_parameters() if name.startswith("heads.transducer."))
     without, hard, soft = slopes(matching=0.0), slopes(), slopes(soft=True)
     assert torch.equal(without[name], hard[name]) and not torch.allclose(without[name], soft[name])
     still = slopes(soft=True, both_sides=False)
     assert_close(still["encoder.subsampling.first.weight"], without["encoder.subsampling.first.weight"])
     tokens = Sequence(torch.tensor([[2, 3, 4]]), torch.tensor([3]))
     heard, read = Sequence(torch.randn(1, 5, 64), torch.tensor([5])), Sequence(torch.randn(1, 4, 64), torch.tensor([4]))
-    for arcs, fused in zip(*(subject.transducer.arcs(heard, tokens, graph) for graph in (True, False)), strict=True):
+    transducer = subject.heads["transducer"]
+    for arcs, fused in zip(*(transducer.arcs(heard, tokens, graph) for graph in (True, False)), strict=True):
         assert_close(arcs[:, :, :3], fused[:, :, :3], rtol=1e-4, atol=1e-5)
-    reader, sizes = Reader(heard, subject.ctc, subject.transducer), (heard.lengths, tokens.lengths)
+    reader, sizes = Reader(heard, subject.heads["ctc"], subject.heads["transducer"]), (heard.lengths, tokens.lengths)
     cost = torch.zeros(1, 5, 4)
     for t in range(5):
         for u in range(3):
             cost[0, t, u] = (heard.values[0, t] - read.values[0, u + 1]).square().mean()
-    expected = weighted_cost(*subject.transducer.arcs(heard, tokens), cost, sizes) / 3
+    expected = weighted_cost(*subject.heads["transducer"].arcs(heard, tokens), cost, sizes) / 3
     assert_close(weighted_matching_loss(heard, read, tokens, reader, soft=True), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -358,7 +364,7 @@ def test_weighted_matching_is_as_exact_under_autocast() -> None:
     states = torch.randn(1, 1, 64)
     heard = Sequence(states + 0.01 * torch.randn(1, 4, 64), torch.tensor([4]))
     read = Sequence(states + 0.01 * torch.randn(1, 3, 64), torch.tensor([3]))
-    reader = Reader(heard, subject.ctc, subject.transducer)
+    reader = Reader(heard, subject.heads["ctc"], subject.heads["transducer"])
     plain = weighted_matching_loss(heard, read, tokens, reader)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert_close(weighted_matching_loss(heard, read, tokens, reader), plain, rtol=0.05, atol=0)
@@ -373,7 +379,7 @@ def test_without_upsampling_text_is_neither_stretched_nor_timed() -> None:
     loss = MaestroConfig().build(subject)(pairs())
     assert "duration" not in loss.parts and gradients(subject, loss)["text.symbols.weight"].abs().sum() > 0
     assert torch.isfinite(AlignedMLMConfig().build(subject)(sentences()).total)
-    with pytest.raises(IsoglossError, match=r"add model\.transducer"):
+    with pytest.raises(IsoglossError, match=r"add model\.heads\.transducer"):
         MaestroConfig().build(model("ctc", upsampling="none"))(pairs())
 
 

@@ -33,7 +33,8 @@ def objective(
     languages: tuple[str, ...] = LANGUAGES, layers: int = 2, conditioning: tuple[int, ...] = (), **values: object
 ) -> Recognition:
     torch.manual_seed(0)
-    config = ModelConfig(encoder=encoder(layers=layers), languages=languages, conditioning=conditioning)
+    heads = {"ctc": {"conditioning": conditioning}, "language": {}}
+    config = ModelConfig(encoder=encoder(layers=layers), languages=languages, heads=heads)
     model = Model(config, ByteTokenizer())
     return RecognitionConfig.parse(values, "test").build(model).eval()
 
@@ -86,12 +87,12 @@ def test_self_conditioned_ctc_is_the_formula() -> None:
             x = block(x, states.valid, None)
             if number in (1, 3):
                 middle = middle + slow_ctc(rq.ctc(states.with_values(x)).values[0], TEXTS[row]) / 2
-                x = x + rq.conditioning.back(rq.ctc.output(x).softmax(dim=-1))
+                x = x + rq.ctc.conditioning.back(rq.ctc.output(x).softmax(dim=-1))
         last = last + slow_ctc(rq.ctc(states.with_values(x)).values[0], TEXTS[row])
     loss = rq(clips)
     assert loss.total.item() == pytest.approx((0.6 * last + 0.4 * middle).item(), rel=1e-4)
     loss.total.backward()
-    assert rq.conditioning.back.weight.grad.abs().sum() > 0
+    assert rq.ctc.conditioning.back.weight.grad.abs().sum() > 0
 
 
 def test_conditioning_on_the_last_block_is_told() -> None:
@@ -241,7 +242,7 @@ def test_it_learns_four_real_clips_by_heart(clips: list[Utterance]) -> None:
     assert first is not None and loss.total < 0.1 * first.total.detach()
     subject.eval()
     with torch.no_grad():
-        scores = model.ctc(model.encoder(model.frontend(audio)).final)
+        scores = model.ctc_head()(model.encoder(model.frontend(audio)).final)
         final = subject(memory)
     assert [tokenizer.decode(found.tokens) for found in greedy(scores)] == texts
     assert final.parts["language_accuracy"].item() == 4

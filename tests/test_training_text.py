@@ -108,7 +108,7 @@ def test_text_may_be_bytes_or_pieces(kind: str, recipe: dict[str, Any], tmp_path
     last = [record for record in log if record["event"] == "step"][-1]
     assert last["aligned_mlm/loss"] > 0 < last["most/matching"] and last["most/aligned"] > 0
     model = load_model(tmp_path / "run/model")
-    assert model.tokenizer.decode(model.tokens("hola", "es")) == "hola"
+    assert model.tokenizer.decode(model.processor.tokens("hola", "es")) == "hola"
 
 
 def test_a_recogniser_that_is_kept_takes_a_text_encoder(recipe: dict[str, Any], tmp_path: Path) -> None:
@@ -124,7 +124,8 @@ def test_a_recogniser_that_is_kept_takes_a_text_encoder(recipe: dict[str, Any], 
     second = load_model(tmp_path / "second/model")
     assert second.text is not None and second.config.text_languages == ("es", "it")
     assert second.config.encoder.adapters is not None and second.config.encoder.adapters.after == 1
-    assert_close(second.ctc.output.weight[: first.tokenizer.size], first.ctc.output.weight, atol=1e-6, rtol=0)
+    mine, theirs = second.heads["ctc"].output.weight, first.heads["ctc"].output.weight
+    assert_close(mine[: first.tokenizer.size], theirs, atol=1e-6, rtol=0)
     shutil.rmtree(tmp_path / "first")  # all of it was trained, so nothing hangs on the other folder
     load_model(tmp_path / "second/model")
     other = {"start_from": str(tmp_path / "second/model"), "keep": "all", "text": text | {"layers": 2}}
@@ -226,7 +227,7 @@ def test_a_slow_copy_begins_with_its_stage(recipe: dict[str, Any], tmp_path: Pat
     run(recipe | {"stages": [maestro, between, last]}, tmp_path / "run")
     found = load_file(max((tmp_path / "run/checkpoints").iterdir()) / "objectives.safetensors")
     model = load_model(tmp_path / "run/model")
-    assert_close(found["maestro/aligner.copy.ctc.output.weight"], model.ctc.output.weight.detach())
+    assert_close(found["maestro/aligner.copy.heads.ctc.output.weight"], model.heads["ctc"].output.weight.detach())
 
 
 def test_no_teacher_reads_what_is_held_out(letters: Path, tmp_path: Path) -> None:
@@ -347,5 +348,5 @@ def test_shipped_recipes_of_speech_and_text_train(name: str, letters: Path, tmp_
         last = [record for record in steps if record["stage"] == stage.name][-1]
         assert {f"{objective.name}/loss" for objective in stage.objectives} <= last.keys()
     model = load_model(tmp_path / "run/model")
-    assert (model.config.text, model.config.speech) == (shipped.model.text and recipe.model.text, shipped.model.speech)
+    assert (model.config.text, model.config.heads) == (shipped.model.text and recipe.model.text, shipped.model.heads)
     assert (model.encoder.adapters is not None) == (name == "maestro-u-tiny")

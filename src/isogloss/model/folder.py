@@ -164,8 +164,7 @@ def _checked_config(folder: Path) -> dict[str, Any]:
         )
     if config["format"] < FORMAT:
         raise IsoglossError(
-            f"{folder} has model format {config['format']}, this isogloss reads {FORMAT}: train the model again, "
-            "or use the isogloss that wrote it."
+            f"{folder} has the older model format {config['format']}, this isogloss reads {FORMAT}; train it again."
         )
     digest = config.pop("digest", None)
     if digest != _digest(config):

@@ -219,7 +219,9 @@ class Model(nn.Module):
         """The first CTC head that predicts this; raises IsoglossError where there is none."""
         heads = self.spec.heads
         names = [name for name in self.spec.heads_for(target) if heads[name].kind == "ctc"]
-        return self.head(names[0] if names else {"symbols": "ctc"}.get(target, target), CTCHead)
+        if not names:
+            raise IsoglossError(f"This model has no CTC head for {target}; train one with model.heads in the recipe.")
+        return self.head(names[0], CTCHead)
 
     @property
     def unit_head(self) -> CTCHead:
