@@ -9,6 +9,7 @@ import torch
 from isogloss.encoders.conformer import ConformerConfig
 from isogloss.encoders.presets import preset
 from isogloss.encoders.speech import SpeechEncoderConfig
+from isogloss.encoders.text import TextEncoderConfig
 from isogloss.heads.classifier import ClassifierConfig
 from isogloss.heads.ctc import CTCConfig, CTCHead
 from isogloss.heads.transducer import TransducerConfig, TransducerHead
@@ -71,6 +72,14 @@ def streaming(seed: int = 17) -> Model:
             layer.weight.mul_(6)
         ctc.bias.copy_(-ctc.weight @ states.mean(dim=(0, 1)))
     return model
+
+
+def with_text() -> Model:
+    """A small model with random weights and a text encoder."""
+    torch.manual_seed(0)
+    text = TextEncoderConfig(entry=1, convolutions=1, layers=1, duration_layers=1, refiner=1, dropout=0.0)
+    config = ModelConfig(encoder=preset("test"), text=text, text_languages=("ro", "ru"), languages=("ro", "ru"))
+    return Model(config, build_tokenizer(CharactersConfig(), [ALPHABET]))
 
 
 def small_recipe(folder: Path, stages: list[dict[str, Any]], **model: Any) -> dict[str, Any]:

@@ -31,7 +31,6 @@ from isogloss.data.manifests import language_of, text_of
 from isogloss.data.needs import Needs
 from isogloss.encoders.stack import Encoded
 from isogloss.errors import IsoglossError
-from isogloss.heads.base import SymbolHead
 from isogloss.heads.classifier import Classifier
 from isogloss.heads.ctc import CTCHead
 from isogloss.metrics.error_rates import error_rates

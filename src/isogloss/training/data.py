@@ -40,10 +40,13 @@ class Data:
 
     def stream(self, needs: Needs, stage: str) -> Stream:
         """The training clips that have all that is needed; raises IsoglossError, for a stage, where there are none."""
-        cuts = [cut for cut in (self.train if needs.audio else self.texts) if needs.met_by(cut)]
+        pool = self.train if needs.audio else self.texts
+        cuts = [cut for cut in pool if needs.met_by(cut)]
         if not cuts:
+            anywhere = replace(needs, languages=None)
+            wanted = needs if any(anywhere.met_by(cut) for cut in pool) else anywhere
             raise IsoglossError(
-                f'The stage "{stage}" needs {needs.described()} and the data hold none; {self._mend(needs)}.'
+                f'The stage "{stage}" needs {wanted.described()} and the data hold none; {self._mend(needs)}.'
             )
         return Stream(cuts, needs)
 

@@ -53,19 +53,25 @@ class Health:
         self.recent = {name: deque(values, maxlen=WINDOW) for name, values in recent.items()}
 
 
-def require_gradients(silent: list[str], trained: int, stage: str) -> None:
+def require_gradients(silent: set[str], trained: set[str], stage: str) -> None:
     """Every parameter that a stage trains must be reached by one of its objectives.
 
     silent: the names of those that got no gradient.
     """
     if not silent:
         return
-    if len(silent) == trained:
+    if silent == trained:
         raise IsoglossError(f'Empty gradients: no parameter of the stage "{stage}" received one; is everything frozen?')
-    # heads.ctc.output.weight and heads.ctc.output.bias are told as heads.ctc
-    parts = sorted({".".join(name.split(".")[: 2 if name.startswith("heads.") else 1]) for name in silent})
-    shown = ", ".join(silent[:3]) + (", …" if len(silent) > 3 else "")
+    parts = sorted({_part(name, trained - silent) for name in silent})
+    shown = ", ".join(sorted(silent)[:3]) + (", …" if len(silent) > 3 else "")
     raise IsoglossError(
         f'No objective of the stage "{stage}" reaches {len(silent)} of the parameters that it should train ({shown}); '
         f"freeze them (freeze: [{', '.join(parts)}]), or add an objective that trains them."
     )
+
+
+def _part(name: str, reached: set[str]) -> str:
+    """The largest part of the model that a parameter is in and nothing reaches: text.duration."""
+    places = name.split(".")
+    parts = [".".join(places[:count]) for count in range(1, len(places) + 1)]
+    return next(part for part in parts if not any(f"{other}.".startswith(f"{part}.") for other in reached))

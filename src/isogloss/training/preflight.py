@@ -52,9 +52,9 @@ def preflight(
         sums.total.backward()
     seconds = time.perf_counter() - began
     check_counts(sums, counts)
-    silent = [name for name, parameter in parameters.items() if parameter.grad is None]
+    silent = {name for name, parameter in parameters.items() if parameter.grad is None}
     stage.zero_grad(set_to_none=True)
-    require_gradients(silent, len(parameters), stage.recipe.name)
+    require_gradients(silent, set(parameters), stage.recipe.name)
     recipe = stage.recipe
     hours = seconds * source.micro_batches / source.world * recipe.steps / 3600
     audio = sum(recipe.seconds[name] for name, stream in streams.items() if stream.needs.audio) * recipe.steps / 3600

@@ -70,9 +70,10 @@ class Stage(nn.Module):
                 )
         for start in recipe.freeze:
             parts = {name for name, _ in [*self.model.named_parameters(), *self.model.named_modules()]}
+            parts |= self.objectives.keys()
             if not any(part.startswith(start) for part in parts):
                 near = did_you_mean(start, {part.partition(".")[0] for part in parts} | parts)
-                raise IsoglossError(f'The stage "{recipe.name}" freezes "{start}", which the model has not.{near}')
+                raise IsoglossError(f'The stage "{recipe.name}" freezes "{start}", which it does not have.{near}')
 
     def needs(self) -> dict[str, Needs]:
         """What each stream must hold: all that the objectives that draw from it need."""
