@@ -10,8 +10,9 @@ import pytest
 import soundfile
 import yaml
 
-from isogloss import cli, terminal
+from isogloss import cli
 from isogloss.audio.reading import read
+from isogloss.cli import terminal
 from isogloss.data.manifests import Utterance, audio_of, read_cuts
 from isogloss.errors import counted, lasting, printable
 
