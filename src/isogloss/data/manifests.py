@@ -291,7 +291,7 @@ def write_card(folder: Path, card: dict[str, Any]) -> None:
 
 def read_card(folder: Path) -> dict[str, Any]:
     """The card of a prepared corpus."""
-    if not (folder / CARD).is_file():
+    if not (folder / CARD).exists():
         raise IsoglossError(f"{folder} has no {CARD}, which says what its licence is; prepare the corpus again.")
     card = read_json(folder / CARD)
     if not isinstance(card, dict):

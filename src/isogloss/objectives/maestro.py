@@ -165,7 +165,7 @@ class AlignedMLM(SharedHeadLosses):
         self.noise = config.noise
 
     def forward(self, model: Model, batch: Batch, clock: Clock) -> Loss:
-        """Texts with languages -> losses summed over texts."""
+        """Texts with languages, audio (B, 0) -> losses summed over texts."""
         states = model.encode_text(batch.extras["units"], batch.languages)  # ê_t
         found = self.head_losses(model, self.through(model, self.noisy(states), batch), batch)
         return Loss(found.terms, found.stats | {"frames": Mean(states.lengths.sum().float(), len(batch.ids))})

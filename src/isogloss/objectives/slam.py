@@ -140,7 +140,7 @@ class MaskedText(Objective):
         return batch.with_extras({"units": units, "units_mask": self.hidden.mask(units, batch.seed)})
 
     def forward(self, model: Model, batch: Batch, clock: Clock) -> Loss:
-        """Texts with languages -> losses summed over texts."""
+        """Texts with languages, audio (B, 0) -> losses summed over texts."""
         tokens, mask, rows = batch.extras["units"], batch.extras["units_mask"], len(batch.ids)
         states = model.encode_text(blanked(tokens, mask), batch.languages)
         final = model.encode_shared(states, languages=batch.languages).final

@@ -159,7 +159,7 @@ class SpeechT5Text(SpeechT5):
         return batch.with_extras({"symbols": symbols, "units": Sequence.from_list([row.long() for row in hidden])})
 
     def forward(self, model: Model, batch: Batch, clock: Clock) -> Loss:
-        """Texts with languages -> losses summed over texts."""
+        """Texts with languages, audio (B, 0) -> losses summed over texts."""
         tokens, rows = batch.extras["symbols"], len(batch.ids)
         states = model.encode_text(batch.extras["units"], batch.languages)
         encoded = model.encode_shared(states, languages=batch.languages).final

@@ -94,7 +94,7 @@ class TTS4Pretrain(Recognition):
         return {"codes": int(self.masked.targets(batch.extras["mask"]).sum())} if self.masked is not None else {}
 
     def forward(self, model: Model, batch: Batch, clock: Clock) -> Loss:
-        """Texts with languages -> losses summed over texts, and over masked frames."""
+        """Texts with languages, audio (B, 0) -> losses summed over texts, and over masked frames."""
         audio, rows = batch.extras["synthetic"], len(batch.ids)
         found = self.head_losses(model, self.encoded(model, audio, batch), batch, self.spoken.auxiliary)
         stats = found.stats | {"seconds": Mean(audio.lengths.sum() / 16000, rows)}

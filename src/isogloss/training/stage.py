@@ -106,7 +106,7 @@ class Stage(nn.Module):
         return found
 
     def forward(self, micro: Micro, counts: Counts) -> Sums:
-        """Batches by objective -> Σ over terms of weight · (sum here) / (count of the whole step)."""
+        """Audio (B, S) by objective -> scalar Σ over terms of weight · (sum here) / (count of the whole step)."""
         totals: list[Tensor] = []
         terms: dict[str, Term] = {}
         stats: dict[str, Mean] = {}
