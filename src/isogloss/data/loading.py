@@ -36,7 +36,8 @@ class Batch:
     """Clips of one micro-batch; the lists run parallel to the rows of `audio`.
 
     audio: waveforms at 16 kHz, (B, S) float32; (B, 0) of text alone. texts: None where untranscribed,
-    spelled as in the corpus. languages: BCP 47. seed: everything random about this batch is drawn from it.
+    spelled as in the corpus. languages: BCP 47. seed: everything random about this batch is drawn from it. seeds: the
+    same of each clip, which go with it into whatever batch; drawn from `seed` where they are not given.
     translations: what they say in other languages, by BCP 47 tag, or no list at all. speakers: None where unknown.
     labels: (B, T) int64 by name, one number a frame. views: further views of the clips, each with a speed and
     distortions of its own, (B, S) each. extras: what an objective has prepared, by name.
@@ -47,16 +48,26 @@ class Batch:
     texts: list[str | None]
     languages: list[str]
     seed: int = 0
+    seeds: list[int] = field(default_factory=list)
     translations: list[dict[str, str]] = field(default_factory=list)
     speakers: list[str | None] = field(default_factory=list)
     labels: dict[str, Sequence] = field(default_factory=dict)
     views: list[Sequence] = field(default_factory=list)
     extras: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not self.seeds:
+            drawn = np.random.SeedSequence(self.seed).generate_state(len(self.ids), np.uint32)
+            object.__setattr__(self, "seeds", drawn.tolist())
+
     @property
     def seconds(self) -> float:
         """Seconds of real audio."""
         return float(self.audio.lengths.sum()) / 16000
+
+    def draws(self, purpose: str) -> list[np.random.Generator]:
+        """A generator for each clip, another for every purpose; what it gives depends on no other clip of the batch."""
+        return [np.random.default_rng([seed, *purpose.encode()]) for seed in self.seeds]
 
     def with_extras(self, extras: Mapping[str, Any]) -> Batch:
         """The same clips with more that was prepared."""

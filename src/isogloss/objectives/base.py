@@ -118,8 +118,9 @@ class Objective(nn.Module, ABC):
 
     needs: what it learns from. batchwise: terms that compare the clips of a micro-batch with each other, and therefore
     are no sums over utterances; all other terms of a batch are those of its halves together. ema: a slow copy of
-    `teacher_of`, a part of the model ("" is all of it), for those that ask for a `teacher`. All randomness comes from
-    the seeds of the batch, or from the global generator, which is seeded with `batch.seed` before `forward`.
+    `teacher_of`, a part of the model ("" is all of it), for those that ask for a `teacher`. What `prepare` draws comes
+    from `batch.draws`, one generator a clip, so that a clip is the same in every batch; what `forward` draws, from the
+    global generator, which is seeded with `batch.seed` before.
     """
 
     needs: Needs = Needs()

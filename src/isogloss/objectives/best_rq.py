@@ -25,7 +25,7 @@ from isogloss.config import Config
 from isogloss.data.loading import Batch
 from isogloss.model.model import Model
 from isogloss.model.spec import ModelSpec
-from isogloss.nn.masking import span_mask
+from isogloss.nn.masking import padded_masks, span_mask
 from isogloss.nn.quantizers import RandomProjectionQuantizer
 from isogloss.nn.subsampling import stack
 from isogloss.objectives.base import Alarm, BaseConfig, Clock, Loss, Mean, Objective, Term
@@ -66,12 +66,13 @@ class MaskedCodes(nn.Module):
         )
         self.softmax = nn.Linear(spec.width, config.books * config.codes)
 
-    def mask(self, audio: Sequence, seed: int) -> Tensor:
-        """(B, T) bool over feature frames of audio (B, S), True = masked."""
-        generator = torch.Generator().manual_seed(seed)
+    def mask(self, audio: Sequence, batch: Batch) -> Tensor:
+        """(B, T) bool over feature frames of audio (B, S), which the clips of a batch say; True = masked."""
         span = round(self.config.mask_ms / self.spec.frame_ms)
-        lengths, frames = self.spec.feature_frames(audio.lengths), self.spec.feature_frames(audio.values.shape[1])
-        return span_mask(lengths, frames, self.config.start_probability, span, generator)
+        lengths = self.spec.feature_frames(audio.lengths).tolist()
+        rows = zip(lengths, batch.draws("mask"), strict=True)
+        masks = [span_mask(length, self.config.start_probability, span, draw) for length, draw in rows]
+        return padded_masks(masks, self.spec.feature_frames(audio.values.shape[1]))
 
     def targets(self, mask: Tensor) -> Tensor:
         """(B, T) over feature frames -> (B, ceil(T/4)): True where all four frames are masked."""
@@ -130,7 +131,7 @@ class BestRQ(Objective):
 
     def prepare(self, batch: Batch, training: bool) -> Batch:
         """The mask over features, (B, T) bool."""
-        return batch.with_extras({"mask": self.masked.mask(batch.audio, batch.seed)})
+        return batch.with_extras({"mask": self.masked.mask(batch.audio, batch)})
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Masked encoder frames."""

@@ -40,7 +40,7 @@ from isogloss.data.needs import Needs
 from isogloss.errors import IsoglossError
 from isogloss.model.model import Model
 from isogloss.model.spec import ModelSpec
-from isogloss.nn.masking import share_mask
+from isogloss.nn.masking import padded_masks, share_mask
 from isogloss.objectives.base import Alarm, BaseConfig, Clock, Loss, Mean, Objective, Term
 from isogloss.objectives.best_rq import CodesConfig, MaskedCodes
 from isogloss.objectives.recognition import HeadLosses, HeadsConfig, normalised
@@ -114,10 +114,11 @@ class HiddenText(nn.Module):
             raise IsoglossError("Masked text is not stretched; set text.upsampling: none in the recipe.")
         self.softmax = nn.Linear(spec.width, spec.units)
 
-    def mask(self, tokens: Sequence, seed: int) -> Tensor:
-        """(B, U) symbols -> (B, U) bool, True = hidden."""
-        generator = torch.Generator().manual_seed(seed)
-        return share_mask(tokens.lengths, tokens.values.shape[1], self.config.share, self.config.span, generator)
+    def mask(self, tokens: Sequence, batch: Batch) -> Tensor:
+        """Symbols (B, U) of the texts of a batch -> (B, U) bool, True = hidden."""
+        rows = zip(tokens.lengths.tolist(), batch.draws("units"), strict=True)
+        masks = [share_mask(length, self.config.share, self.config.span, draw) for length, draw in rows]
+        return padded_masks(masks, tokens.values.shape[1])
 
     def predict(self, states: Sequence, tokens: Sequence, mask: Tensor) -> Tensor:
         """Cross-entropy of what is hidden, a mean for each text: (B, U+1, D), (B, U), (B, U) -> (B,)."""
@@ -137,7 +138,7 @@ class MaskedText(Objective):
     def prepare(self, batch: Batch, training: bool) -> Batch:
         """The texts as `units` (B, U), and which of them are hidden, `units_mask`."""
         units = self.spec.processor.unit_ids(batch.texts, batch.languages)
-        return batch.with_extras({"units": units, "units_mask": self.hidden.mask(units, batch.seed)})
+        return batch.with_extras({"units": units, "units_mask": self.hidden.mask(units, batch)})
 
     def forward(self, model: Model, batch: Batch, clock: Clock) -> Loss:
         """Texts with languages, audio (B, 0) -> losses summed over texts."""
@@ -150,6 +151,8 @@ class MaskedText(Objective):
 
 class Pairs(HeadLosses):
     """L_TLM of pairs, with L_STM and L_heads where they weigh something."""
+
+    batchwise = frozenset({"same"})
 
     def __init__(self, config: PairsConfig, spec: ModelSpec):
         super().__init__(config, spec)
@@ -166,8 +169,8 @@ class Pairs(HeadLosses):
         units = self.spec.processor.unit_ids(batch.texts, batch.languages)
         hidden = {
             "units": units,
-            "units_mask": self.hidden.mask(units, batch.seed),
-            "mask": self.speech.mask(batch.audio, batch.seed),
+            "units_mask": self.hidden.mask(units, batch),
+            "mask": self.speech.mask(batch.audio, batch),
         }
         return super().prepare(batch, training).with_extras(hidden)
 

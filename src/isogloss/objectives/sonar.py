@@ -22,7 +22,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -82,8 +81,7 @@ class Sonar(Objective):
     def prepare(self, batch: Batch, training: bool) -> Batch:
         """`texts` and `tags` of what the teacher gets, in training some in another language; its `units`, (B, U)."""
         texts, tags = [text or "" for text in batch.texts], list(batch.languages)
-        draw = np.random.default_rng(batch.seed)
-        for row, others in enumerate(batch.translations):
+        for row, (others, draw) in enumerate(zip(translations(batch), batch.draws("translation"), strict=True)):
             usable = sorted(tag for tag in others if self.needs.languages is None or tag in self.needs.languages)
             if usable and training and draw.random() < self.config.translated:
                 tags[row] = usable[draw.integers(len(usable))]
@@ -120,10 +118,15 @@ class Sonar(Objective):
             return pooled(model.encode_shared(states, languages=tags).final)
 
 
+def translations(batch: Batch) -> list[dict[str, str]]:
+    """What each clip says in other languages; nothing where the batch has no list of them."""
+    return batch.translations or [{} for _ in batch.ids]
+
+
 def wordings(batch: Batch) -> list[set[str]]:
     """Every way in which it is known how to say what a clip says, normalised."""
-    others = batch.translations or [{} for _ in batch.ids]
-    known = [told | {tag: text or ""} for told, tag, text in zip(others, batch.languages, batch.texts, strict=True)]
+    rows = zip(translations(batch), batch.languages, batch.texts, strict=True)
+    known = [told | {tag: text or ""} for told, tag, text in rows]
     return [{normalise(text, tag) for tag, text in told.items()} for told in known]
 
 

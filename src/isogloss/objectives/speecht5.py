@@ -111,7 +111,7 @@ class SpeechT5Speech(SpeechT5):
 
     def prepare(self, batch: Batch, training: bool) -> Batch:
         """The mask over features, (B, T) bool."""
-        return batch.with_extras({"mask": self.masked.mask(batch.audio, batch.seed)})
+        return batch.with_extras({"mask": self.masked.mask(batch.audio, batch)})
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Masked encoder frames."""
@@ -152,11 +152,12 @@ class SpeechT5Text(SpeechT5):
 
     def prepare(self, batch: Batch, training: bool) -> Batch:
         """`symbols` (B, U) to predict, and the `units` of which spans are hidden, (B, U')."""
-        processor, draw = self.spec.processor, np.random.default_rng(batch.seed)
+        processor, share, span = self.spec.processor, self.config.share, self.config.span
         units = processor.unit_ids(batch.texts, batch.languages).unpad()
-        hidden = [torch.tensor(infilled(row.tolist(), self.config.share, self.config.span, draw)) for row in units]
+        rows = zip(units, batch.draws("units"), strict=True)
+        hidden = [torch.tensor(infilled(row.tolist(), share, span, draw)).long() for row, draw in rows]
         symbols = processor.symbols(batch.texts, batch.languages)
-        return batch.with_extras({"symbols": symbols, "units": Sequence.from_list([row.long() for row in hidden])})
+        return batch.with_extras({"symbols": symbols, "units": Sequence.from_list(hidden)})
 
     def forward(self, model: Model, batch: Batch, clock: Clock) -> Loss:
         """Texts with languages, audio (B, 0) -> losses summed over texts."""

@@ -86,7 +86,7 @@ class TTS4Pretrain(Recognition):
     def prepare(self, batch: Batch, training: bool) -> Batch:
         """The texts as `synthetic` speech (B, S), and its `mask` over features (B, T)."""
         audio = aloud(batch, self.speak)
-        mask = {"mask": self.masked.mask(audio, batch.seed)} if self.masked is not None else {}
+        mask = {"mask": self.masked.mask(audio, batch)} if self.masked is not None else {}
         return super().prepare(batch, training).with_extras({"synthetic": audio} | mask)
 
     def counts(self, batch: Batch) -> dict[str, int]:
@@ -148,11 +148,9 @@ class TTS4Pretrain2(Recognition):
 
 
 def aloud(batch: Batch, speak: Speak) -> Sequence:
-    """The texts of a batch as a synthesiser says them, (B, S), with voices drawn by the seed of the batch."""
-    said = [
-        torch.as_tensor(speak(text or "", language, batch.seed + row), dtype=torch.float32)
-        for row, (text, language) in enumerate(zip(batch.texts, batch.languages, strict=True))
-    ]
+    """The texts of a batch as a synthesiser says them, (B, S), each in the voice that the seed of its row draws."""
+    rows = zip(batch.texts, batch.languages, batch.seeds, strict=True)
+    said = [torch.as_tensor(speak(text or "", tag, seed), dtype=torch.float32) for text, tag, seed in rows]
     return Sequence.from_list(said)
 
 
