@@ -71,14 +71,15 @@ def test_adapters_leave_the_base_bit_for_bit_and_make_a_small_folder(letters, re
     folder = trained(plan(recogniser, [letters]).recipe, tmp_path / "run")
     model = load_model(folder)
     after = model.state_dict()
-    heads = ("ctc.", "conditioning.", "encoder.adapters.")
+    heads = ("heads.ctc.", "encoder.adapters.")
     assert all(after[name].equal(tensor) for name, tensor in before.items() if not name.startswith(heads))
     assert after["encoder.adapters.up"].abs().sum() > 0
     assert all(name.startswith(heads) for name in read_tensors(folder / WEIGHTS))
     assert list(model.encoder.adapters.groups) == ["es", "it"]
     # New letters stand behind the old ones, so that the old model's languages are written as before.
     old = load_model(recogniser).tokenizer.symbols
-    assert after["conditioning.back.weight"].shape[1] == model.tokenizer.size > before["ctc.output.bias"].shape[0]
+    assert after["heads.ctc.conditioning.back.weight"].shape[1] == model.tokenizer.size
+    assert model.tokenizer.size > before["heads.ctc.output.bias"].shape[0]
     assert model.tokenizer.symbols[: len(old)] == old and "z" in model.tokenizer.symbols
     reader = isogloss.load(recogniser, adapters=[folder])
     assert set(reader.adapted[0].config.alphabets) == {"ro", "ru", "es", "it"}
