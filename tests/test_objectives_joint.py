@@ -417,8 +417,8 @@ def test_speech_and_text_together_teach_all_of_speecht5() -> None:
     for config, batch in ((SpeechT5SpeechConfig(speech=CODES), pairs()), (SpeechT5TextConfig(), sentences())):
         found |= gradients(subject, config.build(subject).train()(batch)).keys()
     assert {name for name, _ in subject.named_parameters()} - found == {
-        *("ctc.output.weight", "ctc.output.bias"),
-        *(name for name, _ in subject.named_parameters() if name.startswith("language.")),
+        *("heads.ctc.output.weight", "heads.ctc.output.bias"),
+        *(name for name, _ in subject.named_parameters() if name.startswith("heads.language.")),
     }
 
 

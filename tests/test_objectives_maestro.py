@@ -172,7 +172,7 @@ def test_text_alone_never_touches_the_speech_side(head: str, monkeypatch: pytest
     assert not any(name.startswith(("encoder.embed", "encoder.stack.blocks.0.")) for name in found)
     assert any(name.startswith("encoder.stack.blocks.1.") for name in found)
     assert not any(name.startswith("text.duration") for name in found)  # durations are given, not learned, by text
-    assert found["ctc.output.weight"].abs().sum() > 0 and "language.output.weight" not in found
+    assert found["heads.ctc.output.weight"].abs().sum() > 0 and "heads.language.output.weight" not in found
 
 
 def test_pairs_have_aligned_durations_and_text_has_predicted_ones(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,14 +13,14 @@ from isogloss.decoding.beam import Beam, Found, Prefix, ranked, root, worth_tryi
 from isogloss.decoding.ctc_beam import aligned
 from isogloss.decoding.greedy import limited
 from isogloss.decoding.hypothesis import Hypothesis
-from isogloss.decoding.protocols import CTC, AttentionDecoder
+from isogloss.decoding.protocols import CTC, AttentionProtocol
 from isogloss.nn.ctc import ctc_loss, frames_needed
 from isogloss.sequence import Sequence
 from isogloss.text.tokenizers import END
 
 
 def attention_beam(
-    head: AttentionDecoder,
+    head: AttentionProtocol,
     ctc: CTC,
     states: Sequence,
     beam: Beam,
@@ -41,7 +41,7 @@ def attention_beam(
     return hypotheses
 
 
-def _search(head: AttentionDecoder, states: Sequence, beam: Beam, allowed: Tensor | None) -> list[Found]:
+def _search(head: AttentionProtocol, states: Sequence, beam: Beam, allowed: Tensor | None) -> list[Found]:
     """(1, T, D) -> tokens and scores of the texts that ended; none is longer than the audio has frames."""
     remembered = head.begin(states, remember=False)
     start = root(beam)

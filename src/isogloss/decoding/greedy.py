@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from isogloss.decoding.hypothesis import Draft, Hypothesis
-from isogloss.decoding.protocols import CTC, AttentionDecoder, Transducer
+from isogloss.decoding.protocols import CTC, AttentionProtocol, TransducerProtocol
 from isogloss.nn.ctc import ctc_best_path
 from isogloss.sequence import Sequence
 from isogloss.text.tokenizers import BLANK, END
@@ -82,7 +82,7 @@ class GreedyAttention:
     through them; where CTC has none, they are spread evenly. allowed: (V,) bool, as above.
     """
 
-    def __init__(self, head: AttentionDecoder, ctc: CTC, batch: int, allowed: Tensor | None = None):
+    def __init__(self, head: AttentionProtocol, ctc: CTC, batch: int, allowed: Tensor | None = None):
         self.head = head
         self.ctc = ctc
         self.allowed = allowed
@@ -127,7 +127,7 @@ class GreedyTransducer:
     for its next one. allowed: (V,) bool, the symbols that may be written, blank among them.
     """
 
-    def __init__(self, head: Transducer, batch: int, allowed: Tensor | None = None):
+    def __init__(self, head: TransducerProtocol, batch: int, allowed: Tensor | None = None):
         self.head = head
         self.allowed = allowed
         self.drafts = [Draft() for _ in range(batch)]

@@ -15,7 +15,7 @@ CTC = Callable[[Sequence], Sequence]
 """States (B, T, D) -> log-probabilities (B, T, V)."""
 
 
-class Transducer(Protocol):
+class TransducerProtocol(Protocol):
     """A frame and the symbols so far, both of width J -> the next symbol or blank."""
 
     @property
@@ -35,7 +35,7 @@ class Transducer(Protocol):
         """(…, J) twice, broadcast against each other -> float32 log-probabilities (…, V)."""
 
 
-class AttentionDecoder(Protocol):
+class AttentionProtocol(Protocol):
     """The whole utterance and the symbols so far -> the next symbol or the end."""
 
     def begin(self, states: Sequence, remember: bool = True) -> Any:

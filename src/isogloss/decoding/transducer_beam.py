@@ -12,7 +12,7 @@ from torch import Tensor
 from isogloss.decoding.beam import Beam, Found, Prefix, ranked, root, total, worth_trying
 from isogloss.decoding.greedy import limited
 from isogloss.decoding.hypothesis import Hypothesis
-from isogloss.decoding.protocols import Transducer
+from isogloss.decoding.protocols import TransducerProtocol
 from isogloss.nn.lattice import best_path
 from isogloss.nn.predictors import State
 from isogloss.sequence import Sequence
@@ -20,7 +20,7 @@ from isogloss.text.tokenizers import BLANK
 
 
 def transducer_beam(
-    head: Transducer, states: Sequence, beam: Beam, allowed: Tensor | None = None
+    head: TransducerProtocol, states: Sequence, beam: Beam, allowed: Tensor | None = None
 ) -> list[list[Hypothesis]]:
     """(B, T, D) -> for each utterance up to `beam.most` hypotheses, the best first.
 
@@ -34,7 +34,7 @@ def transducer_beam(
 class _Texts:
     """What the predictor makes of each prefix: computed once, for all new ones of a frame together."""
 
-    def __init__(self, head: Transducer, start: Prefix):
+    def __init__(self, head: TransducerProtocol, start: Prefix):
         self.head = head
         text, state = head.begin(1)
         self._silence = torch.zeros(text.shape[1], device=text.device)
@@ -63,7 +63,7 @@ class _Texts:
             self._known[id(prefix)] = text[row], tuple(part[row] for part in state)
 
 
-def _search(head: Transducer, audio: Tensor, beam: Beam, allowed: Tensor | None) -> list[Found]:
+def _search(head: TransducerProtocol, audio: Tensor, beam: Beam, allowed: Tensor | None) -> list[Found]:
     """(T, J) -> tokens and scores, the best first."""
     start = root(beam)
     texts = _Texts(head, start)
@@ -90,7 +90,7 @@ def _add(found: dict[int, tuple[Prefix, float]], prefix: Prefix, score: float) -
     found[id(prefix)] = prefix, total(before, float(score))
 
 
-def _aligned(head: Transducer, audio: Tensor, found: Found, allowed: Tensor | None) -> Hypothesis:
+def _aligned(head: TransducerProtocol, audio: Tensor, found: Found, allowed: Tensor | None) -> Hypothesis:
     """(T, J): frames of symbols by the best path through the lattice, and their probabilities there."""
     tokens, score = found
     written = torch.tensor(tokens, dtype=torch.int64, device=audio.device)

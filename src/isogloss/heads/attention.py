@@ -66,6 +66,8 @@ class Memories:
 class AttentionDecoder(SymbolHead):
     """Transformer decoder over encoder states."""
 
+    streams = False
+
     def __init__(self, config: AttentionConfig, width: int, vocabulary: int):
         super().__init__()
         self.smoothing = config.smoothing

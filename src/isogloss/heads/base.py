@@ -69,8 +69,11 @@ class Head(nn.Module):
 class SymbolHead(Head, ABC):
     """A head that writes symbols.
 
+    streams: whether it can while states arrive; otherwise it must have them all.
     allowed: (V,) bool, the symbols that may be written, 0 among them; None for all. heads: of the model, by name.
     """
+
+    streams = True
 
     @abstractmethod
     def loss(self, states: Sequence, tokens: Sequence) -> Tensor:

@@ -39,7 +39,7 @@ WANTS = {
     "symbols": "model.tokenizer",
     "phonemes": "phonemes in the model's configuration",
     "language": "data in two languages or more",
-    "features": "features",
+    "features": "model.tokenizer, as does the decoder it works with",
 }
 """What a head of a target cannot do without."""
 
@@ -183,20 +183,21 @@ class Model(nn.Module):
         self, states: Sequence, beam: Beam, decoder: str | None = None, allowed: Tensor | None = None
     ) -> list[list[Hypothesis]]:
         """Encoder states (B, T, D) -> for each utterance up to `beam.most` hypotheses, the best first."""
-        return self._decoder(decoder).beam(states, beam, allowed, dict(self.heads.items()))
+        return self.decoder(decoder).beam(states, beam, allowed, dict(self.heads.items()))
 
     def greedy_decoder(self, batch: int, decoder: str | None = None, allowed: Tensor | None = None) -> Greedy:
         """What decodes the states of a batch, all at once or as they arrive; arguments as for `decode`."""
-        return self._decoder(decoder).greedy(batch, allowed, dict(self.heads.items()))
+        return self.decoder(decoder).greedy(batch, allowed, dict(self.heads.items()))
 
-    def _decoder(self, asked: str | None) -> SymbolHead:
-        """The decoder asked for, by default the first."""
-        if not self.decoders:
+    def decoder(self, name: str | None = None) -> SymbolHead:
+        """One of `decoders`, by default the first; raises IsoglossError where there is none of that name."""
+        known = self.decoders
+        if not known:
             raise IsoglossError("This model has no recogniser: it was pre-trained on speech alone; fine-tune it first.")
-        if asked is not None and asked not in self.decoders:
-            near = did_you_mean(asked, self.decoders)
-            raise IsoglossError(f'This model has no decoder "{asked}".{near} It has: {", ".join(self.decoders)}.')
-        return self.symbol_head(asked or self.decoders[0])
+        if name is not None and name not in known:
+            near = did_you_mean(name, known)
+            raise IsoglossError(f'This model has no decoder "{name}".{near} It has: {", ".join(known)}.')
+        return self.symbol_head(name or known[0])
 
     def symbol_head(self, name: str) -> SymbolHead:
         """A head that predicts symbols or phonemes, by its name."""

@@ -76,7 +76,7 @@ class WordStream:
         allowed: Tensor | None = None,
         language: str | None = None,
     ):
-        if decoder == "attention":
+        if not model.decoder(decoder).streams:
             raise IsoglossError("The attention decoder must hear everything before it writes; stream with another.")
         self.model = model
         self.stream = SpeechStream(model, languages=[language])

@@ -43,7 +43,7 @@ class ModelRecipe(Config):
         default_factory=LogMelConfig, description="what the encoder is given of audio; by default those of its preset"
     )
     tokenizer: TokenizerConfig | None = Field(None, description="symbols of the recogniser; none to pre-train only")
-    heads: Heads = Field(default_factory=usual_heads, description="all heads, by name: {ctc: {}, transducer: {}}")
+    heads: Heads = Field(default_factory=usual_heads, description="all of its heads: [ctc, language] or {ctc: {}, …}")
     text: TextEncoderConfig | None = Field(None, description="a text encoder that shares upper blocks: {} for defaults")
     start_from: Path | None = Field(None, description="model folder whose features and encoder are taken over")
     keep: Literal["encoder", "all"] = Field(
