@@ -55,6 +55,7 @@ class ConvolutionalPosition(nn.Module):
             raise ValueError(f"width {width} does not divide into {groups} groups")
         convolution = nn.Conv1d(width, width, kernel, groups=groups)
         nn.init.normal_(convolution.weight, std=2 / math.sqrt(kernel * width))
+        assert convolution.bias is not None
         nn.init.zeros_(convolution.bias)
         self.convolution = weight_norm(convolution, dim=2)
         self.around = kernel // 2, (kernel - 1) // 2
