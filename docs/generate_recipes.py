@@ -24,6 +24,7 @@ An unknown key is an error that names the nearest known one. The resolved recipe
 `RUN/recipe.yaml` and inside the model.
 
 `model.encoder` takes one of the named sizes ({presets}) or the fields of `SpeechEncoderConfig`. A
+name brings its features along, unless `model.features` gives others: `wav2vec2_base` learns them from the waveform. A
 small recipe to start from is [usm-tiny.yaml](../src/isogloss/recipes/usm-tiny.yaml).
 
 `model.heads` names all heads of a model, with what differs from the defaults:

@@ -76,9 +76,7 @@ RENAMED = [
     (r"^feature_extractor\.conv_layers\.(\d+)\.layer_norm\.", r"features.layers.\1.norm."),
     (r"^feature_projection\.layer_norm\.", "encoder.embed.norm."),
     (r"^feature_projection\.projection\.", "encoder.embed.project."),
-    (r"^encoder\.pos_conv_embed\.conv\.", "encoder.stack.entry.positions."),
-    (r"parametrizations\.weight\.original0$", "length"),
-    (r"parametrizations\.weight\.original1$", "direction"),
+    (r"^encoder\.pos_conv_embed\.conv\.", "encoder.stack.entry.positions.convolution."),
     (r"^encoder\.layers\.", "encoder.stack.blocks."),
     (r"\.out_proj\.", ".out."),
     (r"\.feed_forward\.intermediate_dense\.", ".feed.expand."),
@@ -98,7 +96,7 @@ def translated(theirs: dict[str, Tensor], size: str) -> dict[str, Tensor]:
     for key, value in theirs.items():
         for pattern, name in [*RENAMED, *NORMS[size]]:
             key = re.sub(pattern, name, key)
-        found[key] = value.flatten() if key.endswith("positions.length") else value
+        found[key] = value
     del found["masked_spec_embed"]  # belongs to the objective, which masks
     for number in range(LAYERS):
         attention = f"encoder.stack.blocks.{number}.attention"

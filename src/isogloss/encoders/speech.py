@@ -27,7 +27,7 @@ from isogloss.sequence import Sequence
 class SpeechEncoderConfig(Config):
     """What leads features into the blocks, and the blocks."""
 
-    embed: EmbedConfig = Field(default_factory=SubsamplingConfig, description="features to the blocks' first input")
+    embed: EmbedConfig = Field(default_factory=SubsamplingConfig, description="from features to what enters the blocks")
     blocks: BlocksConfig = Field(default_factory=ConformerConfig, description="the stack")
     context: Context = Field(default_factory=FullContext, description="which frames a frame may attend to")
     adapters: AdapterConfig | None = Field(None, description="small networks for single languages beside the blocks")

@@ -86,7 +86,7 @@ def plot(inside: Inside, name: str) -> Markup:
 
 
 def _draw_posteriors(ax: Axes, inside: Inside) -> None:
-    # A frame's posterior stands for the middle of its 40 ms.
+    # A posterior stands for the middle of its frame.
     times = (np.arange(len(inside.posteriors)) + 0.5) * inside.frame_seconds
     ax.plot(times, inside.posteriors[:, BLANK], color=QUIET, linewidth=0.8, linestyle=(0, (1, 1.5)))
     colours = {symbol: SERIES[number % len(SERIES)] for number, symbol in enumerate(inside.names)}

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.parametrizations import weight_norm
 
 
 def rotary_table(frames: int, head_width: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -44,23 +45,21 @@ def relative_shift(scores: Tensor) -> Tensor:
 class ConvolutionalPosition(nn.Module):
     """Positions that a grouped convolution of many frames finds, to be added to its input (wav2vec 2.0 §2).
 
-    The K weights of a tap share one length, which is learned apart from their direction (weight normalisation,
-    arXiv 1602.07868): w_k = g_k v_k / ‖v_k‖. A frame sees K/2 frames before it and (K−1)/2 after it.
+    The length of each of the K taps is learned apart from its direction (weight normalisation, arXiv 1602.07868).
+    A frame sees ⌊K/2⌋ frames before it and ⌊(K−1)/2⌋ after it.
     """
 
     def __init__(self, width: int, kernel: int, groups: int):
         super().__init__()
         if width % groups:
             raise ValueError(f"width {width} does not divide into {groups} groups")
-        self.groups = groups
+        convolution = nn.Conv1d(width, width, kernel, groups=groups)
+        nn.init.normal_(convolution.weight, std=2 / math.sqrt(kernel * width))
+        assert convolution.bias is not None
+        nn.init.zeros_(convolution.bias)
+        self.convolution = weight_norm(convolution, dim=2)
         self.around = kernel // 2, (kernel - 1) // 2
-        self.direction = nn.Parameter(torch.empty(width, width // groups, kernel))
-        nn.init.normal_(self.direction, std=2 / math.sqrt(kernel * width))
-        self.length = nn.Parameter(self.direction.detach().norm(dim=(0, 1)))
-        self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) with zeros in the padding -> (B, T, D)."""
-        weight = self.direction * (self.length / self.direction.norm(dim=(0, 1)))
-        padded = functional.pad(x.transpose(1, 2), self.around)
-        return functional.gelu(functional.conv1d(padded, weight, self.bias, groups=self.groups)).transpose(1, 2)
+        return functional.gelu(self.convolution(functional.pad(x.transpose(1, 2), self.around))).transpose(1, 2)
