@@ -24,11 +24,13 @@ from isogloss.encoders.presets import preset
 from isogloss.errors import IsoglossError
 from isogloss.evaluation.evaluate import evaluate
 from isogloss.evaluation.examples import _ranked, _shares, align, clusters, columns, examples
-from isogloss.evaluation.figures import ALL, Evaluation, Prediction, score
+from isogloss.evaluation.results import Evaluation
+from isogloss.evaluation.predictions import Prediction
+from isogloss.evaluation.comparison import difference
 from isogloss.evaluation.history import POINTS, read_history
 from isogloss.evaluation.plots import _apart
 from isogloss.evaluation.posteriors import look_inside
-from isogloss.evaluation.report import difference, write_report
+from isogloss.evaluation.report import write_report
 from isogloss.metrics.error_rates import error_rates
 from isogloss.model.folder import load_model, save_model
 from isogloss.model.model import Model, ModelConfig

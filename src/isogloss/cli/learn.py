@@ -18,6 +18,7 @@ from isogloss.cli.app import (
     app,
     listed,
 )
+from isogloss.evaluation.tasks import task_names
 
 if TYPE_CHECKING:
     from isogloss.training.recipe import Recipe
@@ -118,6 +119,13 @@ def quantise(
 def evaluate(
     model: ModelFolder,
     data: Annotated[list[Path], typer.Option(help="prepared corpus; may be repeated", show_default=False)],
+    task: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help=f"what to measure, by default all that can be: {', '.join(task_names())}"),
+    ] = None,
+    options: Annotated[
+        list[str] | None, typer.Argument(metavar="TASK.KEY=VALUE", help="options of tasks, as in retrieval.pool=200")
+    ] = None,
     split: Annotated[Literal["train", "dev", "test"], typer.Option(help="which clips")] = "test",
     languages: Annotated[str, typer.Option(help="only clips in these, as in ro,pt-BR")] = "",
     tell_language: Annotated[bool, typer.Option("--tell-language", help="tell the model what is spoken")] = False,
@@ -131,12 +139,14 @@ def evaluate(
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Measure a model on held-out speech. Error rates and language identification, with intervals."""
+    """Measure a model on held-out speech. Error rates, languages, retrieval and more, with intervals."""
     from isogloss.evaluation.evaluate import evaluate as work
-    from isogloss.evaluation.tables import render
+    from isogloss.evaluation.terminal import render
     from isogloss.files import write_json
     from isogloss.training.hardware import choose_device
 
+    if json and json.is_dir():
+        raise typer.BadParameter("this is a folder; name a file in it", param_hint="--json")
     if report:
         from isogloss.evaluation.report import require_report, write_report
 
@@ -147,6 +157,8 @@ def evaluate(
         found = work(
             model,
             data,
+            tasks=task or (),
+            options=options or (),
             split=split,
             languages=listed(languages),
             tell_language=tell_language,
@@ -154,7 +166,7 @@ def evaluate(
             language_model=lm,
             weight=lm_weight,
             device=choose_device(device),
-            on_progress=lambda done, total: told("clips", done, total),
+            on_progress=lambda name, done, total: told(f"clips, {name}", done, total),
         )
     terminal.results().print(render(found))
     if json:

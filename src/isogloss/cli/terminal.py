@@ -49,7 +49,7 @@ def complain(text: str) -> None:
 @contextmanager
 def counting(what: str) -> Iterator[Callable[..., None]]:
     """A line on the terminal that counts: `told(unit, done, total)` moves it. Silent elsewhere."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     console = remarks()
     columns = (
@@ -57,6 +57,8 @@ def counting(what: str) -> Iterator[Callable[..., None]]:
         BarColumn(),
         TextColumn("{task.fields[count]}"),
         TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None, count="")
