@@ -142,11 +142,11 @@ def evaluate(
     """Measure a model on held-out speech. Error rates, languages, retrieval and more, with intervals."""
     from isogloss.evaluation.evaluate import evaluate as work
     from isogloss.evaluation.terminal import render
-    from isogloss.files import write_json
+    from isogloss.files import require_writable, write_json
     from isogloss.training.hardware import choose_device
 
-    if json and json.is_dir():
-        raise typer.BadParameter("this is a folder; name a file in it", param_hint="--json")
+    if json:
+        require_writable(json)
     if report:
         from isogloss.evaluation.report import require_report, write_report
 

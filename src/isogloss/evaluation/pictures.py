@@ -40,8 +40,10 @@ def bars(asked: Bars, systems: Mapping[str, Table], name: str) -> Markup:
     """A measure by row, with intervals: bars for the first system, markers for all."""
     first = next(iter(systems.values()))
     measure = first.measure(asked.measure)
-    rows = sorted(_drawn(first, asked.measure), key=lambda row: _value(row.figures[asked.measure]), reverse=True)
-    labels = [row_name(row, telling_keys(first)[0]) for row in rows]
+    keys, rows = telling_keys(first)[0], list(_drawn(first, asked.measure))[::-1]
+    if len(keys) == 1:  # else rows that belong together would be torn apart
+        rows.sort(key=lambda row: _value(row.figures[asked.measure]), reverse=True)
+    labels = [row_name(row, keys) for row in rows]
     found = [[_same(table, row, asked.measure) for row in rows] for table in systems.values()]
     highest = max([max(_value(one), one.high or 0.0) for own in found for one in own if one is not None] or [0.1])
     edge = min(WORST, 1.04 * highest) if measure.unit == FRACTION else 1.04 * highest

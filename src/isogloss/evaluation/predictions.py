@@ -78,12 +78,12 @@ def predict(model: Recogniser, data: Data) -> tuple[Prediction, ...]:
 
 
 def by_language(predictions: Iterable[Prediction]) -> dict[str, list[Prediction]]:
-    """Those that count in error rates, by the language spoken, in alphabetic order."""
+    """Those that count in error rates, by the language spoken, in order of appearance."""
     groups: dict[str, list[Prediction]] = defaultdict(list)
     for prediction in predictions:
         if prediction.scored:
             groups[prediction.language].append(prediction)
-    return dict(sorted(groups.items()))
+    return dict(groups)
 
 
 def errors(predictions: Sequence[Prediction], unit: Unit = "character", *, raw: bool = False) -> ErrorCounts:

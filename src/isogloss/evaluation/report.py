@@ -27,7 +27,7 @@ from isogloss.evaluation.layout import Grid, headlines, lay_out, name_of, spread
 from isogloss.evaluation.pictures import caption, picture
 from isogloss.evaluation.results import Evaluation
 from isogloss.evaluation.table import Table
-from isogloss.files import write_json, write_text
+from isogloss.files import require_writable, write_json, write_text
 from isogloss.model.model import Model
 from isogloss.model.recogniser import load
 from isogloss.training.recipe import Recipe, load_recipe
@@ -70,8 +70,7 @@ class Tile:
 
 def require_report(run: Path, out: Path) -> None:
     """Raise IsoglossError where no report can be written, before anything is measured."""
-    if out.is_dir():
-        raise IsoglossError(f"{out} is a folder; name a file in it, as {out / 'report.html'}.")
+    require_writable(out)
     if not (run / RECIPE).is_file():
         raise IsoglossError(f"A report shows how a model was trained, and {run} is no run; use --json.")
 

@@ -96,6 +96,8 @@ class Table(Config):
         for picture in self.pictures:
             if not isinstance(picture, Matrix) and picture.measure not in measures:
                 raise ValueError(f"a picture shows {picture.measure}, which is no measure")
+            if isinstance(picture, Lines) and picture.over not in self.keys:
+                raise ValueError(f"a picture is drawn over {picture.over}, which is no key")
         return self
 
     def measure(self, name: str) -> Measure:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderableType, RenderResult
 from rich.measure import Measurement
@@ -34,18 +36,32 @@ class Printed:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The table as wide as it fits, and its notes."""
         grid = lay_out(self.table, minor=False)
-        wide = _printed(grid, stacked=False)
-        room = options.update(max_width=ANY_WIDTH, width=ANY_WIDTH)
-        fits = Measurement.get(console, room, wide).maximum <= options.max_width
         yield Text(", ".join([f"{self.table.title}: {self.system} on {self.where}", *grid.common]), "bold")
-        yield wide if fits else _printed(grid, stacked=True)
+        yield from _fitting(grid, console, options)
         for note in self.table.notes:
             yield Padding(Text(note, "yellow"), (0, 1))
 
 
-def _printed(grid: Grid, *, stacked: bool) -> RichTable:
+def _fitting(grid: Grid, console: Console, options: ConsoleOptions) -> list[RichTable]:
+    """One table with intervals beside or else below their figures, or else as few as hold all measures."""
+    room = options.update(max_width=ANY_WIDTH, width=ANY_WIDTH)
+    leading = [place for place, column in enumerate(grid.columns) if column.kind in ("key", "items")]
+    values = [place for place, column in enumerate(grid.columns) if column.kind == "value"]
+    tables = [_printed(grid, range(len(grid.columns)), stacked=False)]
+    for count in range(1, len(values) + 1):
+        if all(Measurement.get(console, room, table).maximum <= options.max_width for table in tables):
+            break
+        # A measure and the baselines beside it stay together.
+        bounds = [*(values[number * len(values) // count] for number in range(count)), len(grid.columns)]
+        tables = [_printed(grid, [*leading, *range(*ends)], stacked=True) for ends in pairwise(bounds)]
+    return tables
+
+
+def _printed(grid: Grid, places: Sequence[int], *, stacked: bool) -> RichTable:
+    """Some columns of a grid; stacked: with intervals below their figures."""
     table = RichTable(box=None, padding=(0, 1))
-    for column in grid.columns:
+    columns = [grid.columns[place] for place in places]
+    for column in columns:
         style = "" if column.kind in ("key", "value") else "dim"
         side: JustifyMethod = "left" if column.kind == "key" else "right"
         table.add_column(column.name, justify=side, style=style, header_style="dim", no_wrap=True)
@@ -53,11 +69,12 @@ def _printed(grid: Grid, *, stacked: bool) -> RichTable:
             table.add_column(column.detail, justify="right", style="dim", header_style="dim", no_wrap=True)
     for line in grid.lines:
         cells: list[Text] = []
-        for column, cell in zip(grid.columns, line.cells, strict=True):
+        for column, cell in zip(columns, (line.cells[place] for place in places), strict=True):
             apart = bool(column.detail) and not stacked
             gap = "\n" if column.detail else " "
             small = "" if apart or not cell.detail else f"{gap}{cell.detail}"
-            cells.append(Text.assemble(cell.text, (small, "dim")))
+            indent = "  " if line.trivial and not cells else ""
+            cells.append(Text.assemble(indent, cell.text, (small, "dim")))
             cells += [Text(cell.detail)] if apart else []
         table.add_row(*cells, style="dim" if line.trivial else "bold" if line.strong else "")
     return table

@@ -48,7 +48,7 @@ def score(predictions: Sequence[Prediction]) -> Table:
     """
     words = {language: _words(group) for language, group in by_language(predictions).items()}
     words = {language: pairs for language, pairs in words.items() if pairs}
-    rows = [Row(keys={LANGUAGE: language}, figures=_figures(pairs)) for language, pairs in words.items()]
+    rows = [Row(keys={LANGUAGE: language}, figures=_figures(pairs)) for language, pairs in sorted(words.items())]
     if words:
         rows.append(Row(label=ALL_WORDS, figures=_figures([pair for pairs in words.values() for pair in pairs])))
     return Table(

@@ -54,7 +54,7 @@ class Phonemes(Task):
             trivial[language] = float(always.errors.sum() / always.totals.sum())
         if not counts:
             raise IsoglossError(" ".join(notes))
-        rows = [Row(keys={LANGUAGE: tag}, figures={"PER": _rate(count, trivial[tag])}) for tag, count in counts.items()]
+        rows = [Row(keys={LANGUAGE: tag}, figures={"PER": _rate(counts[tag], trivial[tag])}) for tag in sorted(counts)]
         mean = mean_of_rates(
             [(count.errors, count.totals) for count in counts.values()],
             {ONE_SENTENCE: sum(trivial.values()) / len(trivial)},

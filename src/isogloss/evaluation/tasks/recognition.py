@@ -61,10 +61,10 @@ def score(predictions: Sequence[Prediction], trained: frozenset[str] | None = No
     """The error rates of any system from its predictions; trained: the corpora it was trained on, if known."""
     groups = by_language(predictions)
     constant = {language: _one_sentence(group) for language, group in groups.items()}
-    rows = [row for language, group in groups.items() for row in _rows(language, group, constant[language], trained)]
+    rows = [row for tag in sorted(groups) for row in _rows(tag, groups[tag], constant[tag], trained)]
     if groups:
         rows += _summaries(groups, constant)
-    few = [language for language, group in groups.items() if len(group) < FEW]
+    few = [language for language, group in sorted(groups.items()) if len(group) < FEW]
     note = f"Fewer than {FEW} clips in {', '.join(few)}: their intervals are too narrow."
     return Table(
         task="recognition",
