@@ -164,7 +164,8 @@ def test_across_languages_each_sentence_is_there_once(letters: Path, recogniser:
     both = spoken_too(cuts, "it")
     assert {language_of(cut) for cut, _ in both} == {"es"} and {language_of(cut) for _, cut in both} == {"it"}
     assert all(text_of(other) == cut.custom["translations"]["it"] for cut, other in both) and len(both) > 10
-    table = Retrieval(pool=10, resamples=2, across=("Italian",)).run(recogniser, Data(cuts))
+    table = Retrieval(pool=10, resamples=2, across=("Italian", "oc")).run(recogniser, Data(cuts))
+    assert [note.rpartition(": ")[2] for note in table.notes] == ["written in oc.", "spoken in oc."]
     found = {(row.keys["pairs"], row.keys["direction"]) for row in table.rows}
     spoken = ("speech → other speech", "other speech → speech")
     asked = {"own": DIRECTIONS, "written in it": DIRECTIONS, "spoken in it": spoken}

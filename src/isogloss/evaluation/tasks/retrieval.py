@@ -70,14 +70,16 @@ class Retrieval(Task):
 
     def run(self, model: Recogniser, data: Data) -> Table:
         """How often each finds the other, of all that is asked for."""
-        asked = {name: pairs for name, pairs in self._pairs(model, data).items() if len(pairs) >= LEAST}
-        every = [pair for pairs in asked.values() for pair in pairs]
+        asked = self._pairs(model, data)
+        every = [pair for pairs in asked.values() if len(pairs) >= LEAST for pair in pairs]
         last = model.model.encoder.layers
         trained = encode_pairs(model.model, every, range(model.model.text_encoder.entry, last + 1), data)
         random = encode_pairs(_random_twin(model.model), every, range(last, last + 1), data)
         rows = [row for name, pairs in asked.items() for row in self._rows(name, pairs, trained, random)]
         if not rows:
             raise IsoglossError("No speech was found in the clips.")
+        found = {row.keys["pairs"] for row in rows}
+        missing = [name for name in asked if name not in found]
         return Table(
             task=self.name(),
             title="Retrieval",
@@ -86,6 +88,7 @@ class Retrieval(Task):
             keys=("pairs", "direction", "block"),
             measures=MEASURES,
             rows=tuple(rows),
+            notes=tuple(f"Not measured, for there are fewer than {LEAST} such pairs: {name}." for name in missing),
             pictures=(Lines(measure="R@1", over="block"),),
         )
 
