@@ -1,6 +1,7 @@
 """A task is one file and no other edit: it is found, run, shown everywhere, and left out with a reason."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,18 @@ def test_a_new_task_is_one_file(
     assert code == 0 and f"Not measured: {toy}. Nothing is that short." in out
     code, out, err = call(capfd, *measured, "--task", toy, f"{toy}.longest=-1")
     assert (code, out) == (1, "") and err == f"Cannot measure {toy}: Nothing is that short.\n"
+
+
+def test_the_task_in_the_docs_is_one(toy: str, run: Path, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs/evaluation.md").read_text(encoding="utf-8")
+    code = next(block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "(Task)" in block)
+    (tmp_path / "more/toy_lengths.py").write_text(code, encoding="utf-8")
+    data = [run.parent / "noise"]
+    found = evaluate(run / "model", data, tasks=[toy]).table(toy).figure("length", what="all clips")
+    assert found.value == pytest.approx(sum(cut.duration for cut in read_cuts(data[0], "test")) / 6)
+    with pytest.raises(IsoglossError, match=r"Cannot measure toy_lengths: No clip is as short as 0\.1 s"):
+        evaluate(run / "model", data, tasks=[toy], options=[f"{toy}.longest=0.1"])
+    assert sorted(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == OWN
 
 
 def test_a_file_must_define_one_task(toy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

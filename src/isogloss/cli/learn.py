@@ -115,13 +115,16 @@ def quantise(
     print(out)
 
 
+TASKS = ", ".join(task_names())
+
+
 @app.command()
 def evaluate(
     model: ModelFolder,
     data: Annotated[list[Path], typer.Option(help="prepared corpus; may be repeated", show_default=False)],
     task: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help=f"what to measure, by default all that can be: {', '.join(task_names())}"),
+        typer.Option(metavar="NAME", help=f"what to measure; may be repeated; by default all that can be: {TASKS}"),
     ] = None,
     options: Annotated[
         list[str] | None, typer.Argument(metavar="TASK.KEY=VALUE", help="options of tasks, as in retrieval.pool=200")

@@ -6,6 +6,7 @@ import errno
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from isogloss.errors import IsoglossError
@@ -48,8 +49,11 @@ def complain(text: str) -> None:
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[..., None]]:
-    """A line on the terminal that counts: `told(unit, done, total)` moves it. Silent elsewhere."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    """A line on the terminal that counts and says how long it will take: `told(unit, done, total)` moves it.
+
+    Silent elsewhere.
+    """
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = remarks()
     columns = (
@@ -57,15 +61,16 @@ def counting(what: str) -> Iterator[Callable[..., None]]:
         BarColumn(),
         TextColumn("{task.fields[count]}"),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None, count="")
 
         def told(unit: str, done: int, total: int | None = None) -> None:
             count = f"{done} {unit}" if total is None else f"{done} of {total} {unit}"
-            bar.update(task, completed=done, total=total, count=count)
+            bar.update(task, completed=done, total=total)
+            seconds = bar.tasks[task].time_remaining
+            left = f", {timedelta(seconds=round(seconds))} left" if seconds else ""
+            bar.update(task, count=f"{count}{left}")
 
         yield told
 
