@@ -32,7 +32,8 @@ from low_resource import Rates, draw_rates, evaluated, text_encoder, trained, wi
 
 from isogloss.data.manifests import language_of, read_cuts, text_of
 from isogloss.evaluation.evaluate import evaluate
-from isogloss.evaluation.figures import Evaluation, errors
+from isogloss.evaluation.predictions import by_language, errors
+from isogloss.evaluation.results import Evaluation
 from isogloss.metrics.bootstrap import paired_difference
 from isogloss.metrics.error_rates import ErrorCounts
 from isogloss.text.corpus import TextLine, write_text_lines
@@ -130,7 +131,7 @@ def read_by(options: Namespace, minutes: float, arm: str, seed: int) -> dict[str
         WITH_TEXT: {"texts": [], "data": [data]},
         WITHOUT_TEXT: {"texts": [said], "data": []},
     }
-    asked: dict[str, Any] = {"languages": options.languages, "tell_language": True}
+    asked: dict[str, Any] = {"tasks": ["recognition"], "languages": options.languages, "tell_language": True}
     found = {"": evaluated(run / "plain.json", partial(evaluate, model, [data], **asked))}
     for way, source in sources.items():
         lm = run / ("lm" if way == WITH_TEXT else "lm-said")
@@ -150,7 +151,7 @@ def transcripts(data: Path) -> Iterator[TextLine]:
 def row(found: list[Evaluation], first: list[Evaluation]) -> dict[str, Any]:
     """Error rates of an arm with all seeds, and the difference from the first arm on the same clips."""
     figures: dict[str, Any] = {}
-    for language in sorted(found[0].languages):
+    for language in sorted(by_language(found[0].predictions)):
         figures[language] = rate(together(found, language))["CER"]
     mine = together(found)
     figures |= rate(mine)

@@ -24,7 +24,7 @@ from isogloss.data.manifests import (
     write_cuts,
 )
 from isogloss.data.splits import held_out_texts
-from isogloss.evaluation.figures import Evaluation
+from isogloss.evaluation.results import Evaluation
 from isogloss.files import read_json, write_json
 from isogloss.text.corpus import TextLine, write_text_lines
 from isogloss.text.normalise import normalise

@@ -27,14 +27,15 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from common import environment, finish, nearest_to_others, parser, table
+from common import environment, finish, parser, table
 from low_resource import Rates, draw_rates, evaluated, text_encoder, trained, with_few_labels
 
 from isogloss.data.manifests import language_of, read_cuts, split_of, text_of
 from isogloss.evaluation.evaluate import evaluate
-from isogloss.evaluation.figures import Evaluation, errors
+from isogloss.evaluation.predictions import by_language, errors
+from isogloss.evaluation.results import Evaluation
 from isogloss.metrics.bootstrap import bootstrap_interval, paired_difference
-from isogloss.metrics.error_rates import error_counts
+from isogloss.metrics.error_rates import error_counts, nearest_to_others
 from isogloss.text.languages import language_name
 from isogloss.text.normalise import normalise
 
@@ -105,8 +106,7 @@ def panels(found: dict[tuple[float, str, int], Evaluation], zero: list[str]) -> 
     rates: Rates = {}
     for (few, arm, _), evaluation in found.items():
         for language in zero:
-            sure = evaluation.languages[language].cer
-            assert sure is not None
+            sure = evaluation.table("recognition").figure("CER", language=language)
             series = rates.setdefault(language_name(language), {}).setdefault(f"{few:g} min transcribed", {})
             series[arm] = (100 * sure.value, 100 * sure.low, 100 * sure.high)
     return rates
@@ -120,7 +120,8 @@ def heard(options: Namespace, few: float, arm: str, seed: int) -> Evaluation:
     start = [f"model.start_from={settled(options, data, seed)}", "model.keep=all", "model.tokenizer=null"]
     changes = [*start, f"data.folders=[{data}]", f"seed={seed}", *ARMS[arm]]
     model = trained(RECIPE, slice(1, None), run, changes, options.processes)
-    return evaluated(run / "plain.json", lambda: evaluate(model, [data], languages=languages, tell_language=True))
+    asked: dict[str, Any] = {"tasks": ["recognition"], "languages": languages, "tell_language": True}
+    return evaluated(run / "plain.json", lambda: evaluate(model, [data], **asked))
 
 
 def settled(options: Namespace, data: Path, seed: int) -> Path:
@@ -158,8 +159,7 @@ def row(found: Evaluation, base: Evaluation, oracle: Evaluation | None, zero: li
     """Error rates of an arm; in each language without transcripts what the base is worse by, and the gap closed."""
     figures: dict[str, Any] = {}
     for language, rate in rates(found).items():
-        sure = found.languages[language].cer
-        assert sure is not None
+        sure = found.table("recognition").figure("CER", language=language)
         figures[language] = f"{rate:.1f} [{100 * sure.low:.1f} – {100 * sure.high:.1f}]"
     for language in zero if found is not base else []:
         high, own = rates(base)[language], rates(found)[language]
@@ -175,11 +175,8 @@ def row(found: Evaluation, base: Evaluation, oracle: Evaluation | None, zero: li
 
 def rates(found: Evaluation) -> dict[str, float]:
     """CER by language in %."""
-    return {
-        language: 100 * recognition.cer.value
-        for language, recognition in sorted(found.languages.items())
-        if recognition.cer is not None
-    }
+    rates = found.table("recognition")
+    return {tag: 100 * rates.figure("CER", language=tag).value for tag in sorted(by_language(found.predictions))}
 
 
 if __name__ == "__main__":

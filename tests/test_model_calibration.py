@@ -23,7 +23,7 @@ def clips(count: int = 6) -> list[Batch]:
     for number in range(count):
         audio = Sequence.from_list([torch.from_numpy(sound(2, number))])
         with torch.inference_mode():
-            states = model.encode(model.frontend(audio)).final
+            states = model.encode(model.features(audio)).final
         text = " ".join(word.text for word in model.words(model.decode(states)[0]))
         words = text.split()
         said = " ".join(word if place % 2 else "eee" for place, word in enumerate(words))
@@ -47,7 +47,7 @@ def test_the_fit_is_that_of_every_word_and_its_claim(beam: Beam | None, monkeypa
     references, hypotheses, claims = [], [], []
     with torch.inference_mode():
         for batch in batches:
-            states = model.encode(model.frontend(batch.audio), languages=batch.languages).final
+            states = model.encode(model.features(batch.audio), languages=batch.languages).final
             best = model.search(states, beam)[0][0] if beam else model.decode(states)[0]
             words = model.words(best, calibration=(1.0, 0.0))
             references.append((batch.texts[0] or "").lower())

@@ -29,13 +29,13 @@ def model(tokenizer=TOKENIZER, **values) -> Model:
 def test_sizes_and_rates_are_those_of_the_modules() -> None:
     made = model(text=TEXT, text_languages=("ro",))
     spec = made.spec
-    assert (spec.width, spec.layers, spec.bins) == (made.encoder.width, made.encoder.layers, made.frontend.bins)
+    assert (spec.width, spec.layers, spec.bins) == (made.encoder.width, made.encoder.layers, made.features.width)
     assert (spec.vocabulary, spec.units) == (TOKENIZER.size, made.text.symbols.num_embeddings) == (5, 5)
     assert (spec.entry, spec.languages, spec.text_languages) == (1, ("ro", "ru"), ("ro",))
     assert spec.language_index("ru") == 1 and spec.frame_seconds == made.frame_seconds == pytest.approx(0.04)
     assert spec.stride * spec.frame_ms == 40
     lengths = torch.tensor([0, 399, 400, 8000, 16001])
-    features = made.frontend(Sequence(torch.zeros(5, 16001), lengths))
+    features = made.features(Sequence(torch.zeros(5, 16001), lengths))
     assert torch.equal(spec.feature_frames(lengths), features.lengths)
     assert torch.equal(spec.frames(lengths), made.encode(features).final.lengths)
     assert [spec.frames(n) for n in lengths.tolist()] == spec.frames(lengths).tolist()
@@ -96,7 +96,7 @@ def test_intermediate_losses_stand_at_the_conditioned_blocks_or_in_the_middle() 
 def test_two_heads_may_condition_one_block() -> None:
     heads = {"ctc": {"conditioning": [1]}, "phonemes": {"conditioning": [1]}}
     made = model(heads=heads, phonemes=("a", "b"))
-    features = made.frontend(Sequence(torch.randn(1, 8000), torch.tensor([8000])))
+    features = made.features(Sequence(torch.randn(1, 8000), torch.tensor([8000])))
     x = made.encoder(features, layers=(1,)).layers[1]
     for name in ("ctc", "phonemes"):
         head = made.head(name, CTCHead)

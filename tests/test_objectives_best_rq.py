@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from isogloss.audio.log_mel import LogMelConfig
 from isogloss.audio.reading import SAMPLE_RATE, read
 from isogloss.data.loading import Batch
 from isogloss.data.manifests import Utterance
 from isogloss.encoders.presets import preset
-from isogloss.model.frontend import FrontendConfig
 from isogloss.model.model import Model
 from isogloss.model.spec import ModelConfig
 from isogloss.nn.quantizers import RandomProjectionQuantizer
@@ -27,7 +27,7 @@ def build(normalisation: str = "utterance", dropout: float = 0.0, **values: obje
     encoder = preset("test")
     blocks = encoder.blocks.model_copy(update={"dropout": dropout})
     config = ModelConfig(
-        frontend=FrontendConfig(normalisation=normalisation),
+        features=LogMelConfig(normalisation=normalisation),
         encoder=encoder.model_copy(update={"blocks": blocks}),
     )
     model = Model(config)

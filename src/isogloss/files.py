@@ -20,6 +20,15 @@ from isogloss.errors import IsoglossError
 _NO_TEXT = re.compile("[\0\udc80-\udcff]")
 
 
+def require_writable(path: Path) -> None:
+    """Raise IsoglossError where no file can be written, before work is done for it."""
+    if path.is_dir():
+        raise IsoglossError(f"{path} is a folder; name a file in it.")
+    nearest = next(parent for parent in path.absolute().parents if parent.exists())
+    if not nearest.is_dir():
+        raise IsoglossError(f"{path} cannot be written: {nearest} is no folder; choose another place.")
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it takes its name when the block ends well."""

@@ -21,9 +21,9 @@ from isogloss.data.prepare import prepare
 from isogloss.errors import counted
 from isogloss.evaluation.card import add_figures
 from isogloss.evaluation.evaluate import evaluate
-from isogloss.evaluation.figures import Evaluation
 from isogloss.evaluation.report import write_report
-from isogloss.evaluation.tables import render
+from isogloss.evaluation.results import Evaluation
+from isogloss.evaluation.terminal import render
 from isogloss.training.language_model import train_language_model
 from isogloss.training.launch import train_in_processes, useful_processes
 from isogloss.training.recipe import Recipe, load_recipe

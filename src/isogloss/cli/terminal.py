@@ -6,6 +6,7 @@ import errno
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from isogloss.errors import IsoglossError, printable
@@ -53,7 +54,10 @@ def _shown(text: str) -> str:
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[..., None]]:
-    """A line on the terminal that counts: `told(unit, done, total)` moves it. Silent elsewhere."""
+    """A line on the terminal that counts and says how long it will take: `told(unit, done, total)` moves it.
+
+    Silent elsewhere.
+    """
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = remarks()
@@ -68,7 +72,10 @@ def counting(what: str) -> Iterator[Callable[..., None]]:
 
         def told(unit: str, done: int, total: int | None = None) -> None:
             count = f"{done} {unit}" if total is None else f"{done} of {total} {unit}"
-            bar.update(task, completed=done, total=total, count=count)
+            bar.update(task, completed=done, total=total)
+            seconds = bar.tasks[task].time_remaining
+            left = f", {timedelta(seconds=round(seconds))} left" if seconds else ""
+            bar.update(task, count=f"{count}{left}")
 
         yield told
 

@@ -1,4 +1,4 @@
-"""Where speech and text meet, in pictures: block by block over many clips, and frame by frame in one."""
+"""Where speech and text of one clip meet, in a picture: durations and states."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,12 +7,10 @@ import numpy as np
 import torch
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from isogloss.evaluation.posteriors import name_of_symbol
-from isogloss.evaluation.shared_space import SharedSpace
-from isogloss.evaluation.svg import ACCENT, INK, QUIET, SERIES, draw
+from isogloss.evaluation.svg import INK, QUIET, SERIES, draw
 from isogloss.model.alignment import Aligner, align
 from isogloss.model.model import Model
 from isogloss.sequence import Sequence
@@ -93,20 +91,3 @@ def plot(meeting: Meeting, name: str) -> Markup:
         below.set_title("states after the last block, their two main directions; a line joins a frame", loc="left")
 
     return draw(name, "Durations and states of speech and text of one clip", paint, width=7.8, height=5.2)
-
-
-def blocks(space: SharedSpace, name: str) -> Markup:
-    """Linear CKA of speech and text over the shared blocks, in order and out of order."""
-
-    def paint(figure: Figure) -> None:
-        ax = figure.subplots()
-        numbers = [layer.number for layer in space.layers]
-        ax.plot(numbers, [layer.cka for layer in space.layers], "o-", color=ACCENT, label="frame by frame")
-        ax.plot(numbers, [layer.shuffled for layer in space.layers], "^:", color=QUIET, label="out of order")
-        ax.set_ylim(0, 1)
-        ax.set_xlabel("block")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.set_title("likeness of speech and text (linear CKA)", loc="left", color=INK)
-        ax.legend(loc="best")
-
-    return draw(name, "Likeness of speech and text by block", paint)
