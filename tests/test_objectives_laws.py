@@ -269,6 +269,8 @@ def test_what_is_logged_carries_its_name_and_what_alarms_watch_is_logged(case: C
     sums = stage(micro, stage.counts(micro))
     assert sums.terms and all(name.startswith(f"{case.name}/") for name in [*sums.terms, *sums.stats])
     assert not sums.terms.keys() & sums.stats.keys()
+    means = [*sums.terms.values(), *sums.stats.values()]
+    assert not any(isinstance(mean.total, Tensor) and mean.total.requires_grad for mean in means)
     (objective,) = stage.objectives.values()
     watched = {alarm.stat for alarm in objective.health()}
     assert watched <= {name.partition("/")[2] for name in sums.stats}
