@@ -30,8 +30,7 @@ import numpy as np
 from common import environment, finish, parser, percent, rate, table
 from low_resource import Rates, draw_rates, evaluated, text_encoder, trained, with_few_labels
 
-from isogloss.data.loading import language_of, text_of
-from isogloss.data.manifests import read_cuts
+from isogloss.data.manifests import language_of, read_cuts, text_of
 from isogloss.evaluation.evaluate import evaluate
 from isogloss.evaluation.predictions import by_language, errors
 from isogloss.evaluation.results import Evaluation

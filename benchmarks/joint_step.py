@@ -20,8 +20,8 @@ import torch
 from common import Timing, environment, finish, interleaved, measure_limits, parser, table
 from matplotlib.figure import Figure
 
-from isogloss.data.loading import Batch, Kind, Loader, as_cut, language_of, text_of
-from isogloss.data.manifests import read_cuts
+from isogloss.data.loading import Batch, Kind, Loader, as_cut
+from isogloss.data.manifests import language_of, read_cuts, text_of
 from isogloss.model.folder import load_model
 from isogloss.model.model import Model
 from isogloss.objectives.maestro import align
@@ -142,7 +142,7 @@ def inside(model: Model, pairs: Batch, name: str) -> dict[str, Callable[[], obje
     values = {"name": "step", "steps": 1, "seconds": {"paired": 1.0}, "objectives": [{"name": name, "language": 0}]}
     objective: Any = Stage(StageRecipe.parse(values, "benchmark"), model).objectives[name]
     with torch.no_grad():
-        features, tokens = objective.frontend(pairs.audio), objective.targets(pairs)
+        features, tokens = objective.features(pairs.audio), objective.targets(pairs)
         states = model.encode_shared(model.encode_speech(features, pairs.languages), languages=pairs.languages).final
         reader = objective.reader(features, states, pairs)
         lasting, _ = align(reader, tokens)

@@ -32,7 +32,8 @@ from torch import nn
 
 from isogloss.data.loading import Batch
 from isogloss.encoders.presets import preset
-from isogloss.model.model import Model, ModelConfig
+from isogloss.model.model import Model
+from isogloss.model.spec import ModelConfig
 from isogloss.sequence import Sequence
 from isogloss.text.tokenizers import BytesConfig, build_tokenizer
 from isogloss.training.hardware import autocast, choose_precision

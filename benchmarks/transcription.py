@@ -27,8 +27,8 @@ from common import environment, finish, in_process, parser, peak_gib, table
 from numpy.typing import NDArray
 
 from isogloss.audio.reading import SAMPLE_RATE
-from isogloss.data.loading import language_of, waveform
-from isogloss.data.manifests import read_cuts
+from isogloss.data.loading import waveform
+from isogloss.data.manifests import language_of, read_cuts
 
 Waveform = NDArray[np.float32]
 Reader = Callable[[Waveform], str]

@@ -30,8 +30,7 @@ from typing import Any
 from common import environment, finish, parser, table
 from low_resource import Rates, draw_rates, evaluated, text_encoder, trained, with_few_labels
 
-from isogloss.data.loading import language_of, text_of
-from isogloss.data.manifests import read_cuts, split_of
+from isogloss.data.manifests import language_of, read_cuts, split_of, text_of
 from isogloss.evaluation.evaluate import evaluate
 from isogloss.evaluation.predictions import by_language, errors
 from isogloss.evaluation.results import Evaluation
@@ -41,7 +40,7 @@ from isogloss.text.languages import language_name
 from isogloss.text.normalise import normalise
 
 RECIPE = Path(__file__).with_suffix(".yaml")
-PAIRS = "{name: recognition, language: 0, augment: {freq_width: 12, time_share: 0.05}}"
+PAIRS = "{name: recognition, augment: {freq_width: 12, time_share: 0.05}}"
 NO_TEXT = ["stages.0.seconds={speech: 8, paired: 16}", f"stages.0.objectives=[{{name: best_rq}}, {PAIRS}]"]
 ENTRY = 2
 ADAPTERS = f"model.adapters={{share: language, after: {ENTRY}}}"
@@ -50,12 +49,12 @@ STILL = "stages.0.objectives.1.both_sides=false"
 
 def reading(units: str, **changes: object) -> list[str]:
     """Text that is read so, with an adapter for each language."""
-    spoken = ["model.phonemes=true"] if units == "phonemes" else []
+    spoken = ["model.heads.phonemes={}"] if units == "phonemes" else []
     return [text_encoder(**{"entry": ENTRY, "units": units, "languages": False} | changes), ADAPTERS, *spoken]
 
 
 PHONEMES = reading("phonemes")
-MATCHED = "{name: most, language: 0, both_sides: true, augment: {freq_width: 12, time_share: 0.05}}"
+MATCHED = "{name: most, both_sides: true, augment: {freq_width: 12, time_share: 0.05}}"
 ARMS: dict[str, list[str]] = {
     "without text": NO_TEXT,
     "oracle": [*NO_TEXT, ADAPTERS],

@@ -31,7 +31,8 @@ from isogloss.encoders.presets import preset
 from isogloss.encoders.text import TextEncoderConfig
 from isogloss.evaluation.results import Evaluation
 from isogloss.model.folder import save_model
-from isogloss.model.model import Model, ModelConfig
+from isogloss.model.model import Model
+from isogloss.model.spec import ModelConfig
 from isogloss.text.tokenizers import CharactersConfig, build_tokenizer
 from small_models import build, sound, streaming
 
@@ -650,7 +651,7 @@ def test_an_index_tells_what_is_wrong(run: Run, model: Path, space: Path, audio:
     named = tmp_path / "ro.txt"
     named.write_text("abc\n", encoding="utf-8")
     code, out, err = run("embed", "--model", space, "--text", named, "--out", tmp_path / "named")
-    assert code == 0 and "1 entries" in out, err
+    assert code == 0 and "1 entry" in out, err
     sf.write(tmp_path / "silence.wav", torch.zeros(40 * 16000).numpy(), 16000)
     code, out, err = run("search", index, tmp_path / "silence.wav", "--format", "json")
     assert code == 1 and "Nothing is said in" in err and not out

@@ -32,8 +32,9 @@ from isogloss.evaluation.tasks.language import ALL
 from isogloss.evaluation.tasks.recognition import MEAN, TOGETHER, score
 from isogloss.evaluation.terminal import render
 from isogloss.model.folder import load_model, save_model
-from isogloss.model.model import Model, ModelConfig
+from isogloss.model.model import Model
 from isogloss.model.recogniser import load
+from isogloss.model.spec import ModelConfig
 from isogloss.text.normalise import NORMALISER_VERSION
 from isogloss.text.tokenizers import CharactersConfig, build_tokenizer
 

@@ -35,7 +35,8 @@ from isogloss.evaluation.table import Table
 from isogloss.evaluation.tasks.recognition import TOGETHER, score
 from isogloss.metrics.error_rates import error_rates
 from isogloss.model.folder import load_model, save_model
-from isogloss.model.model import Model, ModelConfig
+from isogloss.model.model import Model
+from isogloss.model.spec import ModelConfig
 from isogloss.text.tokenizers import CharactersConfig, build_tokenizer
 from isogloss.training.recipe import Recipe
 from test_encoders_text import SMALL

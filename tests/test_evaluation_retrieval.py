@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from isogloss.data.loading import text_of, waveform
-from isogloss.data.manifests import language_of, read_cuts
+from isogloss.data.loading import waveform
+from isogloss.data.manifests import language_of, read_cuts, text_of
 from isogloss.encoders.presets import preset
 from isogloss.errors import IsoglossError
 from isogloss.evaluation.data import Data, key_of

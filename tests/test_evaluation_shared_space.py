@@ -9,7 +9,8 @@ from isogloss.data.manifests import read_cuts
 from isogloss.encoders.presets import preset
 from isogloss.errors import IsoglossError
 from isogloss.evaluation.shared_space import shared_space
-from isogloss.model.model import Model, ModelConfig
+from isogloss.model.model import Model
+from isogloss.model.spec import ModelConfig
 from isogloss.sequence import Sequence
 from isogloss.text.tokenizers import CharactersConfig, build_tokenizer
 from test_encoders_text import SMALL

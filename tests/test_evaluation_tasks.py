@@ -236,8 +236,8 @@ def test_phonemes_of_what_is_right_are_right(tmp_path: Path) -> None:
     measured = Data(read_cuts(data, "test"))
     found = []
     for prediction in evaluating.predict(model, measured):
-        sounds = model.model.pronounced([prediction.reference], [prediction.language]).unpad()[0]
-        found.append(prediction.model_copy(update={"phonemes": model.model.spelled(sounds.tolist())}))
+        sounds = model.model.processor.phonemes([prediction.reference], [prediction.language]).unpad()[0]
+        found.append(prediction.model_copy(update={"phonemes": model.model.processor.ipa(sounds.tolist())}))
     unknown = found[-1].model_copy(update={"language": "tlh", "id": "klingon"})
     measured._found[evaluating.predict] = (*found, unknown)
     table = Phonemes().run(model, measured)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from isogloss.errors import IsoglossError
 from isogloss.metrics.bootstrap import Interval, bootstrap_interval, mean_rate_interval, paired_difference
 
 
@@ -52,8 +53,21 @@ def test_exact_and_degenerate_cases() -> None:
         assert math.isnan(nothing.low) and math.isnan(nothing.high)
     with pytest.raises(ValueError, match="shapes"):
         bootstrap_interval([1, 2], [1])
-    with pytest.raises(ValueError, match="level"):
-        bootstrap_interval([1], [1], level=95)
+    for level in (95, 0, math.nan):
+        with pytest.raises(ValueError, match="level"):
+            bootstrap_interval([1], [1], level=level)
+        with pytest.raises(ValueError, match="level"):
+            paired_difference([], [], [], level=level)
+    with pytest.raises(ValueError, match="resamples must be at least 1"):
+        bootstrap_interval([1], [1], resamples=0)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_counts_that_are_no_numbers_are_refused(value: float) -> None:
+    with pytest.raises(IsoglossError, match="1 of 3 per-utterance counts are NaN or infinite"):
+        bootstrap_interval([1, value, 0], [2, 2, 2])
+    with pytest.raises(IsoglossError, match="1 of 2 per-utterance counts"):
+        paired_difference([1, 0], [1, 1], [2, value])
 
 
 def test_blocks_of_resamples_do_not_change_their_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isogloss.metrics.error_rates import ErrorRate, error_counts, error_rates, nearest_to_others
+from isogloss.metrics.error_rates import (
+    ErrorRate,
+    error_counts,
+    error_rates,
+    matching_words,
+    nearest_to_others,
+    right_words,
+)
 
 
 @pytest.mark.parametrize(
@@ -47,8 +54,16 @@ def test_without_reference_units_there_is_no_rate(
 
 
 def test_lists_of_different_length_are_refused() -> None:
-    with pytest.raises(ValueError, match="1 references and 2"):
-        error_rates(["a"], ["a", "b"])
+    for figure in (error_rates, error_counts, matching_words, right_words):
+        with pytest.raises(ValueError, match="1 references and 2"):
+            figure(["a"], ["a", "b"])
+        with pytest.raises(ValueError, match="0 references and 1"):
+            figure([], ["a"])
+
+
+def test_nothing_matches_nothing() -> None:
+    assert matching_words([], []) == right_words([], []) == []
+    assert matching_words([""], ["a"]) == [[]] and right_words([""], ["a"]) == [[False]]
 
 
 def distance(a: list[str], b: list[str]) -> int:

@@ -11,7 +11,8 @@ from isogloss.encoders.presets import preset
 from isogloss.encoders.text import TextEncoderConfig
 from isogloss.errors import IsoglossError
 from isogloss.heads.transducer import TransducerConfig
-from isogloss.model.model import Model, ModelConfig
+from isogloss.model.model import Model
+from isogloss.model.spec import ModelConfig
 from isogloss.nn.lattice import forward_backward, weighted_cost
 from isogloss.nn.predictors import LSTMConfig
 from isogloss.objectives.base import Loss
@@ -31,7 +32,12 @@ from isogloss.text.tokenizers import CharactersConfig, build_tokenizer
 
 TEXTS = ["da nu", "ok", "a b c d e"]
 LANGUAGES = ["ro", "ru", "ro"]
-HEADS = {"ctc": None, "transducer": TransducerConfig(predictor=LSTMConfig(width=8), joiner=12)}
+HEADS = {
+    "ctc": {"ctc": {}, "language": {}},
+    "transducer": {
+        "ctc": {}, "transducer": TransducerConfig(predictor=LSTMConfig(width=8), joiner=12), "language": {}
+    },
+}  # fmt: skip
 
 
 def model(head: str = "ctc", dropout: float = 0.0, upsampling: str = "repeat") -> Model:
@@ -41,7 +47,7 @@ def model(head: str = "ctc", dropout: float = 0.0, upsampling: str = "repeat") -
         entry=1, convolutions=1, layers=1, duration_layers=1, refiner=1, dropout=dropout, upsampling=upsampling
     )
     config = ModelConfig(
-        encoder=preset("test").model_copy(update={"blocks": blocks}), transducer=HEADS[head], text=text,
+        encoder=preset("test").model_copy(update={"blocks": blocks}), heads=HEADS[head], text=text,
         text_languages=("ro", "ru"), languages=("ro", "ru"), alphabets={"ro": (1,), "ru": (2,)},
     )  # fmt: skip
     return Model(config, build_tokenizer(CharactersConfig(), TEXTS))
@@ -78,7 +84,7 @@ def test_durations_sum_to_the_frames_of_the_encoder(head: str, aligner: float | 
     subject = model(head)
     objective = MaestroConfig(aligner=aligner).build(subject).eval()
     batch = pairs()
-    features, tokens = objective.frontend(batch.audio), objective.targets(batch)
+    features, tokens = objective.features(batch.audio), objective.targets(batch)
     states = subject.encode_shared(subject.encode_speech(features)).final
     lasting, found = align(objective.reader(features, states, batch), tokens)
     assert bool(found.all())
@@ -98,7 +104,7 @@ def test_the_loss_is_the_formula(head: str) -> None:
     total = torch.zeros(())
     for row in range(3):
         batch = pairs(slice(row, row + 1))
-        features, tokens = subject.frontend(batch.audio), objective.targets(batch)
+        features, tokens = subject.features(batch.audio), objective.targets(batch)
         heard = subject.encode_speech(features)
         encoded = subject.encode_shared(heard, (2,))
         heads, _ = objective.read_off(encoded, tokens, batch)
@@ -140,7 +146,7 @@ def test_padding_of_texts_changes_nothing(head: str, monkeypatch: pytest.MonkeyP
 def test_matching_moves_only_the_side_that_it_should(upsampling: str) -> None:
     """MOST's matching leaves every gradient of the speech side as it was, bit for bit; MAESTRO's does not."""
     subject = model("ctc" if upsampling == "repeat" else "transducer", upsampling=upsampling).eval()
-    speech = ("frontend", "encoder", "ctc", "language", "transducer")
+    speech = ("features", "encoder", "ctc", "language", "transducer")
 
     def found(both_sides: bool, weight: float) -> dict[str, Tensor]:
         objective = MostConfig(both_sides=both_sides, matching=weight).build(subject).eval()
@@ -149,7 +155,7 @@ def test_matching_moves_only_the_side_that_it_should(upsampling: str) -> None:
     without, stopped, through = found(False, 0.0), found(False, 5.0), found(True, 5.0)
     sides = [name for name in without if name.startswith(speech)]
     assert sides and all(torch.equal(without[name], stopped[name]) for name in sides)
-    assert not torch.equal(without["encoder.subsampling.first.weight"], through["encoder.subsampling.first.weight"])
+    assert not torch.equal(without["encoder.embed.first.weight"], through["encoder.embed.first.weight"])
     text = [name for name in stopped if name.startswith("text.")]
     assert any(not torch.equal(stopped[name], without.get(name, torch.zeros(()))) for name in text)
     moved = ["text.symbols.weight", *(["text.duration.output.weight"] if upsampling == "repeat" else [])]
@@ -159,14 +165,14 @@ def test_matching_moves_only_the_side_that_it_should(upsampling: str) -> None:
 @pytest.mark.parametrize("head", HEADS)
 def test_text_alone_never_touches_the_speech_side(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = model(head).train()
-    for untouched in (subject.frontend, subject.encoder.subsampling, subject.encoder.stack.blocks[0]):
+    for untouched in (subject.features, subject.encoder.embed, subject.encoder.stack.blocks[0]):
         monkeypatch.setattr(untouched, "forward", None)
     loss = AlignedMLMConfig().build(subject)(sentences())
     found = gradients(subject, loss)
-    assert not any(name.startswith(("encoder.subsampling", "encoder.stack.blocks.0.")) for name in found)
+    assert not any(name.startswith(("encoder.embed", "encoder.stack.blocks.0.")) for name in found)
     assert any(name.startswith("encoder.stack.blocks.1.") for name in found)
     assert not any(name.startswith("text.duration") for name in found)  # durations are given, not learned, by text
-    assert found["ctc.output.weight"].abs().sum() > 0 and "language.output.weight" not in found
+    assert found["heads.ctc.output.weight"].abs().sum() > 0 and "heads.language.output.weight" not in found
 
 
 def test_pairs_have_aligned_durations_and_text_has_predicted_ones(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,15 +192,15 @@ def test_the_aligner_follows_and_has_no_dropout() -> None:
     subject = model(dropout=0.5).train()
     objective = MaestroConfig(aligner=0.5).build(subject).train()
     batch = pairs()
-    features, tokens = objective.frontend(batch.audio), objective.targets(batch)
+    features, tokens = objective.features(batch.audio), objective.targets(batch)
     states = subject.encode_shared(subject.encode_speech(features)).final
     first, again = (align(objective.reader(features, states, batch), tokens)[0].values for _ in range(2))
     assert torch.equal(first, again)
-    before = objective.aligner.copy.ctc.output.weight.clone()
+    before = objective.aligner.copy.heads["ctc"].output.weight.clone()
     with torch.no_grad():
-        subject.ctc.output.weight.add_(1.0)
+        subject.heads["ctc"].output.weight.add_(1.0)
     objective.after_step()
-    moved = objective.aligner.copy.ctc.output.weight - before
+    moved = objective.aligner.copy.heads["ctc"].output.weight - before
     assert_close(moved, torch.full_like(moved, 1 - 2 / 11), rtol=1e-4, atol=1e-5)
     trained = {id(parameter) for parameter in objective.parameters()}
     assert trained <= {id(parameter) for parameter in subject.parameters()}
@@ -207,7 +213,7 @@ def test_the_aligner_hears_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = objective.reader
     monkeypatch.setattr(objective, "reader", lambda features, *rest: heard.append(features) or reader(features, *rest))
     objective(pairs())
-    assert_close(heard[0].values, objective.frontend(pairs().audio).values, equal_nan=True)
+    assert_close(heard[0].values, objective.features(pairs().audio).values, equal_nan=True)
 
 
 def test_a_pair_without_a_path_is_left_out() -> None:
@@ -237,7 +243,7 @@ def test_more_symbols_than_frames_are_written_by_a_transducer() -> None:
     short = Batch(["a"], Sequence(pairs().audio.values[:1, :4000], torch.tensor([4000])), [long], ["ro"])
     loss = objective(short)
     tokens = objective.targets(short)
-    states = subject.encode_shared(subject.encode_speech(subject.frontend(short.audio))).final
+    states = subject.encode_shared(subject.encode_speech(subject.features(short.audio))).final
     lasting, found = align(Reader.of(subject, states), tokens)
     assert tokens.lengths.item() > states.lengths.item() == lasting.values.sum().item() and bool(found)
     assert loss.parts["aligned"].item() == 1 and torch.isfinite(loss.total) and loss.parts["matching"] > 0
@@ -295,9 +301,9 @@ def test_weighted_matching_is_the_sum_over_frames_and_symbols() -> None:
     tokens = Sequence(torch.tensor([[2, 3, 4], [5, 0, 0]]), torch.tensor([3, 1]))
     heard = Sequence(torch.randn(2, 5, 64), torch.tensor([5, 4]))
     read = Sequence(torch.randn(2, 4, 64), torch.tensor([4, 2]))
-    reader = Reader(heard, subject.ctc, subject.transducer)
+    reader = Reader(heard, subject.heads["ctc"], subject.heads["transducer"])
     found = weighted_matching_loss(heard, read, tokens, reader)
-    weights = forward_backward(*subject.transducer.arcs(heard, tokens), (heard.lengths, tokens.lengths)).label
+    weights = forward_backward(*subject.heads["transducer"].arcs(heard, tokens), (heard.lengths, tokens.lengths)).label
     for row in range(2):
         total = sum(
             float(weights[row, t, u]) * float((heard.values[row, t] - read.values[row, u + 1]).square().mean())
@@ -316,9 +322,9 @@ def test_weighted_matching_of_a_certain_alignment_is_the_distance_along_it(monke
     for frame, symbol in written:
         label[0, frame, symbol] = 0.0
     blank = torch.where(label == 0, -1e4, 0.0)
-    monkeypatch.setattr(subject.transducer, "arcs", lambda *_, **__: (blank, label))
-    reader = Reader(heard, subject.ctc, subject.transducer)
-    frames = subject.transducer.align(heard, tokens)
+    monkeypatch.setattr(subject.heads["transducer"], "arcs", lambda *_, **__: (blank, label))
+    reader = Reader(heard, subject.heads["ctc"], subject.heads["transducer"])
+    frames = subject.heads["transducer"].align(heard, tokens)
     assert frames.tolist() == [[1, 1]]
     along = torch.stack([(heard.values[0, frames[0, u]] - read.values[0, u + 1]).square().mean() for u in range(2)])
     assert_close(weighted_matching_loss(heard, read, tokens, reader), along.mean()[None])
@@ -332,21 +338,22 @@ def test_soft_matching_moves_the_alignment_where_the_speech_side_moves() -> None
         objective = MaestroConfig(aligner=None, **changes).build(subject).eval()
         return gradients(subject, objective(pairs()))
 
-    name = next(name for name, _ in subject.named_parameters() if name.startswith("transducer."))
+    name = next(name for name, _ in subject.named_parameters() if name.startswith("heads.transducer."))
     without, hard, soft = slopes(matching=0.0), slopes(), slopes(soft=True)
     assert torch.equal(without[name], hard[name]) and not torch.allclose(without[name], soft[name])
     still = slopes(soft=True, both_sides=False)
-    assert_close(still["encoder.subsampling.first.weight"], without["encoder.subsampling.first.weight"])
+    assert_close(still["encoder.embed.first.weight"], without["encoder.embed.first.weight"])
     tokens = Sequence(torch.tensor([[2, 3, 4]]), torch.tensor([3]))
     heard, read = Sequence(torch.randn(1, 5, 64), torch.tensor([5])), Sequence(torch.randn(1, 4, 64), torch.tensor([4]))
-    for arcs, fused in zip(*(subject.transducer.arcs(heard, tokens, graph) for graph in (True, False)), strict=True):
+    transducer = subject.heads["transducer"]
+    for arcs, fused in zip(*(transducer.arcs(heard, tokens, graph) for graph in (True, False)), strict=True):
         assert_close(arcs[:, :, :3], fused[:, :, :3], rtol=1e-4, atol=1e-5)
-    reader, sizes = Reader(heard, subject.ctc, subject.transducer), (heard.lengths, tokens.lengths)
+    reader, sizes = Reader(heard, subject.heads["ctc"], subject.heads["transducer"]), (heard.lengths, tokens.lengths)
     cost = torch.zeros(1, 5, 4)
     for t in range(5):
         for u in range(3):
             cost[0, t, u] = (heard.values[0, t] - read.values[0, u + 1]).square().mean()
-    expected = weighted_cost(*subject.transducer.arcs(heard, tokens), cost, sizes) / 3
+    expected = weighted_cost(*subject.heads["transducer"].arcs(heard, tokens), cost, sizes) / 3
     assert_close(weighted_matching_loss(heard, read, tokens, reader, soft=True), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -357,7 +364,7 @@ def test_weighted_matching_is_as_exact_under_autocast() -> None:
     states = torch.randn(1, 1, 64)
     heard = Sequence(states + 0.01 * torch.randn(1, 4, 64), torch.tensor([4]))
     read = Sequence(states + 0.01 * torch.randn(1, 3, 64), torch.tensor([3]))
-    reader = Reader(heard, subject.ctc, subject.transducer)
+    reader = Reader(heard, subject.heads["ctc"], subject.heads["transducer"])
     plain = weighted_matching_loss(heard, read, tokens, reader)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert_close(weighted_matching_loss(heard, read, tokens, reader), plain, rtol=0.05, atol=0)
@@ -372,7 +379,7 @@ def test_without_upsampling_text_is_neither_stretched_nor_timed() -> None:
     loss = MaestroConfig().build(subject)(pairs())
     assert "duration" not in loss.parts and gradients(subject, loss)["text.symbols.weight"].abs().sum() > 0
     assert torch.isfinite(AlignedMLMConfig().build(subject)(sentences()).total)
-    with pytest.raises(IsoglossError, match=r"add model\.transducer"):
+    with pytest.raises(IsoglossError, match=r"add model\.heads\.transducer"):
         MaestroConfig().build(model("ctc", upsampling="none"))(pairs())
 
 

@@ -13,7 +13,8 @@ from isogloss.decoding.greedy import greedy
 from isogloss.encoders.presets import preset
 from isogloss.encoders.speech import SpeechEncoderConfig
 from isogloss.errors import IsoglossError
-from isogloss.model.model import Model, ModelConfig
+from isogloss.model.model import Model
+from isogloss.model.spec import ModelConfig
 from isogloss.objectives.base import Loss
 from isogloss.objectives.recognition import Recognition, RecognitionConfig, blank_share
 from isogloss.sequence import Sequence
@@ -32,7 +33,8 @@ def objective(
     languages: tuple[str, ...] = LANGUAGES, layers: int = 2, conditioning: tuple[int, ...] = (), **values: object
 ) -> Recognition:
     torch.manual_seed(0)
-    config = ModelConfig(encoder=encoder(layers=layers), languages=languages, conditioning=conditioning)
+    heads = {"ctc": {"conditioning": conditioning}, "language": {}}
+    config = ModelConfig(encoder=encoder(layers=layers), languages=languages, heads=heads)
     model = Model(config, ByteTokenizer())
     return RecognitionConfig.parse(values, "test").build(model).eval()
 
@@ -60,7 +62,7 @@ def test_the_loss_is_the_formula(layers: int) -> None:
     loss = rq(clips)
     last = middle = language = torch.zeros(())
     for row, samples in enumerate(clips.audio.unpad()):
-        features = rq.frontend(Sequence.from_list([samples]))
+        features = rq.features(Sequence.from_list([samples]))
         encoded = rq.encoder(features, layers=rq.middle)
         last = last + slow_ctc(rq.ctc(encoded.final).values[0], TEXTS[row])
         middle = middle + slow_ctc(rq.ctc(encoded.layers[rq.middle[0]]).values[0], TEXTS[row])
@@ -79,18 +81,18 @@ def test_self_conditioned_ctc_is_the_formula() -> None:
     rq, clips = objective(layers=4, conditioning=(1, 3), intermediate=0.4, language=0.0), batch()
     last = middle = torch.zeros(())
     for row, samples in enumerate(clips.audio.unpad()):
-        states = rq.encoder(rq.frontend(Sequence.from_list([samples])), layers=(0,)).layers[0]
+        states = rq.encoder(rq.features(Sequence.from_list([samples])), layers=(0,)).layers[0]
         x = states.values
         for number, block in enumerate(rq.encoder.stack.blocks, start=1):
             x = block(x, states.valid, None)
             if number in (1, 3):
                 middle = middle + slow_ctc(rq.ctc(states.with_values(x)).values[0], TEXTS[row]) / 2
-                x = x + rq.conditioning.back(rq.ctc.output(x).softmax(dim=-1))
+                x = x + rq.ctc.conditioning.back(rq.ctc.output(x).softmax(dim=-1))
         last = last + slow_ctc(rq.ctc(states.with_values(x)).values[0], TEXTS[row])
     loss = rq(clips)
     assert loss.total.item() == pytest.approx((0.6 * last + 0.4 * middle).item(), rel=1e-4)
     loss.total.backward()
-    assert rq.conditioning.back.weight.grad.abs().sum() > 0
+    assert rq.ctc.conditioning.back.weight.grad.abs().sum() > 0
 
 
 def test_conditioning_on_the_last_block_is_told() -> None:
@@ -240,7 +242,7 @@ def test_it_learns_four_real_clips_by_heart(clips: list[Utterance]) -> None:
     assert first is not None and loss.total < 0.1 * first.total.detach()
     subject.eval()
     with torch.no_grad():
-        scores = model.ctc(model.encoder(model.frontend(audio)).final)
+        scores = model.ctc_head()(model.encoder(model.features(audio)).final)
         final = subject(memory)
     assert [tokenizer.decode(found.tokens) for found in greedy(scores)] == texts
     assert final.parts["language_accuracy"].item() == 4

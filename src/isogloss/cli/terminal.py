@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from isogloss.errors import IsoglossError
+from isogloss.errors import IsoglossError, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,12 +39,17 @@ def write(text: str) -> None:
 
 def note(text: str) -> None:
     """A sentence beside the result."""
-    remarks().print(text, markup=False, soft_wrap=True)
+    remarks().print(_shown(text), markup=False, soft_wrap=True)
 
 
 def complain(text: str) -> None:
     """A sentence about what went wrong."""
-    remarks().print(text, style="red", markup=False, soft_wrap=True)
+    remarks().print(_shown(text), style="red", markup=False, soft_wrap=True)
+
+
+def _shown(text: str) -> str:
+    # Sentences name files, and the name of a file may hold anything.
+    return "\n".join(map(printable, text.split("\n")))
 
 
 @contextmanager

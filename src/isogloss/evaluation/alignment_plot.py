@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from isogloss.evaluation.posteriors import name_of_symbol
 from isogloss.evaluation.svg import INK, QUIET, SERIES, draw
+from isogloss.model.alignment import Aligner, align
 from isogloss.model.model import Model
-from isogloss.objectives.maestro import Reader, align
 from isogloss.sequence import Sequence
 
 
@@ -37,11 +37,11 @@ class Meeting:
 def meet(model: Model, samples: NDArray[np.float32], text: str, language: str) -> Meeting | None:
     """A waveform (S,) and what it says through the shared blocks; None where the two cannot be aligned."""
     device = next(model.parameters()).device
-    tokens = model.units([text], [language]).to(device)
+    tokens = model.processor.unit_ids([text], [language]).to(device)
     symbols = tokens.values[0].tolist()
     audio = Sequence.from_list([torch.from_numpy(samples)]).to(device)
-    heard = model.encode(model.frontend(audio), languages=[language]).final
-    lasting, found = align(Reader.of(model, heard), tokens)
+    heard = model.encode(model.features(audio), languages=[language]).final
+    lasting, found = align(Aligner.of(model, heard), tokens)
     if not symbols or not bool(found.all()):
         return None
     read = model.encode_shared(model.encode_text(tokens, [language], lasting), languages=[language]).final
@@ -52,7 +52,7 @@ def meet(model: Model, samples: NDArray[np.float32], text: str, language: str) -
     aligned = lasting.unpad()[0].cpu().numpy()
     predicted = model.text_encoder.durations(model.text_encoder.embed(tokens, [language])).unpad()[0].cpu().numpy()
     return Meeting(
-        names=("", *(name_of_symbol(model.unit_name(symbol), symbol) for symbol in symbols)),
+        names=("", *(name_of_symbol(model.processor.unit_name(symbol), symbol) for symbol in symbols)),
         aligned=aligned,
         predicted=predicted,
         speech=flat[: len(speech)].numpy(),

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from isogloss.data.loading import text_of, waveform
-from isogloss.data.manifests import language_of, source_of
+from isogloss.data.loading import waveform
+from isogloss.data.manifests import language_of, source_of, text_of
 from isogloss.errors import AudioError
 from isogloss.text.normalise import normalise
 

@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize as to_unit_length
 
 from isogloss.audio.reading import Audio
-from isogloss.data.loading import text_of
-from isogloss.data.manifests import concept_of, language_of, translations_of
+from isogloss.data.manifests import concept_of, language_of, text_of, translations_of
 from isogloss.evaluation.data import Data, Key, key_of, said_in
 from isogloss.model.model import Model
 from isogloss.model.space import embed_speech, embed_text

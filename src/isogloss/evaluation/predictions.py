@@ -14,8 +14,7 @@ from pydantic import Field
 
 from isogloss.audio.reading import Audio
 from isogloss.config import Config
-from isogloss.data.loading import text_of
-from isogloss.data.manifests import language_of, source_of
+from isogloss.data.manifests import language_of, source_of, text_of
 from isogloss.errors import IsoglossError
 from isogloss.evaluation.data import Clip, Data, Key, key_of
 from isogloss.metrics.error_rates import ErrorCounts, Unit, error_counts

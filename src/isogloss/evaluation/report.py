@@ -31,7 +31,7 @@ from isogloss.files import require_writable, write_json, write_text
 from isogloss.model.model import Model
 from isogloss.model.recogniser import load
 from isogloss.training.recipe import Recipe, load_recipe
-from isogloss.training.trainer import RECIPE
+from isogloss.training.run import RECIPE
 
 TEMPLATE = "report.html.j2"
 

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from isogloss.data.loading import Loader, language_of, text_of
+from isogloss.data.loading import Loader
+from isogloss.data.manifests import language_of, text_of
 from isogloss.errors import IsoglossError
 from isogloss.evaluation.data import Data, said_in
 from isogloss.metrics.similarity import linear_cka
+from isogloss.model.alignment import Aligner, align
 from isogloss.model.model import Model
-from isogloss.objectives.maestro import Reader, align
 from isogloss.sequence import Sequence
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def _comparable(model: Recogniser, data: Data) -> list[MonoCut]:
 @torch.inference_mode()
 def shared_space(model: Model, cuts: list[MonoCut], seed: int = 0) -> SharedSpace:
     """Figures of transcribed clips; raises IsoglossError if there are none, and for a model that stretches no text."""
-    cuts = [cut for cut in cuts if model.tokens(text_of(cut) or "", language_of(cut))]
+    cuts = [cut for cut in cuts if model.processor.tokens(text_of(cut) or "", language_of(cut))]
     if not cuts:
         raise IsoglossError("Speech and text are compared on transcribed clips; the data hold none.")
     if model.text_encoder.duration is None:
@@ -111,9 +112,9 @@ def shared_space(model: Model, cuts: list[MonoCut], seed: int = 0) -> SharedSpac
     loader = Loader(cuts)
     for start in range(0, len(cuts), CLIPS):
         batch = loader.load(range(start, min(start + CLIPS, len(cuts)))).to(device)
-        tokens = model.units(batch.texts, batch.languages).to(device)
-        heard = model.encode(model.frontend(batch.audio), numbers, languages=batch.languages)
-        found, paths = align(Reader.of(model, heard.final), tokens)
+        tokens = model.processor.unit_ids(batch.texts, batch.languages).to(device)
+        heard = model.encode(model.features(batch.audio), numbers, languages=batch.languages)
+        found, paths = align(Aligner.of(model, heard.final), tokens)
         read = model.encode_shared(model.encode_text(tokens, batch.languages, found), numbers, batch.languages)
         for number in numbers:
             speech[number] += _chosen(heard.layers[number], paths)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from isogloss.metrics.checks import finite, require_level
+
 # Resamples are drawn in blocks of about this many entries, so that memory stays near 32 MB.
 _BLOCK = 1 << 20
 
@@ -43,8 +45,10 @@ def bootstrap_interval(
 
     errors, totals: (N,) per utterance, N utterances. With few utterances (below about 20) or few
     speakers the interval is too narrow: utterances of one speaker are not independent.
-    Raises ValueError for shapes that differ or a level outside (0, 1).
+    NaN where all totals are 0. Raises ValueError for shapes that differ, no resamples or a level outside (0, 1), and
+    IsoglossError for counts that are NaN or infinite.
     """
+    require_level(level)
     sums = _resampled_sums(_columns(errors, totals), resamples, seed)
     return _percentiles(_rates(sums[:, 0], sums[:, 1]), level)
 
@@ -61,8 +65,9 @@ def paired_difference(
     """Compare two systems on the same utterances: each resample draws the same ones for both.
 
     errors_a, errors_b, totals: (N,) per utterance. Much sharper than two separate intervals, since
-    what is hard for one system is mostly hard for the other.
+    what is hard for one system is mostly hard for the other. NaN and errors as in `bootstrap_interval`.
     """
+    require_level(level)
     columns = _columns(errors_a, errors_b, totals)
     sums = _resampled_sums(columns, resamples, seed)
     whole = columns.sum(axis=0, keepdims=True)
@@ -94,7 +99,7 @@ def mean_rate_interval(
 
 
 def _columns(*values: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    arrays = [np.asarray(value, dtype=np.float64) for value in values]
+    arrays = [finite("per-utterance counts", value) for value in values]
     if any(array.ndim != 1 or array.shape != arrays[0].shape for array in arrays):
         raise ValueError(f"per-utterance counts of different shapes: {[array.shape for array in arrays]}")
     return np.stack(arrays, axis=1)
@@ -102,6 +107,8 @@ def _columns(*values: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 def _resampled_sums(columns: npt.NDArray[np.float64], resamples: int, seed: int) -> npt.NDArray[np.float64]:
     """(N, C) per utterance -> (resamples, C) sums over N utterances drawn with replacement."""
+    if resamples < 1:
+        raise ValueError(f"resamples must be at least 1, not {resamples}")
     count = len(columns)
     if count == 0:
         return np.zeros((resamples, columns.shape[1]))
@@ -120,8 +127,6 @@ def _rates(errors: npt.NDArray[Any], totals: npt.NDArray[Any]) -> npt.NDArray[np
 
 
 def _percentiles(rates: npt.NDArray[np.float64], level: float) -> Interval:
-    if not 0 < level < 1:
-        raise ValueError(f"level must be between 0 and 1, not {level}")
     rates = rates[~np.isnan(rates)]
     if not len(rates):
         return Interval(math.nan, math.nan)

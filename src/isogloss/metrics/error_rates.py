@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from isogloss.metrics.checks import require_pairs
+
 Unit = Literal["word", "character"]
 
 
@@ -62,8 +64,7 @@ def error_counts(references: Sequence[str], hypotheses: Sequence[str], unit: Uni
     """The same, utterance by utterance: for bootstrap intervals and for finding the worst clips."""
     import jiwer
 
-    if len(references) != len(hypotheses):
-        raise ValueError(f"{len(references)} references and {len(hypotheses)} hypotheses")
+    require_pairs(references, hypotheses)
     kinds = ("substitute", "delete", "insert")
     counts = np.zeros((len(references), 4), dtype=np.int64)
     if references:
@@ -84,6 +85,7 @@ def matching_words(references: Sequence[str], hypotheses: Sequence[str]) -> list
     """Of each utterance the (place in the reference, place in the hypothesis) of words that the alignment has equal."""
     import jiwer
 
+    require_pairs(references, hypotheses)
     if not references:
         return []
     output = jiwer.process_words(_single_spaced(references), _single_spaced(hypotheses))

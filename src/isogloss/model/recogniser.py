@@ -20,7 +20,7 @@ from isogloss.decoding.hypothesis import Hypothesis
 from isogloss.decoding.words import Word
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.model.folder import load_model
-from isogloss.model.model import Decoder, Model
+from isogloss.model.model import Model
 from isogloss.model.pieces import Piece, Recordings, batches
 from isogloss.model.streaming import WordStream
 from isogloss.nn.adapters import nearest
@@ -120,7 +120,7 @@ class Recogniser:
         audio: Audio | list[Audio],
         *,
         language: str | None = None,
-        decoder: Decoder | None = None,
+        decoder: str | None = None,
         beam: Beam | None = None,
     ) -> Any:
         """What is said: a `Transcript`, or a list of them.
@@ -150,8 +150,8 @@ class Recogniser:
                     for piece, found in zip(batch, _segments(batch, states, ranked, model, known), strict=True):
                         if found.text:
                             segments[piece.owner].append(found)
-                    if model.language is not None and language is None and not self._adapts:
-                        votes.add(batch, model.language(states))
+                    if self._identifies and language is None and not self._adapts:
+                        votes.add(batch, model.identify(states))
         return [
             _transcript(seconds, found, language, probabilities)
             for seconds, found, probabilities in zip(recordings.seconds, segments, votes.counted(), strict=True)
@@ -183,7 +183,7 @@ class Recogniser:
             if any(other.tokenizer is not self.model.tokenizer for other in self.adapted):
                 raise IsoglossError("A language model knows the symbols of one model; leave out adapters with others.")
             given = load_ngram(language_model, digest(self.folder))
-        words = [self.model.tokens(word) for word in hotwords]
+        words = [self.model.processor.tokens(word) for word in hotwords]
         for word, tokens in zip(hotwords, words, strict=True):
             if not tokens:
                 raise IsoglossError(f'The hotword "{word}" has no letters.')
@@ -196,7 +196,7 @@ class Recogniser:
         pieces: Iterable[NDArray[np.float32]],
         *,
         language: str | None = None,
-        decoder: Decoder | None = None,
+        decoder: str | None = None,
     ) -> Iterator[Word]:
         """Each word of one recording as soon as the next has begun, while the recording arrives.
 
@@ -214,7 +214,7 @@ class Recogniser:
         """Which language is spoken: an `Identification`, or a list of them."""
         if not isinstance(audio, list):
             return self.identify([audio])[0]
-        if self.model.language is None:
+        if not self._identifies:
             raise IsoglossError("This model does not identify languages; fine-tune it on more than one first.")
         votes = _Votes(len(audio), self.languages)
         self._vote(Recordings(audio), votes)
@@ -249,24 +249,28 @@ class Recogniser:
         for pieces in batches(pieces_to_encode):
             audio = Sequence.from_list([torch.from_numpy(piece.samples) for piece in pieces]).to(self.device)
             languages = [spoken[piece.owner] for piece in pieces] if spoken else None
-            encoded = model.encode(model.frontend(audio), () if layer is None else (layer,), languages=languages)
+            encoded = model.encode(model.features(audio), () if layer is None else (layer,), languages=languages)
             yield pieces, encoded.final if layer is None else encoded.layers[layer]
 
     def _vote(self, recordings: Recordings, votes: _Votes) -> None:
         """Let the model without adapters say which languages are spoken, if it tells any apart."""
-        if self.model.language is not None:
+        if self._identifies:
             for group in recordings.speech():
                 for batch, states in self._encoded(group, self.model):
-                    votes.add(batch, self.model.language(states))
+                    votes.add(batch, self.model.identify(states))
 
     @property
     def unsure_of(self) -> list[str]:
         """Languages that it writes each in its own way, by adapters, and cannot tell apart; none if it can."""
-        if not self._adapts or self.model.language is not None:
+        if not self._adapts or self._identifies:
             return []
         banks = [model.encoder.adapters for model in (self.model, *self.adapted) if model.encoder.adapters is not None]
         known = sorted({tag for bank in banks for members in bank.groups.values() for tag in members})
         return known if len(known) > 1 else []
+
+    @property
+    def _identifies(self) -> bool:
+        return bool(self.model.spec.heads_for("language"))
 
     @property
     def _adapts(self) -> bool:
@@ -329,7 +333,7 @@ def _segments(
     """The best text of each piece as a segment."""
     found = []
     calibration = language_model.calibration if language_model else None
-    sounds = model.ipa(states) if model.phonemes is not None else [""] * len(pieces)
+    sounds = model.ipa(states) if model.spec.heads_for("phonemes") else [""] * len(pieces)
     for piece, hypotheses, phonemes in zip(pieces, ranked, sounds, strict=True):
         spoken = model.words(hypotheses[0], piece.start, piece.end, calibration=calibration)
         texts = [(" ".join(w.text for w in model.words(other)), other.score) for other in hypotheses]

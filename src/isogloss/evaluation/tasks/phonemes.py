@@ -79,5 +79,5 @@ def _rate(count: ErrorCounts, trivial: float) -> Figure:
 
 def _pronounced(model: Recogniser, group: list[Prediction], language: str) -> list[str]:
     """The transcripts in the International Phonetic Alphabet."""
-    sounds = model.model.pronounced([p.reference for p in group], [language] * len(group))
-    return [model.model.spelled(row.tolist()) for row in sounds.unpad()]
+    sounds = model.model.processor.phonemes([p.reference for p in group], [language] * len(group))
+    return [model.model.processor.ipa(row.tolist()) for row in sounds.unpad()]
