@@ -56,6 +56,7 @@ def test_figures_have_their_intervals() -> None:
     several = repeated([0.1, 0.2, 0.3], 50)
     assert (several.value, several.deviation) == pytest.approx((0.2, 0.0816497))
     assert (several.items, several.low) == (50, None)
+    assert repeated([0.5], 50) == Figure(value=0.5, items=50)
     mean = mean_of_rates([([0, 0], [1, 1]), ([1, 1], [2, 2])])
     assert (mean.value, mean.low, mean.high, mean.items) == (0.25, 0.25, 0.25, 4)
 
@@ -157,6 +158,9 @@ def test_numbers_are_written(value: float | None, unit: str, text: str) -> None:
 
 def test_headlines_are_the_first_measure_of_marked_rows() -> None:
     assert list(headlines(WHOLE)) == [("score, mean", WHOLE.rows[2].figures["score"], "37.5 %")]
+    first, second = row("ro", "a", 0.25), row("ro", "b", 0.5)
+    marked = table(first, second.model_copy(update={"headline": True}))
+    assert list(headlines(marked)) == [("score, corpus b", second.figures["score"], "50.0 %")]
 
 
 # --- renderers ---

@@ -1,5 +1,6 @@
 """A task is one file and no other edit: it is found, run, shown everywhere, and left out with a reason."""
 
+import dataclasses
 import json
 import re
 import sys
@@ -154,6 +155,21 @@ def test_a_task_that_fails_leaves_the_others(toy: str, run: Path, monkeypatch: p
     assert [table.task for table in evaluation.tables] == ["language", "calibration", toy]
     with pytest.raises(IsoglossError, match="Cannot measure recognition: The weather is bad"):
         evaluate(run / "model", [run.parent / "noise"], tasks=["language", "recognition"])
+
+
+def test_a_table_of_nothing_is_left_out(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    transcribe = Recogniser.transcribe
+
+    def silent(self: Recogniser, audio: Any, **named: Any) -> Any:
+        return [dataclasses.replace(found, text="", segments=()) for found in transcribe(self, audio, **named)]
+
+    monkeypatch.setattr(Recogniser, "transcribe", silent)
+    evaluation = evaluate(run / "model", [run.parent / "noise"])
+    assert evaluation.left_out["calibration"].startswith("The model wrote no words")
+    assert evaluation.table("recognition").figure("CER", language="ru").value == 1.0
+    nothing = evaluation.table("recognition").model_copy(update={"rows": ()})
+    monkeypatch.setattr(find_task("recognition"), "run", lambda *_: nothing)
+    assert "can be scored" in evaluate(run / "model", [run.parent / "noise"]).left_out["recognition"]
 
 
 def test_tasks_share_what_was_found(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,7 +146,10 @@ def _run(
         try:
             if reason := task.why_not(recogniser, data):
                 raise IsoglossError(reason)
-            tables.append(task.run(recogniser, data))
+            table = task.run(recogniser, data)
+            if not table.rows:
+                raise IsoglossError("Nothing that was found can be scored.")
+            tables.append(table)
         except IsoglossError as error:
             if demanded:
                 raise IsoglossError(f"Cannot measure {name}: {error}") from None

@@ -60,9 +60,14 @@ def share(successes: int, items: int, baselines: Mapping[str, float] | None = No
 
 
 def repeated(values: Sequence[float], items: int, baselines: Mapping[str, float] | None = None) -> Figure:
-    """Mean and standard deviation of what repetitions gave: pools, seeds, folds of so many items each."""
-    mean, deviation = _defined(float(np.mean(values))), _defined(float(np.std(values)))
-    return Figure(value=mean, items=items, deviation=deviation, baselines=dict(baselines or {}))
+    """Mean and standard deviation of what repetitions gave: pools, seeds, folds of so many items each.
+
+    One alone has no deviation.
+    """
+    deviation = _defined(float(np.std(values))) if len(values) > 1 else None
+    return Figure(
+        value=_defined(float(np.mean(values))), items=items, deviation=deviation, baselines=dict(baselines or {})
+    )
 
 
 def _defined(value: float) -> float | None:

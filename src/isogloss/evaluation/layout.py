@@ -25,11 +25,12 @@ Kind = Literal["key", "items", "value", "baseline"]
 
 @dataclass(frozen=True)
 class Column:
-    """What stands above a column; detail: above what stands in small beside its values."""
+    """What stands above a column; detail: above what stands in small beside its values. about: what it means."""
 
     name: str
     kind: Kind
     detail: str = ""
+    about: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,9 @@ def headlines(table: Table) -> Iterator[tuple[str, Figure, str]]:
     for row in table.rows:
         if row.headline and measure.name in row.figures:
             found = row.figures[measure.name]
-            yield f"{measure.name}, {row_name(row, table.keys)}", found, written(found.value, measure.unit)
+            telling = [key for key in telling_keys(table)[0] if key in row.keys]
+            group = row.label or ", ".join(f"{key} {_key(key, row.keys[key]).text}" for key in telling)
+            yield f"{measure.name}, {group}", found, written(found.value, measure.unit)
 
 
 def written(value: float | None, unit: str = FRACTION) -> str:
@@ -132,7 +135,7 @@ class _Layout:
         yield Column(self.table.items, "items")
         for measure in self.measures:
             unit = "" if measure.unit in (FRACTION, "") else f" ({measure.unit})"
-            yield Column(f"{measure.name}{unit}", "value", self._detail(measure.name))
+            yield Column(f"{measure.name}{unit}", "value", self._detail(measure.name), measure.about)
             yield from (Column(name, "baseline") for name in self.beside[measure.name])
 
     def _detail(self, measure: str) -> str:

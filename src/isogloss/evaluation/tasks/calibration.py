@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from isogloss.errors import IsoglossError
 from isogloss.evaluation.data import Data, said_in
 from isogloss.evaluation.figures import Figure, figure
 from isogloss.evaluation.predictions import Prediction, by_language, predict
@@ -38,7 +39,10 @@ class Calibration(Task):
 
     def run(self, model: Recogniser, data: Data) -> Table:
         """What the words of the model claim, and how many are right."""
-        return score(data.once(predict, model))
+        table = score(data.once(predict, model))
+        if not table.rows:
+            raise IsoglossError("The model wrote no words, or none that normalisation leaves as they are.")
+        return table
 
 
 def score(predictions: Sequence[Prediction]) -> Table:
