@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from isogloss.audio.augment import change_speed
+from isogloss.audio.perturb import PerturbConfig, change_speed, perturb
 from isogloss.audio.reading import read
 from isogloss.data.manifests import translations_of
 from isogloss.errors import AudioError, IsoglossError
@@ -89,8 +89,8 @@ class Loader:
 
     Broken clips are left out and counted by cause. Above `max_bad` of all clips asked for (and
     more than three), or when a whole batch is broken, it stops with the causes and an example.
-    Each clip is played at one of `speeds`, drawn from the seed of its batch. A cut without a recording
-    is text alone (`as_cut`).
+    Each clip is played at one of `speeds` and perturbed, drawn from the seed of its batch and its place in it. A cut
+    without a recording is text alone (`as_cut`).
     """
 
     def __init__(
@@ -100,9 +100,11 @@ class Loader:
         workers: int = 2,
         max_bad: float = 0.01,
         speeds: tuple[float, ...] = (1.0,),
+        perturbed: PerturbConfig | None = None,
     ):
         self.cuts = cuts
         self.speeds = speeds
+        self.perturbed = perturbed
         self.max_bad = max_bad
         self.asked = 0
         self.bad: Counter[str] = Counter()
@@ -115,9 +117,9 @@ class Loader:
         """The batch of the cuts at `indices`, without the broken ones."""
         indices = [int(index) for index in indices]
         cuts = [self.cuts[index] for index in indices]
-        factors = np.random.default_rng(seed).choice(self.speeds, len(cuts)).tolist()
+        draws = [np.random.default_rng([seed, place]) for place in range(len(cuts))]
         kept = []
-        for cut, clip in zip(cuts, self._threads.map(self._play, indices, factors), strict=True):
+        for cut, clip in zip(cuts, self._threads.map(self._play, indices, draws), strict=True):
             if isinstance(clip, AudioError):
                 self.bad[clip.cause] += 1
                 self.example = self.example or str(clip)
@@ -140,14 +142,24 @@ class Loader:
             translations=[translations_of(cut) for cut, _ in kept],
         )
 
-    def _play(self, index: int, speed: float) -> NDArray[np.float32] | AudioError:
+    def _play(self, index: int, random: np.random.Generator) -> NDArray[np.float32] | AudioError:
+        """A clip as it is heard this time."""
+        clip = self._clip(index)
+        if isinstance(clip, AudioError) or not len(clip):
+            return clip
+        speed = float(random.choice(self.speeds))
+        if speed != 1.0:
+            clip = change_speed(clip, speed)
+        return clip if self.perturbed is None else perturb(clip, self.perturbed, random)
+
+    def _clip(self, index: int) -> NDArray[np.float32] | AudioError:
         clip: NDArray[np.float32] | AudioError | None = self._remembered.get(index)
         if clip is None:
             clip = _read(self.cuts[index])
             if not isinstance(clip, AudioError) and self._room >= clip.nbytes:
                 self._remembered[index] = clip
                 self._room -= clip.nbytes
-        return clip if speed == 1.0 or isinstance(clip, AudioError) or not len(clip) else change_speed(clip, speed)
+        return clip
 
     def close(self) -> None:
         self._threads.shutdown(cancel_futures=True)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from isogloss.audio.perturb import PerturbConfig
 from isogloss.config import Config, load_yaml, override
 from isogloss.data.loading import Kind
 from isogloss.encoders.presets import preset
@@ -70,6 +71,7 @@ class DataRecipe(Config):
     longest: float = Field(20.0, gt=0, description="seconds; longer clips are left out")
     translations: bool = Field(False, description="translations of train clips serve as unspoken text")
     speeds: tuple[float, ...] = Field((1.0,), description="each clip is heard at one of these speeds, drawn anew")
+    perturb: PerturbConfig | None = Field(None, description="pauses, noise and levels of transcribed clips; {} for defaults")
     max_bad: float = Field(0.01, ge=0, le=1, description="share of unreadable clips above which the run stops")
     workers: int = Field(2, ge=1, description="threads that read audio")
 

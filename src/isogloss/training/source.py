@@ -127,7 +127,13 @@ class Source:
         self.micro_batches = ceil(largest / stage.batch_seconds / world) * world
         self.rank, self.world, self.seed = rank, world, seed
         self.loaders = {
-            kind: Loader(cuts[kind], workers=recipe.workers, max_bad=recipe.max_bad, speeds=recipe.speeds)
+            kind: Loader(
+                cuts[kind],
+                workers=recipe.workers,
+                max_bad=recipe.max_bad,
+                speeds=recipe.speeds,
+                perturbed=recipe.perturb if kind == "paired" else None,
+            )
             for kind in stage.seconds
         }
         self.plans = {
