@@ -31,7 +31,7 @@ BANK_SECONDS = 30
 class PerturbConfig(Config):
     """What is done with the waveform of a clip, drawn anew each time that it is read."""
 
-    pauses: float = Field(0.3, ge=0, le=1, description="probability of a pause before, inside and after, each for itself")
+    pauses: float = Field(0.3, ge=0, le=1, description="probability of a pause before, inside and after, each")
     longest_pause: float = Field(0.5, ge=0, description="seconds; clips become longer by so much, thrice at most")
     noise: float = Field(0.3, ge=0, le=1, description="probability of noise")
     snr: tuple[float, float] = Field((5.0, 40.0), description="decibels of the clip above its noise, from and to")

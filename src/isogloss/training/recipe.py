@@ -71,7 +71,7 @@ class DataRecipe(Config):
     longest: float = Field(20.0, gt=0, description="seconds; longer clips are left out")
     translations: bool = Field(False, description="translations of train clips serve as unspoken text")
     speeds: tuple[float, ...] = Field((1.0,), description="each clip is heard at one of these speeds, drawn anew")
-    perturb: PerturbConfig | None = Field(None, description="pauses, noise and levels of transcribed clips; {} for defaults")
+    perturb: PerturbConfig | None = Field(None, description="pauses, noise, levels of transcribed clips: {}")
     max_bad: float = Field(0.01, ge=0, le=1, description="share of unreadable clips above which the run stops")
     workers: int = Field(2, ge=1, description="threads that read audio")
 
