@@ -8,13 +8,14 @@
 
 import copy
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from math import inf
 from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from isogloss.config import Config
 from isogloss.data.synthesis import phonemes
@@ -23,6 +24,7 @@ from isogloss.decoding.beam import Beam
 from isogloss.decoding.ctc_beam import ctc_beam
 from isogloss.decoding.greedy import Greedy, GreedyAttention, GreedyCTC, GreedyTransducer, decoded, greedy
 from isogloss.decoding.hypothesis import Hypothesis
+from isogloss.decoding.symbols import Symbols
 from isogloss.decoding.transducer_beam import transducer_beam
 from isogloss.decoding.words import Calibration, Word, words
 from isogloss.encoders.presets import preset
@@ -174,28 +176,27 @@ class Model(nn.Module):
         return tuple(name for name, head in heads.items() if head is not None)
 
     def decode(
-        self, states: Sequence, decoder: Decoder | None = None, allowed: Tensor | None = None
+        self, states: Sequence, decoder: Decoder | None = None, allowed: Symbols | None = None
     ) -> list[Hypothesis]:
         """Encoder states (B, T, D) -> B hypotheses, step by step.
 
-        decoder: one of `decoders`, by default the first. allowed: (V,) bool, the symbols that may be
-        written, blank among them.
+        decoder: one of `decoders`, by default the first. allowed: which symbols may follow which.
         """
         return decoded(self.greedy_decoder(len(states), decoder, allowed), states)
 
     def search(
-        self, states: Sequence, beam: Beam, decoder: Decoder | None = None, allowed: Tensor | None = None
+        self, states: Sequence, beam: Beam, decoder: Decoder | None = None, allowed: Symbols | None = None
     ) -> list[list[Hypothesis]]:
         """Encoder states (B, T, D) -> for each utterance up to `beam.most` hypotheses, the best first."""
-        decoder = self._decoder(decoder)
+        decoder, beam = self._decoder(decoder), replace(beam, allowed=allowed)
         assert self.ctc is not None
         if decoder == "transducer" and self.transducer is not None:
-            return transducer_beam(self.transducer, states, beam, allowed)
+            return transducer_beam(self.transducer, states, beam)
         if decoder == "attention" and self.attention is not None:
-            return attention_beam(self.attention, self.ctc, states, beam, allowed)
-        return ctc_beam(self.ctc(states), beam, allowed)
+            return attention_beam(self.attention, self.ctc, states, beam)
+        return ctc_beam(self.ctc(states), beam)
 
-    def greedy_decoder(self, batch: int, decoder: Decoder | None = None, allowed: Tensor | None = None) -> Greedy:
+    def greedy_decoder(self, batch: int, decoder: Decoder | None = None, allowed: Symbols | None = None) -> Greedy:
         """What reads the states of a batch, all at once or as they arrive; arguments as for `decode`."""
         decoder = self._decoder(decoder)
         assert self.ctc is not None
