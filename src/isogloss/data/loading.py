@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from isogloss.audio.augment import change_speed
+from isogloss.audio.perturb import PerturbConfig, change_speed, perturb
 from isogloss.audio.reading import read
 from isogloss.data.manifests import language_of, speaker_of, text_of, translations_of
 from isogloss.errors import AudioError, IsoglossError
@@ -117,9 +117,9 @@ class Loader:
 
     Broken clips are left out and counted by cause. Above `max_bad` of all clips asked for (and
     more than three), or when a whole batch is broken, it stops with the causes and an example.
-    Each clip is played at one of `speeds`, drawn from the seed of its batch; but as it is where it has labels, which
-    count its frames. A cut without a recording is text alone (`as_cut`). views: of each clip, each at a speed of its
-    own. labels: by name and clip, (T,) int64.
+    Each clip is played at one of `speeds` and perturbed, drawn from the seed of its batch and its place in it; but as
+    it is where it has labels, which count its frames. A cut without a recording is text alone (`as_cut`). views: of
+    each clip, each with a speed and perturbations of its own. labels: by name and clip, (T,) int64.
     """
 
     def __init__(
@@ -129,13 +129,15 @@ class Loader:
         workers: int = 2,
         max_bad: float = 0.01,
         speeds: tuple[float, ...] = (1.0,),
+        perturbed: PerturbConfig | None = None,
         views: int = 1,
         labels: Mapping[str, Mapping[str, Tensor]] | None = None,
     ):
         self.cuts = cuts
-        self.speeds = (1.0,) if labels else speeds
-        self.views = views
         self.labels = labels or {}
+        self.speeds = (1.0,) if labels else speeds
+        self.perturbed = None if labels else perturbed
+        self.views = views
         self.max_bad = max_bad
         self.asked = 0
         self.bad: Counter[str] = Counter()
@@ -148,10 +150,9 @@ class Loader:
         """The batch of the cuts at `indices`, without the broken ones."""
         indices = [int(index) for index in indices]
         cuts = [self.cuts[index] for index in indices]
-        draw = np.random.default_rng(seed)
+        draws = [np.random.default_rng([seed, place]) for place in range(len(cuts))]
         kept: list[tuple[int, NDArray[np.float32]]] = []
-        factors = draw.choice(self.speeds, len(cuts)).tolist()
-        for place, clip in enumerate(self._threads.map(self._play, indices, factors)):
+        for place, clip in enumerate(self._threads.map(self._play, indices, draws)):
             if isinstance(clip, AudioError):
                 self.bad[clip.cause] += 1
                 self.example = self.example or str(clip)
@@ -175,23 +176,33 @@ class Loader:
             translations=[translations_of(cut) for cut in cuts],
             speakers=[speaker_of(cut) for cut in cuts],
             labels={name: Sequence.from_list([known[cut.id] for cut in cuts]) for name, known in self.labels.items()},
-            views=[self._view(indices, draw) for _ in range(self.views - 1)],
+            views=[self._view(indices, seed, view) for view in range(1, self.views)],
         )
 
-    def _view(self, indices: list[int], draw: np.random.Generator) -> Sequence:
-        """Another view of clips that can be read."""
-        factors = draw.choice(self.speeds, len(indices)).tolist()
-        clips = [clip for clip in self._threads.map(self._play, indices, factors) if not isinstance(clip, AudioError)]
+    def _view(self, indices: list[int], seed: int, view: int) -> Sequence:
+        """Another view of clips that can be read, the `view`-th."""
+        draws = [np.random.default_rng([seed, place, view]) for place in range(len(indices))]
+        clips = [clip for clip in self._threads.map(self._play, indices, draws) if not isinstance(clip, AudioError)]
         return _padded(clips)
 
-    def _play(self, index: int, speed: float) -> NDArray[np.float32] | AudioError:
+    def _play(self, index: int, random: np.random.Generator) -> NDArray[np.float32] | AudioError:
+        """A clip as it is heard this time."""
+        clip = self._clip(index)
+        if isinstance(clip, AudioError) or not len(clip):
+            return clip
+        speed = float(random.choice(self.speeds))
+        if speed != 1.0:
+            clip = change_speed(clip, speed)
+        return clip if self.perturbed is None else perturb(clip, self.perturbed, random)
+
+    def _clip(self, index: int) -> NDArray[np.float32] | AudioError:
         clip: NDArray[np.float32] | AudioError | None = self._remembered.get(index)
         if clip is None:
             clip = _read(self.cuts[index])
             if not isinstance(clip, AudioError) and self._room >= clip.nbytes:
                 self._remembered[index] = clip
                 self._room -= clip.nbytes
-        return clip if speed == 1.0 or isinstance(clip, AudioError) or not len(clip) else change_speed(clip, speed)
+        return clip
 
     def close(self) -> None:
         self._threads.shutdown(cancel_futures=True)

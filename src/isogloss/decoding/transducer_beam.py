@@ -10,25 +10,22 @@ import torch
 from torch import Tensor
 
 from isogloss.decoding.beam import Beam, Found, Prefix, ranked, root, total, worth_trying
-from isogloss.decoding.greedy import limited
 from isogloss.decoding.hypothesis import Hypothesis
 from isogloss.decoding.protocols import TransducerProtocol
+from isogloss.decoding.symbols import Symbols, limited
 from isogloss.nn.lattice import best_path
 from isogloss.nn.predictors import State
 from isogloss.sequence import Sequence
 from isogloss.text.tokenizers import BLANK
 
 
-def transducer_beam(
-    head: TransducerProtocol, states: Sequence, beam: Beam, allowed: Tensor | None = None
-) -> list[list[Hypothesis]]:
+def transducer_beam(head: TransducerProtocol, states: Sequence, beam: Beam) -> list[list[Hypothesis]]:
     """(B, T, D) -> for each utterance up to `beam.most` hypotheses, the best first.
 
-    allowed: (V,) bool, the symbols that may be written, blank among them. A symbol's frame is that of
-    the best path through the hypothesis.
+    A symbol's frame is that of the best path through the hypothesis.
     """
     rows = [head.audio(item) for item in states.unpad()]
-    return [[_aligned(head, row, found, allowed) for found in _search(head, row, beam, allowed)] for row in rows]
+    return [[_aligned(head, row, found, beam.allowed) for found in _search(head, row, beam)] for row in rows]
 
 
 class _Texts:
@@ -63,19 +60,21 @@ class _Texts:
             self._known[id(prefix)] = text[row], tuple(part[row] for part in state)
 
 
-def _search(head: TransducerProtocol, audio: Tensor, beam: Beam, allowed: Tensor | None) -> list[Found]:
+def _search(head: TransducerProtocol, audio: Tensor, beam: Beam) -> list[Found]:
     """(T, J) -> tokens and scores, the best first."""
     start = root(beam)
     texts = _Texts(head, start)
     beams: dict[int, tuple[Prefix, float]] = {id(start): (start, 0.0)}
     for frame in audio:
         prefixes = [prefix for prefix, _ in beams.values()]
-        scores = limited(head.join(frame, texts.states(prefixes)), allowed).double().cpu().numpy()
+        scores = limited(head.join(frame, texts.states(prefixes)), beam.allowed).double().cpu().numpy()
         inner = texts.internal(prefixes).double().cpu().numpy() if beam.internal else None
         found: dict[int, tuple[Prefix, float]] = {}
         for row, (prefix, before) in enumerate(beams.values()):
             _add(found, prefix, before + scores[row, BLANK])
             for symbol in worth_trying(scores[row], beam):
+                if not prefix.may_go_on(symbol, beam):
+                    continue
                 extra = -beam.internal * float(inner[row, symbol]) if inner is not None else 0.0
                 _add(found, prefix.then(symbol, beam, extra), before + scores[row, symbol])
         best = ranked(found.values(), beam.width)
@@ -90,7 +89,7 @@ def _add(found: dict[int, tuple[Prefix, float]], prefix: Prefix, score: float) -
     found[id(prefix)] = prefix, total(before, float(score))
 
 
-def _aligned(head: TransducerProtocol, audio: Tensor, found: Found, allowed: Tensor | None) -> Hypothesis:
+def _aligned(head: TransducerProtocol, audio: Tensor, found: Found, allowed: Symbols | None) -> Hypothesis:
     """(T, J): frames of symbols by the best path through the lattice, and their probabilities there."""
     tokens, score = found
     written = torch.tensor(tokens, dtype=torch.int64, device=audio.device)

@@ -19,6 +19,7 @@ from isogloss.decoding.attention_beam import attention_beam
 from isogloss.decoding.beam import Beam
 from isogloss.decoding.greedy import Greedy, GreedyAttention
 from isogloss.decoding.hypothesis import Hypothesis
+from isogloss.decoding.symbols import Symbols
 from isogloss.errors import IsoglossError
 from isogloss.heads.base import BaseHeadConfig, Modules, Sizes, SymbolHead
 from isogloss.nn.attention import CrossAttention, Memory, SelfAttention
@@ -123,13 +124,11 @@ class AttentionDecoder(SymbolHead):
             x = block(x, mask, memory, past)
         return self.norm(x)
 
-    def greedy(self, batch: int, allowed: Tensor | None = None, heads: Modules | None = None) -> Greedy:
+    def greedy(self, batch: int, allowed: Symbols | None = None, heads: Modules | None = None) -> Greedy:
         return GreedyAttention(self, self._aligner(heads), batch, allowed)
 
-    def beam(
-        self, states: Sequence, beam: Beam, allowed: Tensor | None = None, heads: Modules | None = None
-    ) -> list[list[Hypothesis]]:
-        return attention_beam(self, self._aligner(heads), states, beam, allowed)
+    def beam(self, states: Sequence, beam: Beam, heads: Modules | None = None) -> list[list[Hypothesis]]:
+        return attention_beam(self, self._aligner(heads), states, beam)
 
     def _aligner(self, heads: Modules | None) -> nn.Module:
         if heads is None or self.aligner not in heads:

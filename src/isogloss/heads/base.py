@@ -12,6 +12,7 @@ from isogloss.config import Config
 from isogloss.decoding.beam import Beam
 from isogloss.decoding.greedy import Greedy
 from isogloss.decoding.hypothesis import Hypothesis
+from isogloss.decoding.symbols import Symbols
 from isogloss.sequence import Sequence
 
 Target = Literal["symbols", "phonemes", "language", "features"]
@@ -80,11 +81,9 @@ class SymbolHead(Head, ABC):
         """Encoder states (B, T, D) and symbols (B, U) -> (B,), in nats."""
 
     @abstractmethod
-    def greedy(self, batch: int, allowed: Tensor | None = None, heads: Modules | None = None) -> Greedy:
+    def greedy(self, batch: int, allowed: Symbols | None = None, heads: Modules | None = None) -> Greedy:
         """What decodes the states of a batch, all at once or as they arrive: the likeliest symbol at every step."""
 
     @abstractmethod
-    def beam(
-        self, states: Sequence, beam: Beam, allowed: Tensor | None = None, heads: Modules | None = None
-    ) -> list[list[Hypothesis]]:
+    def beam(self, states: Sequence, beam: Beam, heads: Modules | None = None) -> list[list[Hypothesis]]:
         """Encoder states (B, T, D) -> for each utterance up to `beam.most` hypotheses, the best first."""

@@ -10,6 +10,7 @@ from isogloss.decoding.beam import Beam
 from isogloss.decoding.ctc_beam import ctc_beam
 from isogloss.decoding.greedy import Greedy, GreedyCTC
 from isogloss.decoding.hypothesis import Hypothesis
+from isogloss.decoding.symbols import Symbols
 from isogloss.heads.base import BaseHeadConfig, Modules, Sizes, SymbolHead
 from isogloss.nn.ctc import ctc_best_path, ctc_loss
 from isogloss.sequence import Sequence
@@ -57,13 +58,11 @@ class CTCHead(SymbolHead):
         """
         return ctc_best_path(self(states), tokens)[0][..., 0]
 
-    def greedy(self, batch: int, allowed: Tensor | None = None, heads: Modules | None = None) -> Greedy:
+    def greedy(self, batch: int, allowed: Symbols | None = None, heads: Modules | None = None) -> Greedy:
         return GreedyCTC(self, batch, allowed)
 
-    def beam(
-        self, states: Sequence, beam: Beam, allowed: Tensor | None = None, heads: Modules | None = None
-    ) -> list[list[Hypothesis]]:
-        return ctc_beam(self(states), beam, allowed)
+    def beam(self, states: Sequence, beam: Beam, heads: Modules | None = None) -> list[list[Hypothesis]]:
+        return ctc_beam(self(states), beam)
 
     def between(self) -> dict[int, Callable[[Tensor], Tensor]]:
         return dict.fromkeys(self.conditioned, self._feed_back)

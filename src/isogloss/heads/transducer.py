@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from isogloss.decoding.beam import Beam
 from isogloss.decoding.greedy import Greedy, GreedyTransducer
 from isogloss.decoding.hypothesis import Hypothesis
+from isogloss.decoding.symbols import Symbols
 from isogloss.decoding.transducer_beam import transducer_beam
 from isogloss.heads.base import BaseHeadConfig, Modules, Sizes, SymbolHead
 from isogloss.nn.lattice import best_path
@@ -103,10 +104,8 @@ class TransducerHead(SymbolHead):
         output, state = self.predictor.step(symbols, state)
         return self.text(output), state
 
-    def greedy(self, batch: int, allowed: Tensor | None = None, heads: Modules | None = None) -> Greedy:
+    def greedy(self, batch: int, allowed: Symbols | None = None, heads: Modules | None = None) -> Greedy:
         return GreedyTransducer(self, batch, allowed)
 
-    def beam(
-        self, states: Sequence, beam: Beam, allowed: Tensor | None = None, heads: Modules | None = None
-    ) -> list[list[Hypothesis]]:
-        return transducer_beam(self, states, beam, allowed)
+    def beam(self, states: Sequence, beam: Beam, heads: Modules | None = None) -> list[list[Hypothesis]]:
+        return transducer_beam(self, states, beam)

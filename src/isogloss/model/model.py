@@ -8,6 +8,7 @@
 
 import copy
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from math import inf
 from typing import Literal, TypeVar
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from isogloss.decoding.beam import Beam
 from isogloss.decoding.greedy import Greedy, decoded
 from isogloss.decoding.hypothesis import Hypothesis
+from isogloss.decoding.symbols import Symbols
 from isogloss.decoding.words import Calibration, Word, words
 from isogloss.encoders.speech import SpeechEncoder
 from isogloss.encoders.stack import Between, Encoded
@@ -171,21 +173,20 @@ class Model(nn.Module):
         spec = self.spec
         return tuple(sorted(spec.heads_for("symbols"), key=lambda name: KINDS.index(spec.heads[name].kind)))
 
-    def decode(self, states: Sequence, decoder: str | None = None, allowed: Tensor | None = None) -> list[Hypothesis]:
+    def decode(self, states: Sequence, decoder: str | None = None, allowed: Symbols | None = None) -> list[Hypothesis]:
         """Encoder states (B, T, D) -> B hypotheses, step by step.
 
-        decoder: one of `decoders`, by default the first. allowed: (V,) bool, the symbols that may be
-        written, blank among them.
+        decoder: one of `decoders`, by default the first. allowed: which symbols may follow which.
         """
         return decoded(self.greedy_decoder(len(states), decoder, allowed), states)
 
     def search(
-        self, states: Sequence, beam: Beam, decoder: str | None = None, allowed: Tensor | None = None
+        self, states: Sequence, beam: Beam, decoder: str | None = None, allowed: Symbols | None = None
     ) -> list[list[Hypothesis]]:
         """Encoder states (B, T, D) -> for each utterance up to `beam.most` hypotheses, the best first."""
-        return self.decoder(decoder).beam(states, beam, allowed, dict(self.heads.items()))
+        return self.decoder(decoder).beam(states, replace(beam, allowed=allowed), dict(self.heads.items()))
 
-    def greedy_decoder(self, batch: int, decoder: str | None = None, allowed: Tensor | None = None) -> Greedy:
+    def greedy_decoder(self, batch: int, decoder: str | None = None, allowed: Symbols | None = None) -> Greedy:
         """What decodes the states of a batch, all at once or as they arrive; arguments as for `decode`."""
         return self.decoder(decoder).greedy(batch, allowed, dict(self.heads.items()))
 

@@ -17,6 +17,7 @@ from isogloss.audio.reading import Audio
 from isogloss.decoding.beam import Beam
 from isogloss.decoding.hotwords import Hotwords
 from isogloss.decoding.hypothesis import Hypothesis
+from isogloss.decoding.symbols import Symbols
 from isogloss.decoding.words import Word
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.model.folder import load_model
@@ -108,6 +109,7 @@ class Recogniser:
         self.device = torch.device(device)
         self.folder = folder
         self.adapted = [other.eval().to(device) for other in adapted]
+        self._symbols: dict[tuple[Model, str | None], Symbols] = {}
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -131,7 +133,7 @@ class Recogniser:
         """
         if not isinstance(audio, list):
             return self.transcribe([audio], language=language, decoder=decoder, beam=beam)[0]
-        allowed = self._allowed(language)
+        self._allowed(self._model_for(language), language)  # an unknown language is told before any work
         known = beam.language_model if beam else None
         recordings = Recordings(audio)
         segments: list[list[Segment]] = [[] for _ in audio]
@@ -142,6 +144,7 @@ class Recogniser:
         spoken = [language or next(iter(found), None) for found in votes.counted()]
         for group in recordings.speech():
             for model, own in self._by_model(group, spoken):
+                allowed = self._allowed(model, language)
                 for batch, states in self._encoded(own, model, spoken):
                     if beam is None:
                         ranked = [[hypothesis] for hypothesis in model.decode(states, decoder, allowed)]
@@ -204,7 +207,8 @@ class Recogniser:
         as that does not cut it at pauses; see `WordStream`. Raises IsoglossError for a model that
         needs what has not arrived yet.
         """
-        stream = WordStream(self._model_for(language), decoder, self._allowed(language), language)
+        model = self._model_for(language)
+        stream = WordStream(model, decoder, self._allowed(model, language), language)
         for samples in pieces:
             yield from stream.feed(torch.from_numpy(samples).to(self.device))
         yield from stream.finish()
@@ -296,20 +300,23 @@ class Recogniser:
             if own:
                 yield model, own
 
-    def _allowed(self, language: str | None) -> Tensor | None:
-        """(V,) bool, the symbols of a language's transcripts and blank; None without a language."""
-        if language is None:
-            return None
-        model = self._model_for(language)
+    def _allowed(self, model: Model, language: str | None) -> Symbols | None:
+        """What a model may write after what: letters of one script a word, and only those of a language that is known.
+
+        None for a model that does not recognise.
+        """
         alphabets = model.config.alphabets
-        if language not in alphabets:
+        if language is not None and language not in alphabets:
             raise IsoglossError(
                 f'The model was not taught to write "{language}".{did_you_mean(language, alphabets)} '
                 f"It writes: {', '.join(alphabets) or 'nothing'}."
             )
-        allowed = torch.zeros(model.tokenizer.size if model.tokenizer else 0, dtype=torch.bool)
-        allowed[[0, *alphabets[language]]] = True
-        return allowed.to(self.device)
+        if model.tokenizer is None:
+            return None
+        if (model, language) not in self._symbols:
+            letters = None if language is None else alphabets[language]
+            self._symbols[model, language] = Symbols.one_script(model.tokenizer.spelling(), letters).to(self.device)
+        return self._symbols[model, language]
 
 
 def load(folder: str | Path, device: torch.device | str = "cpu", adapters: ListOf[str | Path] = ()) -> Recogniser:

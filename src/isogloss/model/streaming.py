@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from isogloss.audio.reading import SAMPLE_RATE
+from isogloss.decoding.symbols import Symbols
 from isogloss.decoding.words import Word, spelled
 from isogloss.errors import IsoglossError
 from isogloss.model.model import Model
@@ -73,7 +74,7 @@ class WordStream:
         self,
         model: Model,
         decoder: str | None = None,
-        allowed: Tensor | None = None,
+        allowed: Symbols | None = None,
         language: str | None = None,
     ):
         if not model.decoder(decoder).streams:

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from isogloss.audio.features import FeaturesConfig
 from isogloss.audio.log_mel import LogMelConfig
+from isogloss.audio.perturb import PerturbConfig
 from isogloss.config import Config, load_yaml, override
 from isogloss.encoders.presets import preset, preset_features
 from isogloss.encoders.speech import SpeechEncoderConfig
@@ -72,6 +73,7 @@ class DataRecipe(Config):
     longest: float = Field(20.0, gt=0, description="seconds; longer clips are left out")
     translations: bool = Field(False, description="translations of train clips serve as unspoken text")
     speeds: tuple[float, ...] = Field((1.0,), description="each clip is heard at one of these speeds, drawn anew")
+    perturb: PerturbConfig | None = Field(None, description="pauses, noise, levels of transcribed clips: {}")
     max_bad: float = Field(0.01, ge=0, le=1, description="share of unreadable clips above which the run stops")
     workers: int = Field(2, ge=1, description="threads that read audio")
 
