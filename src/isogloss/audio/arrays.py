@@ -34,7 +34,7 @@ def unpacked(audio: Any, default: int) -> tuple[Block, float]:
         samples = audio.get_all_samples()
         audio, rate = samples.data, samples.sample_rate
     array = _as_numpy(audio)
-    if isinstance(rate, bool) or not isinstance(rate, Real) or not RATES[0] <= rate <= RATES[-1]:
+    if isinstance(rate, bool) or not isinstance(rate, Real) or not RATES[0] <= float(rate) <= RATES[-1]:
         raise AudioError(f"{rate!r} is not a sample rate in Hz; give (array, rate).", "unreadable")
     return scaled(_frames_first(array)), float(rate)
 
@@ -45,7 +45,7 @@ def scaled(array: NDArray[Any]) -> Block:
         with np.errstate(over="ignore"):  # becomes infinite, and is refused as such
             return array.astype(np.float32, copy=False)
     if array.dtype == np.uint8:
-        return (array.astype(np.float32) - 128) / 128
+        return (array.astype(np.float32) - np.float32(128)) / np.float32(128)
     if array.dtype in (np.int8, np.int16, np.int32):
         return (array / -float(np.iinfo(array.dtype).min)).astype(np.float32)
     raise AudioError(

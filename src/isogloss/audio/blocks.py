@@ -16,27 +16,31 @@ SLACK = 0.1  # seconds a file may lack of what it promises: sloppy headers are c
 
 
 class Decoder(Protocol):
-    """One source of audio. rate: Hz. frames: per channel; None where only decoding can tell."""
+    """One source of audio, at one rate and with one number of channels."""
 
-    rate: int
-    channels: int
-    frames: int | None
+    @property
+    def rate(self) -> int:
+        """Frames a second."""
+
+    @property
+    def channels(self) -> int: ...
 
     @property
     def format(self) -> str:
         """Container and codec, as in WAV/PCM_16."""
-        ...
+
+    @property
+    def frames(self) -> int | None:
+        """How many there are for each channel; None where only decoding tells."""
 
     def count(self) -> int:
         """The true number of frames; raises AudioError where the file is cut or damaged."""
-        ...
 
     def blocks(self, begin: int, end: int | None) -> Iterator[Block]:
         """Frames [begin, end), or all from `begin` on.
 
         There are fewer where the file has no more; raises AudioError where it is cut or damaged before `end`.
         """
-        ...
 
 
 def trimmed(blocks: Iterator[Block], skip: int, count: int | None) -> Iterator[Block]:

@@ -7,7 +7,7 @@ a tenth of that, the channels cancel, and a single one is better than all.
 
 import logging
 from functools import lru_cache
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ _LOUD = 0.5  # of the power of the loudest channel; the first channel with that 
 _EVERY = 7  # frames of a block longer than _SHORT tell its powers well enough
 _SHORT = 10_000
 _ENOUGH = 400  # frames looked at; fewer may cancel by chance
-_ROUNDING = 1e-6  # of the power with the offset; variance below it is rounding
+_ROUNDING = 1e-4  # of the power with the offset; variance below it is rounding
 _log = logging.getLogger(__name__)
 
 
@@ -34,8 +34,8 @@ def chosen(channel: Channel | Literal["each"], channels: int) -> list[Channel]:
 
 def parse_channel(text: str) -> Channel | Literal["each"]:
     """What the command line says: 1, 2, …, mix or each. Raises IsoglossError for anything else."""
-    if text == "mix" or text == "each":
-        return text
+    if text in ("mix", "each"):
+        return cast(Literal["mix", "each"], text)
     if text.isascii() and text.isdigit() and int(text) > 0:
         return int(text)
     raise IsoglossError(f'"{text}" is no channel; give 1, 2, …, mix (all averaged) or each (one recording a channel).')
@@ -49,8 +49,8 @@ class Mixer:
 
     def __init__(self, name: str, channel: Channel, channels: int):
         if channel != "mix" and not (isinstance(channel, int) and 1 <= channel <= channels):
-            there = "one channel" if channels == 1 else f"{channels} channels"
-            raise AudioError(f"{name} has {there}, and no channel {channel}; give 1 to {channels}, or mix.", "unreadable")
+            there = "is 1 channel" if channels == 1 else f"are {channels} channels"
+            raise AudioError(f"{name} has no channel {channel}: there {there}; give mix or a number.", "unreadable")
         self._channel = channel
         self._sums = np.zeros(channels)
         self._products = np.zeros((channels, channels))

@@ -37,11 +37,14 @@ class FFmpeg:
     """
 
     frames = None
+    _container: Any  # PyAV's types leave out what only some streams have
+    _stream: Any
 
     def __init__(self, name: str, file: BinaryIO, container: str | None = None):
         self._name = name
         self._file = file
         self._as = container
+        self._fresh = True  # nothing has been taken out of the container yet
         self._open()
         codec = self._stream.codec_context
         kind = self._container.format.name.partition(",")[0]
@@ -129,7 +132,6 @@ class FFmpeg:
             )
         except av.FFmpegError:
             raise AudioError(self._unreadable(), "unreadable") from None
-        self._fresh = True
         stream = self._container.streams.best("audio")
         if stream is None:
             raise AudioError(f"{self._name} holds pictures or data, but no sound.", "no_frames")

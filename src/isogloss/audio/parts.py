@@ -24,7 +24,7 @@ _FLAC = re.compile(rb"fLaC[\0\x80]\0\0\x22")
 _NAME = re.compile(rb"[ -~]{4}")
 _CHUNKS = 1000  # of a WAV file that are looked at
 _SHAPE = 1000  # bytes of a fmt chunk; 16 to 40 are usual
-_TRAILER = 4096  # bytes after the audio that may be padding or a tag, and no audio
+_TRAILER = 0.1  # seconds after the audio that may be padding or a tag, and no audio
 _UNKNOWN = 0x7FFF0000  # sizes from here on are marks of a file written to a pipe
 
 
@@ -122,11 +122,12 @@ def _wav_parts(content: Content) -> list[Part]:
     found, begin = [], 0
     while data := _wav_data(content, begin):
         start, stated, shape = data
+        a_second = int.from_bytes(content.at(shape[0] + 8, 4), "little")
         following = _after_chunks(content, start + stated)
         if _is_wav(content, following):
             found.append(Part(begin, following))
             begin = following
-        elif stated >= _UNKNOWN or following >= content.size - (_TRAILER if stated else 0):
+        elif stated >= _UNKNOWN or following >= content.size - (_TRAILER * a_second if stated else 0):
             break
         else:
             head = _wav_head(content.at(*shape), content.size - start)
@@ -148,9 +149,11 @@ def _wav_data(content: Content, begin: int) -> tuple[int, int, tuple[int, int]] 
 
 
 def _after_chunks(content: Content, position: int) -> int:
-    """Where a row of chunks, which may be none, stops being one."""
+    """Where a row of chunks, which may be none, stops being one: there are four letters in audio, too."""
     position += position % 2
     for _, start, stated in _chunks(content, position):
+        if start + stated > content.size:
+            break
         position = start + stated + stated % 2
     return position
 
@@ -179,7 +182,7 @@ def _wav_head(shape: bytes, size: int) -> bytes:
 
 
 def _au_part(content: Content) -> Part:
-    start, stated = struct.unpack(">II", content.at(4, 8).ljust(8, b"\xff"))
-    if start + stated >= content.size - (_TRAILER if stated else 0):
+    start, stated, _, rate = struct.unpack(">IIII", content.at(4, 16).ljust(16, b"\xff"))
+    if start + stated >= content.size - (_TRAILER * rate if stated else 0):
         return Part(0, content.size)
     return Part(12, content.size, content.head[:8] + b"\xff" * 4)

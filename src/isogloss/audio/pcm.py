@@ -24,9 +24,7 @@ class PCM:
     "mix" averages all, until they are found to cancel: from then on the first loud one is taken alone.
     """
 
-    def __init__(
-        self, encoding: str = "s16le", rate: int = SAMPLE_RATE, channels: int = 1, channel: Channel = "mix"
-    ):
+    def __init__(self, encoding: str = "s16le", rate: int = SAMPLE_RATE, channels: int = 1, channel: Channel = "mix"):
         if encoding not in ENCODINGS:
             near = did_you_mean(encoding, ENCODINGS)
             raise IsoglossError(f'Unknown encoding "{encoding}".{near} Known: {", ".join(ENCODINGS)}.')
@@ -48,7 +46,7 @@ class PCM:
         values = np.frombuffer(data[:whole], self.dtype).reshape(-1, self.channels)
         samples = self._mixed(scaled(values.astype(self.dtype.newbyteorder("="), copy=False)))
         if not np.isfinite(samples).all():
-            raise AudioError("The stream holds samples that are no numbers; is its encoding the one given?", "not_finite")
+            raise AudioError("The stream holds samples that are no numbers; is this its encoding?", "not_finite")
         if self.resampler is None:
             return samples
         return np.asarray(self.resampler.resample_chunk(samples, last), dtype=np.float32)

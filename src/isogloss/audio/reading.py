@@ -22,7 +22,7 @@ from isogloss.audio.arrays import RATES, unpacked
 from isogloss.audio.blocks import SLACK, Decoder, resampled
 from isogloss.audio.channels import Channel, Mixer, warn_of_cancelling
 from isogloss.audio.decoders import decoder
-from isogloss.audio.sources import DEFAULT_LIMITS, Content, Limits, Source, describe, once_per_file, opened
+from isogloss.audio.sources import DEFAULT_LIMITS, Content, Limits, Source, once_per_file, opened
 from isogloss.errors import AudioError
 from isogloss.files import atomic_file
 
@@ -148,9 +148,7 @@ def _check_rate(name: str, rate: int) -> None:
         raise AudioError(f"{name} claims a sample rate of {rate} Hz; its header is damaged.", "unreadable")
 
 
-def _read(
-    audio: Decoder, mixer: Mixer, name: str, start: float, duration: float | None, limits: Limits
-) -> Waveform:
+def _read(audio: Decoder, mixer: Mixer, name: str, start: float, duration: float | None, limits: Limits) -> Waveform:
     """The samples of the stretch, resampled while decoding to bound the memory."""
     first = round(start * SAMPLE_RATE)
     last = None if duration is None else round((start + duration) * SAMPLE_RATE)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 from isogloss.errors import AudioError
 
@@ -96,8 +96,8 @@ def describe(source: object) -> str:
     elif isinstance(source, bytes):
         name = f"Audio of {len(source)} bytes"
     else:
-        name = getattr(source, "name", None)
-        name = name if isinstance(name, str) else "The audio stream"
+        given = getattr(source, "name", None)
+        name = given if isinstance(given, str) else "The audio stream"
     return _UNPRINTABLE.sub(_escape, name)
 
 
@@ -130,7 +130,8 @@ def _check_size(name: str, size: int, limits: Limits) -> None:
 def _drain(stream: BinaryIO, limits: Limits) -> bytes:
     """All bytes of a stream, or one more than allowed."""
     content = io.BytesIO()
-    while content.tell() <= limits.file_bytes and (chunk := stream.read(1 << 20)):
+    take: Callable[[int], Any] = stream.read
+    while content.tell() <= limits.file_bytes and (chunk := take(1 << 20)):
         if isinstance(chunk, str):
             raise AudioError(f'{describe(stream)} is opened as text; open it with mode "rb".', "unreadable")
         content.write(chunk)
