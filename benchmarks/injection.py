@@ -28,7 +28,8 @@ from typing import Any
 
 import numpy as np
 from common import environment, finish, parser, percent, rate, table
-from low_resource import Rates, draw_rates, evaluated, text_encoder, trained, with_few_labels
+from low_resource import Rates, draw_rates, evaluated, text_encoder, with_few_labels
+from runs import add_options, some_stages, trained
 
 from isogloss.data.manifests import language_of, read_cuts, text_of
 from isogloss.evaluation.evaluate import evaluate
@@ -84,8 +85,7 @@ def main() -> None:
     arguments.add_argument("--settle", type=int, help="steps of the recogniser all start from")
     arguments.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0])
-    arguments.add_argument("--runs", type=Path, required=True, help="where data and models are, or will be")
-    arguments.add_argument("--processes", type=int, default=2)
+    add_options(arguments)
     arguments.add_argument("--plot", type=Path, metavar="FILE", help="draw the error rates there, as SVG")
     options = arguments.parse_args()
     rows: list[dict[str, Any]] = []
@@ -121,10 +121,10 @@ def read_by(options: Namespace, minutes: float, arm: str, seed: int) -> dict[str
     stages = slice(None)
     if arm != FROM_THE_START:
         name = f"settled-{weights}-{minutes:g}-{seed}"
-        settled = trained(RECIPE, slice(1), options.runs / name, [*given, *start], options.processes)
+        settled = trained(some_stages(RECIPE, slice(1), [*given, *start]), options.runs / name, options)
         start = [f"model.start_from={settled}", "model.keep=all", "model.tokenizer=null"]
         stages = slice(1, None)
-    model = trained(RECIPE, stages, run, [*given, *start, *ARMS[arm]], options.processes)
+    model = trained(some_stages(RECIPE, stages, [*given, *start, *ARMS[arm]]), run, options)
     said = options.runs / f"said-{minutes:g}.jsonl.gz"
     write_text_lines(transcripts(data), said)
     sources: dict[str, dict[str, list[Path]]] = {

@@ -56,14 +56,14 @@ def main() -> None:
         mixed = {kind: batches[kind, seconds] for kind, seconds in zip(KINDS, mixture, strict=True)}
         steps[f"joint {mixture}"] = step(model, mixed, list(names.values()))
     steps["recognition 12"] = step(model, {"paired": batches["paired", 12]}, ["recognition"])
-    found = interleaved(steps | inside(model, batches["paired", 12], options.matching), options.repetitions)
+    found = interleaved(steps | inside(model, batches["paired", 12], options.matching), options)
     mixtures = [row_of(found, mixture) for mixture in MIXTURES]
     table("a step against its parts", mixtures)
     joint = mixtures[0]["joint, s"]
     medians = {name: timing.median for name, timing in found.items()}
     rows = [{"what": name, "s": round(s, 4), "of joint": round(s / joint, 3)} for name, s in medians.items()]
     table(f"parts; `of joint`: of the step of {MIXTURES[0]} s", rows)
-    limits = measure_limits("cpu")
+    limits = measure_limits(options.product)
     machine = environment() | {"gflops_fp32": limits.fp32 / 1e9, "matching": options.matching}
     finish(options.json, machine | {"mixtures": mixtures, "rows": rows})
     if options.plot:
