@@ -70,7 +70,7 @@ class FFmpeg:
         at_once = max(1, BLOCK_VALUES // self.channels)
         frames = self._decoded(self._packets(begin))
         if self._is_mp3 and (first := next(frames, None)) is not None:
-            begin -= self._frames_in(first.pts - self._start)
+            begin = max(0, begin - self._frames_in(first.pts - self._start))
             frames = chain([first], frames)
         return trimmed(self._conformed(frames, at_once if count is None else min(at_once, count)), begin, count)
 
@@ -82,7 +82,7 @@ class FFmpeg:
         if not self._fresh:
             self._open()
         self._fresh = False
-        stream, ended = self._stream, 0
+        stream, ended, failed = self._stream, 0, False
         if self._is_mp3 and begin > 0:
             before = begin - _PREROLL * stream.codec_context.frame_size
             self._container.seek(max(0, self._start + int(before / self.rate / stream.time_base)), stream=stream)
@@ -92,9 +92,10 @@ class FFmpeg:
                     ended = max(ended, packet.pts + (packet.duration or 0))
                 yield packet
         except av.FFmpegError:
-            self._promised = self._promised or float("inf")
-        if self._promised is not None and ended * stream.time_base < self._promised - SLACK:
-            raise breaks_off(self._name, float(ended * stream.time_base), self._promised)
+            failed = True
+        seconds = float(ended * stream.time_base)
+        if failed if self._promised is None else seconds < self._promised - SLACK:
+            raise breaks_off(self._name, seconds, self._promised)
 
     def _decoded(self, packets: Iterator[Any]) -> Iterator[Any]:
         """FFmpeg's frames; what cannot be decoded of the first or last packet is left out."""
