@@ -42,6 +42,8 @@ from isogloss.training.schedule import build_optimizer
 from isogloss.training.stage import Stage, trainable
 
 OBJECTIVES = {"best_rq": "speech", "recognition": "paired"}
+FREEZE = {"best_rq": ["heads"], "recognition": []}
+"""What no objective of a step would train."""
 LANGUAGES = ("cs", "nl", "ro", "ru")
 SYMBOLS_A_SECOND = 12
 
@@ -84,11 +86,12 @@ def one(name: str, objective: str, options: Namespace) -> dict[str, Any]:
     model = Model(ModelConfig(encoder=preset(name), languages=LANGUAGES), build_tokenizer(BytesConfig(), []))
     kind = OBJECTIVES[objective]
     values = {"name": name, "steps": 1, "objectives": [{"name": objective}], "seconds": {kind: 1.0}}
-    recipe = StageRecipe.parse(values, "benchmark")
+    recipe = StageRecipe.parse(values | {"freeze": FREEZE[objective]}, "benchmark")
     stage = Stage(recipe, model.to(device)).to(device).train()
-    parameters = trainable(stage, (), model)
+    parameters = trainable(stage)
     optimizer = build_optimizer(recipe, parameters)
-    micro = {kind: batch(options.clips, round(options.seconds * 16000)).to(device)}
+    clips = batch(options.clips, round(options.seconds * 16000))
+    micro = {objective: stage.objectives[objective].prepare(clips, True).to(device)}
 
     def step() -> None:
         counts = stage.counts(micro)
