@@ -25,7 +25,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from isogloss.metrics.bootstrap import bootstrap_interval
-from isogloss.metrics.error_rates import ErrorCounts, error_counts
+from isogloss.metrics.error_rates import ErrorCounts
 
 Work = Callable[[], object]
 REST = 0.2
@@ -288,10 +288,3 @@ def finish(path: Path | None, figures: dict[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(figures, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         print(f"\nwritten: {path}")
-
-
-def nearest_to_others(texts: list[str]) -> str:
-    """The text that is nearest to a hundred of them: what says it of every clip has heard nothing."""
-    sample = random.Random(0).sample(texts, min(100, len(texts)))
-    far = [error_counts(sample, [text] * len(sample), unit="character").errors.sum() for text in sample]
-    return sample[far.index(min(far))]

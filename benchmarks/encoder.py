@@ -39,14 +39,17 @@ from common import (
 from encoder_peers import AUDIO_PEERS, STACK_PEERS, wav2vec2_step
 from torch import Tensor, nn
 
+from isogloss.audio.log_mel import LogMelConfig, LogMelFeatures
 from isogloss.data.loading import Batch
 from isogloss.encoders.conformer import ConformerConfig
+from isogloss.encoders.embed import SubsamplingConfig
 from isogloss.encoders.speech import SpeechEncoder, SpeechEncoderConfig
 from isogloss.encoders.stack import Stack
 from isogloss.encoders.transformer import TransformerConfig
-from isogloss.model.frontend import Frontend, FrontendConfig
-from isogloss.model.model import Model, ModelConfig
+from isogloss.model.model import Model
+from isogloss.model.spec import ModelConfig
 from isogloss.nn.masks import FullContext
+from isogloss.objectives.base import Clock
 from isogloss.objectives.best_rq import BestRQConfig
 from isogloss.sequence import Sequence
 
@@ -153,18 +156,18 @@ def audio(sizes: Sizes, peers: Peers, device: str) -> Rows:
         for dtype in ("fp32", "bf16"):
             name = f"isogloss {kind} {dtype}"
             rows[name] = our_encoder(
-                SpeechEncoderConfig(blocks=blocks, channels=128), waveforms, dtype_of(name)
+                SpeechEncoderConfig(embed=SubsamplingConfig(channels=128), blocks=blocks), waveforms, dtype_of(name)
             )
     add_peers(rows, peers, AUDIO_PEERS, sizes, waveforms)
     return rows
 
 
 def our_encoder(config: SpeechEncoderConfig, waveforms: Tensor, dtype: torch.dtype) -> Work:
-    frontend = Frontend(FrontendConfig()).eval()
-    encoder = SpeechEncoder(config, frontend.bins).eval().to(waveforms.device, dtype)
+    log_mel = LogMelFeatures(LogMelConfig()).eval()
+    encoder = SpeechEncoder(config, log_mel.width).eval().to(waveforms.device, dtype)
     lengths = torch.full((len(waveforms),), waveforms.shape[1], device=waveforms.device)
     batch = Sequence(waveforms, lengths)
-    return lambda: encoder(frontend(batch).map(lambda features: features.to(dtype)))
+    return lambda: encoder(log_mel(batch).map(lambda features: features.to(dtype)))
 
 
 def step(sizes: Sizes, peers: Peers, device: str) -> Rows:
@@ -185,17 +188,14 @@ def peer_step(sizes: Sizes, waveforms: Tensor, dtype: torch.dtype) -> Work:
 
 
 def best_rq(sizes: Sizes, waveforms: Tensor) -> tuple[nn.Module, Callable[[], Tensor]]:
-    encoder = SpeechEncoderConfig(blocks=transformer(sizes), channels=128)
-    objective = BestRQConfig().build(Model(ModelConfig(encoder=encoder))).to(waveforms.device)
+    encoder = SpeechEncoderConfig(embed=SubsamplingConfig(channels=128), blocks=transformer(sizes))
+    model = Model(ModelConfig(encoder=encoder)).to(waveforms.device)
+    objective = BestRQConfig().build(model.spec).to(waveforms.device)
     lengths = torch.full((len(waveforms),), waveforms.shape[1], device=waveforms.device)
     count = len(waveforms)
     batch = Batch([""] * count, Sequence(waveforms, lengths), [None] * count, ["und"] * count)
-
-    def loss() -> Tensor:
-        result = objective(batch)
-        return result.total / max(1, result.count)
-
-    return objective, loss
+    prepared = objective.prepare(batch, training=True).to(waveforms.device)
+    return nn.ModuleList([model, objective]), lambda: objective(model, prepared, Clock()).value
 
 
 def train_step(model: nn.Module, loss: Callable[[], Tensor], dtype: torch.dtype) -> Work:

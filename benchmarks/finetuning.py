@@ -22,7 +22,7 @@ from runs import add_options, trained
 
 from isogloss.adaptation.finetune import plan
 from isogloss.evaluation.evaluate import evaluate
-from isogloss.evaluation.figures import errors
+from isogloss.evaluation.predictions import errors
 from isogloss.metrics.bootstrap import paired_difference
 from isogloss.metrics.error_rates import ErrorCounts
 from isogloss.model.folder import load_model
@@ -66,7 +66,8 @@ def adapted(options: Namespace, language: str, way: Any) -> Path:
 
 def counts(folder: Path, data: list[Path], languages: list[str]) -> ErrorCounts:
     """Errors of each test clip, the language told."""
-    return errors([p for p in evaluate(folder, data, languages=languages, tell_language=True).predictions if p.scored])
+    found = evaluate(folder, data, tasks=["recognition"], languages=languages, tell_language=True)
+    return errors([prediction for prediction in found.predictions if prediction.scored])
 
 
 if __name__ == "__main__":

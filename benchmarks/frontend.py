@@ -23,7 +23,7 @@ import torch
 from common import Peers, Work, environment, finish, interleaved, measure_limits, parser, table, timing_rows
 from torch import Tensor
 
-from isogloss.audio.features import LogMel, LogMelConfig
+from isogloss.audio.log_mel import LogMel, LogMelConfig
 from isogloss.sequence import Sequence
 
 RATE, BINS, WINDOW, SHIFT, FFT = 16000, 80, 400, 160, 512

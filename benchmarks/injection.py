@@ -31,10 +31,10 @@ from common import environment, finish, parser, percent, rate, table
 from low_resource import Rates, draw_rates, evaluated, text_encoder, with_few_labels
 from runs import add_options, some_stages, trained
 
-from isogloss.data.loading import language_of, text_of
-from isogloss.data.manifests import read_cuts
+from isogloss.data.manifests import language_of, read_cuts, text_of
 from isogloss.evaluation.evaluate import evaluate
-from isogloss.evaluation.figures import Evaluation, errors
+from isogloss.evaluation.predictions import by_language, errors
+from isogloss.evaluation.results import Evaluation
 from isogloss.metrics.bootstrap import paired_difference
 from isogloss.metrics.error_rates import ErrorCounts
 from isogloss.text.corpus import TextLine, write_text_lines
@@ -46,6 +46,8 @@ ALONE = "stages.0.seconds={paired: 24}"
 READ = f"{{name: recognition, {MASKS}}}"
 MOST = f"{{name: most, {MASKS}}}"
 TEXT = text_encoder()
+LEAVE_TEXT = "stages.1.freeze=[text]"
+"""The last stage of the recipe trains on pairs alone, which the text encoder has no part in."""
 UNSTRETCHED = text_encoder(layers=0, convolutions=0, refiner=0, upsampling="none")
 FROM_THE_START = "text from the start"
 WITH_TEXT, WITHOUT_TEXT = ", + n-gram", ", + n-gram of transcripts"
@@ -53,14 +55,14 @@ RANDOM = "no pre-training"
 FINE_TUNE = [ALONE, f"stages.0.objectives=[{READ}]"]
 ARMS = {
     "fine-tune": FINE_TUNE,
-    "pairs alone": [TEXT, ALONE, f"stages.0.objectives=[{MOST}]"],
-    "most": [TEXT],
-    "maestro": [TEXT, f"stages.0.objectives.0={{name: maestro, aligner: 0.99, {MASKS}}}"],
-    "mslam": [UNSTRETCHED, "stages.0.objectives=[{name: mslam}, {name: masked_text}]"],
+    "pairs alone": [TEXT, LEAVE_TEXT, ALONE, f"stages.0.objectives=[{MOST}]"],
+    "most": [TEXT, LEAVE_TEXT],
+    "maestro": [TEXT, LEAVE_TEXT, f"stages.0.objectives.0={{name: maestro, aligner: 0.99, {MASKS}}}"],
+    "mslam": [UNSTRETCHED, LEAVE_TEXT, "stages.0.objectives=[{name: mslam}, {name: masked_text}]"],
     "tts4pretrain": [f"stages.0.objectives=[{READ}, {{name: tts4pretrain, masked: 0, {MASKS}}}]"],
     RANDOM: FINE_TUNE,
-    f"most, {RANDOM}": [TEXT],
-    "no noise": [TEXT, "stages.0.objectives.1.noise=0"],
+    f"most, {RANDOM}": [TEXT, LEAVE_TEXT],
+    "no noise": [TEXT, LEAVE_TEXT, "stages.0.objectives.1.noise=0"],
     "text to the end": [
         TEXT,
         "stages.1.seconds={paired: 24, text: 24}",
@@ -71,6 +73,7 @@ ARMS = {
         "stages.0.seconds={paired: 24, text: 24}",
         "stages.0.objectives=[{name: most}, {name: aligned_mlm, noise: 1}]",
         "stages.1.objectives.1={name: aligned_mlm, noise: 1}",
+        "stages.2.freeze=[text]",
     ],
 }
 """What each arm changes in the recipe, of which stage 0 is the one after `settle` except in `text from the start`."""
@@ -131,7 +134,7 @@ def read_by(options: Namespace, minutes: float, arm: str, seed: int) -> dict[str
         WITH_TEXT: {"texts": [], "data": [data]},
         WITHOUT_TEXT: {"texts": [said], "data": []},
     }
-    asked: dict[str, Any] = {"languages": options.languages, "tell_language": True}
+    asked: dict[str, Any] = {"tasks": ["recognition"], "languages": options.languages, "tell_language": True}
     found = {"": evaluated(run / "plain.json", partial(evaluate, model, [data], **asked))}
     for way, source in sources.items():
         lm = run / ("lm" if way == WITH_TEXT else "lm-said")
@@ -151,7 +154,7 @@ def transcripts(data: Path) -> Iterator[TextLine]:
 def row(found: list[Evaluation], first: list[Evaluation]) -> dict[str, Any]:
     """Error rates of an arm with all seeds, and the difference from the first arm on the same clips."""
     figures: dict[str, Any] = {}
-    for language in sorted(found[0].languages):
+    for language in sorted(by_language(found[0].predictions)):
         figures[language] = rate(together(found, language))["CER"]
     mine = together(found)
     figures |= rate(mine)

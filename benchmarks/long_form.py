@@ -26,8 +26,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from runs import add_options, trained
 
-from isogloss.data.loading import language_of, text_of, waveform
-from isogloss.data.manifests import read_cuts
+from isogloss.data.loading import waveform
+from isogloss.data.manifests import language_of, read_cuts, text_of
 from isogloss.metrics.bootstrap import bootstrap_interval
 from isogloss.metrics.error_rates import ErrorCounts, error_counts
 from isogloss.model.folder import load_model
@@ -102,7 +102,7 @@ def errors(model: Model, recordings: list[list[MonoCut]]) -> dict[str, Any]:
     references, hypotheses = [], []
     for group in recordings:
         audio = torch.from_numpy(np.concatenate([waveform(cut) for cut in group]))
-        states = model.encode(model.frontend(Sequence.from_list([audio]))).final
+        states = model.encode(model.features(Sequence.from_list([audio]))).final
         assert model.tokenizer is not None
         hypotheses.append(model.tokenizer.decode(model.decode(states, "ctc")[0].tokens))
         references.append(" ".join(normalise(text_of(cut) or "", language_of(cut)) for cut in group))

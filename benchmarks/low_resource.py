@@ -11,10 +11,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from isogloss.data.loading import language_of, text_of
-from isogloss.data.manifests import TEXT, count_cuts, read_card, read_cuts, split_of, write_card, write_cuts
+from isogloss.data.manifests import (
+    TEXT,
+    count_cuts,
+    language_of,
+    read_card,
+    read_cuts,
+    split_of,
+    text_of,
+    write_card,
+    write_cuts,
+)
 from isogloss.data.splits import held_out_texts
-from isogloss.evaluation.figures import Evaluation
+from isogloss.evaluation.results import Evaluation
 from isogloss.files import read_json, write_json
 from isogloss.text.corpus import TextLine, write_text_lines
 from isogloss.text.normalise import normalise

@@ -27,8 +27,8 @@ from common import Peers, environment, finish, first_line, in_process, parser, p
 from numpy.typing import NDArray
 
 from isogloss.audio.reading import SAMPLE_RATE
-from isogloss.data.loading import language_of, waveform
-from isogloss.data.manifests import read_cuts
+from isogloss.data.loading import waveform
+from isogloss.data.manifests import language_of, read_cuts
 
 Waveform = NDArray[np.float32]
 Reader = Callable[[Waveform], str]

@@ -24,8 +24,8 @@ from common import environment, finish, first_line, parser
 from lhotse.cut import MonoCut
 from tqdm import tqdm
 
-from isogloss.data.loading import language_of, text_of, waveform
-from isogloss.data.manifests import read_cuts, source_of
+from isogloss.data.loading import waveform
+from isogloss.data.manifests import language_of, read_cuts, source_of, text_of
 from isogloss.errors import AudioError
 from isogloss.files import atomic_folder, read_json
 

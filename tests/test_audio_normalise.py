@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from isogloss.audio.normalise import FLOOR, CorpusNormaliser, RunningNormaliser, build_normaliser
+from isogloss.audio.normalise import FLOOR, UTTERANCE_FLOOR, CorpusNormaliser, RunningNormaliser, build_normaliser
 from isogloss.errors import IsoglossError
 from isogloss.sequence import Sequence
 
@@ -52,9 +52,35 @@ def test_alone_is_as_in_a_batch(name: str) -> None:
 
 
 def test_utterance_has_zero_mean_and_unit_variance() -> None:
-    for item in built("utterance")(features(200, 50)).unpad():
+    speech = features(200, 50).map(lambda x: x.clamp(-13, -3))  # no frame is quiet, no bin is at the floor
+    for item in built("utterance")(speech).unpad():
         assert item.mean(0).abs().max() < 1e-5
         assert (item.var(0, unbiased=False) - 1).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("silence", [-23.0, -21.0])
+def test_silence_around_and_inside_an_utterance_changes_nothing(silence: float) -> None:
+    """Digital zeros and a faint noise lie 50 dB and more below speech."""
+    speech = features(200).values[0]
+    pause = torch.full((150, 5), silence)
+    surrounded = torch.cat([pause, speech[:80], pause, speech[80:], pause])
+    alone, found = (built("utterance")(Sequence.from_list([item])).values[0] for item in (speech, surrounded))
+    kept = torch.cat([found[150:230], found[380:500]])
+    torch.testing.assert_close(kept, alone, atol=1e-5, rtol=0)
+    assert found.min() >= UTTERANCE_FLOOR and (found[:150].mean() < -2).all()
+
+
+def test_statistics_of_an_utterance_do_not_depend_on_its_level() -> None:
+    batch = features(200)
+    louder = batch.map(lambda x: x + 4.6)  # 20 dB
+    torch.testing.assert_close(built("utterance")(louder).values, built("utterance")(batch).values, atol=1e-4, rtol=0)
+
+
+def test_utterance_statistics_are_float32_under_autocast() -> None:
+    batch = features(300)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = built("utterance")(batch)
+    assert torch.equal(found.values, built("utterance")(batch).values)
 
 
 def test_one_frame_and_constant_utterances_are_zero() -> None:

@@ -11,8 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isogloss.data.loading import Loader, language_of, text_of
-from isogloss.data.manifests import Utterance, to_cut
+from isogloss.audio.perturb import PerturbConfig
+from isogloss.data.loading import Loader
+from isogloss.data.manifests import Utterance, language_of, text_of, to_cut
 from isogloss.data.plan import BatchPlan, Position, shares
 from isogloss.errors import IsoglossError
 
@@ -217,6 +218,19 @@ def test_speeds_are_drawn_from_the_seed_of_the_batch(tmp_path: Path) -> None:
     assert first.audio.lengths.tolist() != other.audio.lengths.tolist()
     ratios = {round(1600 * (n % 5 + 1) / int(s), 1) for n, s in enumerate(first.audio.lengths)}
     assert ratios == {0.9, 1.0, 1.1}
+
+
+def test_perturbed_clips_are_drawn_from_the_seed_of_the_batch_and_their_place(tmp_path: Path) -> None:
+    config = PerturbConfig(pauses=1, noise=1)
+    loader, plain = Loader(good(tmp_path, 20), perturbed=config), Loader(good(tmp_path, 20))
+    first, again, other = loader.load([7, 7, 3], 1), loader.load([7, 7, 3], 1), loader.load([7, 7, 3], 2)
+    clips = plain.load([7, 7, 3], 1)
+    assert torch.equal(first.audio.values, again.audio.values)
+    assert len({*first.audio.lengths[:2].tolist(), *other.audio.lengths[:2].tolist()}) == 4
+    assert (first.audio.lengths > clips.audio.lengths).all()
+    assert torch.equal(plain.load([7, 7, 3], 2).audio.values, clips.audio.values)  # what is remembered stays as it is
+    loader.close()
+    plain.close()
 
 
 def test_real_clips_load(clips: list[Utterance]) -> None:

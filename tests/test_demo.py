@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from isogloss.cli.demo import _recipe
 from isogloss.data.manifests import TEXT
-from isogloss.demo import _recipe
 
 
 def test_text_is_brought_in_where_the_corpus_has_some(letters: Path, tmp_path: Path) -> None:

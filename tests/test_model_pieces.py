@@ -8,12 +8,12 @@ import soundfile
 
 from isogloss.audio import vad
 from isogloss.audio.reading import read
+from isogloss.cli.recordings import Recording, process
 from isogloss.data.manifests import Utterance
 from isogloss.errors import AudioError
 from isogloss.model import pieces
 from isogloss.model.pieces import LONGEST, Piece, Recordings
 from isogloss.model.recogniser import Recogniser
-from isogloss.recordings import Recording, process
 from small_models import RATE, build, sound
 
 WINDOW = 40.0
@@ -91,7 +91,7 @@ def test_noise_without_a_pause_is_cut_and_not_lost(monkeypatch) -> None:
 
 
 def test_the_command_line_hands_long_files_on_and_reports_the_broken_ones(talk: Path, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("isogloss.recordings.GROUP_SECONDS", WINDOW)
+    monkeypatch.setattr("isogloss.cli.recordings.GROUP_SECONDS", WINDOW)
     soundfile.write(tmp_path / "short.wav", sound(1), RATE)
     files = [tmp_path / "short.wav", talk, tmp_path / "none.wav", tmp_path / "short.wav"]
     recordings = [Recording(str(n), file, Path(str(n))) for n, file in enumerate(files)]

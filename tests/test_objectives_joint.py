@@ -17,8 +17,9 @@ from isogloss.encoders.text import TextEncoderConfig
 from isogloss.errors import IsoglossError
 from isogloss.heads.attention import AttentionConfig
 from isogloss.heads.speech import SpeechDecoderConfig
-from isogloss.model.model import Model, ModelConfig
+from isogloss.model.model import Model
 from isogloss.model.space import pooled
+from isogloss.model.spec import ModelConfig
 from isogloss.nn.dropout import Dropout
 from isogloss.objectives.base import BaseConfig, Loss
 from isogloss.objectives.best_rq import CodesConfig
@@ -49,14 +50,19 @@ ALL = [
 ]
 
 
+DECODERS = {
+    "attention": AttentionConfig(layers=1, width=32, heads=2, dropout=0.0),
+    "speech": SpeechDecoderConfig(prenet=16, channels=8, codes=10, dropout=0.0),
+}
+
+
 def model(upsampling: str = "none", attention: bool = True) -> Model:
     torch.manual_seed(0)
     blocks = preset("test").blocks.model_copy(update={"layers": 3, "dropout": 0.0})
     text = TextEncoderConfig(entry=1, convolutions=0, layers=0, refiner=0, dropout=0.0, upsampling=upsampling)
     config = ModelConfig(
         encoder=preset("test").model_copy(update={"blocks": blocks}),
-        attention=AttentionConfig(layers=1, width=32, heads=2, dropout=0.0) if attention else None,
-        speech=SpeechDecoderConfig(prenet=16, channels=8, codes=10, dropout=0.0) if attention else None,
+        heads={"ctc": {}} | (DECODERS if attention else {}) | {"language": {}},
         text=text, text_languages=("ro", "ru"), languages=("ro", "ru"), alphabets={"ro": (1,), "ru": (2,)},
     )  # fmt: skip
     return Model(config, build_tokenizer(CharactersConfig(), TEXTS))
@@ -101,7 +107,7 @@ def test_everything_registered_learns_and_padding_changes_nothing(config: BaseCo
     found = gradients(objective, loss)
     assert all(torch.isfinite(gradient).all() for gradient in found.values())
     # Of these a loss may need a part.
-    apart: tuple[str, ...] = ("encoder.", "text.", "frontend.", "language.")
+    apart: tuple[str, ...] = ("encoder.", "text.", "features.", "language.")
     apart += ("attention.", "decoder.") if config.name.startswith("speecht5") else ()
     assert {name for name, _ in objective.named_parameters() if not name.startswith(apart)} <= found.keys()
     assert loss.count == objective.count(batch_for(objective)) == 3
@@ -155,7 +161,7 @@ def test_text_that_is_stretched_is_refused(config: BaseConfig) -> None:
         with pytest.raises(IsoglossError, match="upsampling: none"):
             config.build(model("repeat"))
     if config.name.startswith("speecht5"):
-        with pytest.raises(IsoglossError, match=r"add model\.attention: \{\} and model\.speech"):
+        with pytest.raises(IsoglossError, match=r"add model\.heads\.attention: \{\} and model\.heads\.speech"):
             config.build(model(attention=False))
 
 
@@ -167,11 +173,11 @@ def test_what_is_hidden_does_not_leak_and_each_side_reads_the_other() -> None:
     tokens = objective.targets(batch)
     mask = objective.hidden.mask(tokens, batch.seed)
     assert mask.any() and (~mask & tokens.valid).any()
-    heard = subject.heard(subject.frontend(batch.audio), batch.languages)
+    heard = subject.encode_speech(subject.features(batch.audio), batch.languages)
 
     def states(symbols: Tensor) -> Tensor:
         hidden = tokens.with_values(symbols.masked_fill(mask, 0))
-        return objective.together(heard, subject.read(hidden, batch.languages), batch)[0].values
+        return objective.together(heard, subject.encode_text(hidden, batch.languages), batch)[0].values
 
     other = (tokens.values % 5) + 1
     before = states(tokens.values)
@@ -188,17 +194,17 @@ def test_mslam_is_the_formula_and_ctc_hears_the_speech_alone() -> None:
     loss = objective(batch)
     tokens = objective.targets(batch)
     torch.manual_seed(4)
-    features = subject.frontend(batch.audio)
+    features = subject.features(batch.audio)
     corrupted, frames = objective.speech.hide(features, batch.seed)
     symbols = objective.hidden.mask(tokens, batch.seed)
-    heard = subject.heard(corrupted, batch.languages)
-    read = subject.read(tokens.with_values(tokens.values.masked_fill(symbols, 0)), batch.languages)
+    heard = subject.encode_speech(corrupted, batch.languages)
+    read = subject.encode_text(tokens.with_values(tokens.values.masked_fill(symbols, 0)), batch.languages)
     total = torch.zeros(())
     for row in range(3):
         length, units = int(heard.lengths[row]), int(read.lengths[row])
         joined = torch.cat([heard.values[row, :length], read.values[row, :units]])[None]
         together = Sequence(joined, torch.tensor([length + units]))
-        through = subject.shared(together, languages=[LANGUAGES[row]]).final.values[0]
+        through = subject.encode_shared(together, languages=[LANGUAGES[row]]).final.values[0]
         hidden = frames[row, :length]
         codes = objective.speech.codes(features, frames & (torch.arange(3) == row)[:, None])
         if hidden.any():
@@ -207,7 +213,7 @@ def test_mslam_is_the_formula_and_ctc_hears_the_speech_alone() -> None:
         if len(places):
             scores = objective.hidden.softmax(through[length + 1 + places])
             total = total + cross_entropy(scores, tokens.values[row, places])
-    alone, _ = objective.read_off(subject.shared(heard, (2,), batch.languages), tokens, batch)
+    alone, _ = objective.read_off(subject.encode_shared(heard, (2,), batch.languages), tokens, batch)
     assert loss.total.item() == pytest.approx((total + 0.7 * alone).item(), rel=1e-4)
 
 
@@ -258,11 +264,11 @@ def test_slam_trains_no_heads_and_masked_text_no_speech_side(monkeypatch: pytest
     objective = SlamConfig(speech=CODES).build(subject)
     assert not objective.transcribes and objective.ctc is None
     assert not any("ctc" in name for name in gradients(subject, objective(pairs())))
-    for untouched in (subject.frontend, subject.encoder.subsampling, subject.encoder.stack.blocks[0]):
+    for untouched in (subject.features, subject.encoder.embed, subject.encoder.stack.blocks[0]):
         monkeypatch.setattr(untouched, "forward", None)
     for config in (MaskedTextConfig(), SpeechT5TextConfig()):
         found = gradients(subject, config.build(subject)(sentences()))
-        assert found and not any(name.startswith(("encoder.subsampling", "encoder.stack.blocks.0.")) for name in found)
+        assert found and not any(name.startswith(("encoder.embed", "encoder.stack.blocks.0.")) for name in found)
 
 
 def test_means_by_row() -> None:
@@ -297,7 +303,7 @@ def test_real_and_synthetic_speech_agree_where_they_are_the_same(attention: bool
     loss = objective(batch)
     assert loss.parts["consistency"] > 0
     found = gradients(subject, loss)
-    assert found["encoder.subsampling.first.weight"].abs().sum() > 0
+    assert found["encoder.embed.first.weight"].abs().sum() > 0
     tokens = objective.targets(batch)
     states = objective.encoded(batch).final
     p = objective.posteriors(states, tokens)
@@ -344,7 +350,7 @@ def test_the_teacher_is_not_taught() -> None:
 
     objective = SonarConfig(contrast=0.0).build(subject, teacher, 5)
     loss = objective(batch)
-    states = subject.encode(subject.frontend(batch.audio), languages=LANGUAGES).final
+    states = subject.encode(subject.features(batch.audio), languages=LANGUAGES).final
     vectors = torch.nn.functional.normalize(objective.project(pooled(states)), dim=-1)
     assert_close(loss.total, (vectors - 5**-0.5).square().sum())
     assert asked == [(TEXTS, LANGUAGES)]
@@ -411,21 +417,21 @@ def test_speech_and_text_together_teach_all_of_speecht5() -> None:
     for config, batch in ((SpeechT5SpeechConfig(speech=CODES), pairs()), (SpeechT5TextConfig(), sentences())):
         found |= gradients(subject, config.build(subject).train()(batch)).keys()
     assert {name for name, _ in subject.named_parameters()} - found == {
-        *("ctc.output.weight", "ctc.output.bias"),
-        *(name for name, _ in subject.named_parameters() if name.startswith("language.")),
+        *("heads.ctc.output.weight", "heads.ctc.output.bias"),
+        *(name for name, _ in subject.named_parameters() if name.startswith("heads.language.")),
     }
 
 
 def test_a_frame_is_written_from_those_before_it() -> None:
     subject = model().eval()
-    features = subject.frontend(pairs().audio)
+    features = subject.features(pairs().audio)
     states = subject.encode(features).final
-    rough, fine, end = subject.speech(states, features, subject.attention)
+    rough, fine, end = subject.heads["speech"](states, features, subject.heads["attention"])
     assert rough.values.shape == fine.values.shape == features.values.shape
     assert end.shape == (3, states.values.shape[1])
     later = features.with_values(features.values.clone())
     later.values[:, 40:] += 1.0
-    changed = subject.speech(states, later, subject.attention)[0].values
+    changed = subject.heads["speech"](states, later, subject.heads["attention"])[0].values
     assert_close(changed[:, :44], rough.values[:, :44])  # steps of four frames: what is in 40-43 is told to the next
     assert not torch.allclose(changed[2, 44:48], rough.values[2, 44:48])
 
@@ -442,12 +448,12 @@ def test_the_losses_of_written_speech() -> None:
 
 def test_a_tenth_of_the_states_are_codes_while_training() -> None:
     subject = model()
-    subject.speech.mixed = 0.1
+    subject.heads["speech"].mixed = 0.1
     states = Sequence(torch.randn(4, 500, 64), torch.tensor([500, 400, 500, 500]))
-    mixed, likely = subject.speech.train().mix(states)
+    mixed, likely = subject.heads["speech"].train().mix(states)
     changed = (mixed.values != states.values).any(dim=-1)
     assert not (changed & ~states.valid).any()
     assert 0.07 < changed.sum() / states.lengths.sum() < 0.13
     assert len(mixed.values[changed].unique(dim=0)) <= 100  # two groups of ten codes
     assert_close(likely.sum(dim=-1), torch.ones(2))
-    assert torch.equal(subject.speech.eval().mix(states)[0].values, states.values)
+    assert torch.equal(subject.heads["speech"].eval().mix(states)[0].values, states.values)

@@ -6,29 +6,36 @@ import pytest
 import torch
 from torch import nn
 
-from isogloss.encoders.presets import PRESETS
+from isogloss.audio.waveform import OverTime
+from isogloss.encoders.presets import PRESETS, preset_features
 from isogloss.encoders.text import TextEncoderConfig
 from isogloss.heads.attention import AttentionConfig
+from isogloss.heads.classifier import ClassifierConfig
+from isogloss.heads.ctc import CTCConfig
 from isogloss.heads.speech import SpeechDecoderConfig
 from isogloss.heads.transducer import TransducerConfig
-from isogloss.model.model import Model, ModelConfig
+from isogloss.model.model import Model
+from isogloss.model.spec import ModelConfig
 from isogloss.nn.adapters import AdapterConfig, Adapters
 from isogloss.nn.attention import SelfAttention
 from isogloss.nn.convolution import FrameGroupNorm
 from isogloss.nn.lightconv import LightweightConvolution
+from isogloss.nn.position import ConvolutionalPosition
 from isogloss.nn.predictors import LSTMConfig, StatelessConfig
 from isogloss.nn.quantizers import GumbelQuantizer
 from isogloss.text.tokenizers import CharactersConfig, build_tokenizer
 from isogloss.training.recipe import StageRecipe
 from isogloss.training.schedule import build_optimizer
 
-WEIGHTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Embedding, nn.LSTM)
+WEIGHTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Embedding, nn.LSTM, nn.GRU)
 OWN = {
     Adapters: {"down", "up"},
     SelfAttention: set(),
     FrameGroupNorm: set(),
     LightweightConvolution: {"weight"},
     GumbelQuantizer: {"codes"},
+    ConvolutionalPosition: {"direction"},
+    OverTime: set(),
 }
 """Modules with parameters of their own, and which of these are matrices or kernels."""
 
@@ -61,12 +68,18 @@ def decayed(module: nn.Module) -> dict[str, bool]:
 @pytest.mark.parametrize("transducer", [LSTMConfig(), StatelessConfig()], ids=["lstm", "stateless"])
 def test_it_reaches_matrices_and_kernels_alone(name: str, transducer: LSTMConfig | StatelessConfig) -> None:
     adapters = AdapterConfig(bottleneck=2, groups={"es": ("es",), "it": ("it",)})
+    encoder = PRESETS[name]
     config = ModelConfig(
-        encoder=PRESETS[name].model_copy(update={"adapters": adapters}),
-        transducer=TransducerConfig(predictor=transducer, pruned=5),
-        attention=AttentionConfig(),
-        speech=SpeechDecoderConfig(),
-        conditioning=(1,),
+        features=preset_features(name),
+        encoder=encoder.model_copy(update={"adapters": adapters if encoder.blocks.feeds else None}),
+        heads={
+            "ctc": CTCConfig(conditioning=(1,)),
+            "phonemes": CTCConfig(target="phonemes"),
+            "transducer": TransducerConfig(predictor=transducer, pruned=5),
+            "attention": AttentionConfig(),
+            "speech": SpeechDecoderConfig(),
+            "language": ClassifierConfig(),
+        },
         phonemes=("a", "b"),
         text=TextEncoderConfig(entry=1),
         text_languages=("es", "it"),

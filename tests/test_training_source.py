@@ -7,13 +7,14 @@ import pytest
 from lhotse.cut import MonoCut
 from rich.console import Console
 
-from isogloss.data.loading import Kind, language_of, text_of
-from isogloss.data.manifests import CARD, read_cuts, split_of, write_cuts
+from isogloss.data.manifests import CARD, language_of, read_cuts, split_of, text_of, write_cuts
+from isogloss.data.needs import Needs
 from isogloss.data.splits import held_out_texts
 from isogloss.errors import IsoglossError
 from isogloss.text.normalise import normalise
 from isogloss.training.recipe import DataRecipe, Recipe, StageRecipe
-from isogloss.training.source import Source, read_data, summary
+from isogloss.training.source import read_data, summary
+from isogloss.training.streams import Source, Stream
 from isogloss.training.trainer import train
 from small_models import small_recipe
 
@@ -101,13 +102,14 @@ def batches(letters: Path, processes: int, batch_seconds: float) -> tuple[str, l
     """What so many processes have to say, and the micro-batches of a step of 24 s in the order of one process."""
     recipe = StageRecipe.parse(STAGE | {"seconds": {"paired": 24}, "batch_seconds": batch_seconds}, "test")
     data = DataRecipe(folders=(letters,), shortest=0.1)
-    cuts: dict[Kind, list[MonoCut]] = {"paired": read_data(data, "train")}
-    sources = [Source(cuts, data, recipe, seed=0, rank=rank, world=processes) for rank in range(processes)]
+    streams = {"paired": Stream(read_data(data, "train"), Needs(text=True))}
+    prepare = {"recognition": ("paired", lambda batch, training: batch)}
+    sources = [Source(streams, prepare, data, recipe, seed=0, rank=rank, world=processes) for rank in range(processes)]
     shares = [source.work(0).micro for source in sources]
     for source in sources:
         source.close()
     rounds = zip(*shares, strict=True)  # as many for each process
-    return sources[0].rounding(), [micro["paired"].ids for together in rounds for micro in together]
+    return sources[0].rounding(), [micro["recognition"].ids for together in rounds for micro in together]
 
 
 def test_processes_share_the_micro_batches_of_one(letters: Path) -> None:

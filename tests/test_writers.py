@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isogloss import output
 from isogloss.decoding.words import Word
 from isogloss.model.recogniser import Identification, Segment, Transcript
+from isogloss.serving import writers
 
 TIMES = re.compile(r"(\d{2,}):([0-5]\d):([0-5]\d)([.,])(\d{3})")
 
@@ -68,26 +68,26 @@ def parsed_vtt(content: str) -> list[tuple[int, int, str]]:
 
 
 def test_srt_is_numbered_and_timed() -> None:
-    content = output.srt("a.wav", made((0.5, 1.25, "bună ziua"), (3661.5, 3662, "doi"), seconds=4000))
+    content = writers.srt("a.wav", made((0.5, 1.25, "bună ziua"), (3661.5, 3662, "doi"), seconds=4000))
     assert content == (
         "1\n00:00:00,500 --> 00:00:01,250\nbună ziua\n\n2\n01:01:01,500 --> 01:01:02,000\ndoi\n\n"
     )
 
 
 def test_vtt_escapes_markup_and_arrows() -> None:
-    content = output.vtt("a.wav", made((0, 1, "<b>a & b</b> --> c")))
+    content = writers.vtt("a.wav", made((0, 1, "<b>a & b</b> --> c")))
     assert "&lt;b&gt;a &amp; b&lt;/b&gt; --&gt; c" in content
     assert parsed_vtt(content) == [(0, 1000, "<b>a & b</b> --> c")]
 
 
 def test_srt_words_cannot_look_like_times() -> None:
-    (cue,) = parsed_srt(output.srt("a.wav", made((0, 1, "00:00:00,000 --> 00:00:01,000"))))
+    (cue,) = parsed_srt(writers.srt("a.wav", made((0, 1, "00:00:00,000 --> 00:00:01,000"))))
     assert cue[2] == "00:00:00,000 → 00:00:01,000"
 
 
 def test_long_speech_becomes_captions_that_can_be_read() -> None:
     transcript = made((0, 30, " ".join(f"cuvânt{n}" for n in range(80))), seconds=30)
-    cues = parsed_srt(output.srt("a.wav", transcript))
+    cues = parsed_srt(writers.srt("a.wav", transcript))
     assert len(cues) > 4
     assert all(end - start <= 7000 and len(said) <= 84 for start, end, said in cues)
     assert " ".join(said for *_, said in cues) == transcript.text
@@ -96,20 +96,20 @@ def test_long_speech_becomes_captions_that_can_be_read() -> None:
 def test_text_without_words_is_still_a_caption() -> None:
     transcript = made((1, 2, "你好"))
     silent = replace(transcript, segments=(replace(transcript.segments[0], words=()),))
-    assert parsed_srt(output.srt("a.wav", silent)) == [(1000, 2000, "你好")]
+    assert parsed_srt(writers.srt("a.wav", silent)) == [(1000, 2000, "你好")]
 
 
 def test_silence_writes_valid_empty_files() -> None:
     nothing = made()
-    assert output.srt("a.wav", nothing) == ""
-    assert parsed_vtt(output.vtt("a.wav", nothing)) == []
-    assert output.text("a.wav", nothing) == "\n"
-    assert output.tsv("a.wav", nothing) == ""
+    assert writers.srt("a.wav", nothing) == ""
+    assert parsed_vtt(writers.vtt("a.wav", nothing)) == []
+    assert writers.text("a.wav", nothing) == "\n"
+    assert writers.tsv("a.wav", nothing) == ""
 
 
 def test_tsv_rows_keep_their_columns() -> None:
-    rows = output.tsv("a\tb.wav", made((0.5, 1, "unu\tdoi\ntrei"), (2, 3.0625, "patru")))
-    heading = output.TSV_HEADING.rstrip("\n").split("\t")
+    rows = writers.tsv("a\tb.wav", made((0.5, 1, "unu\tdoi\ntrei"), (2, 3.0625, "patru")))
+    heading = writers.TSV_HEADING.rstrip("\n").split("\t")
     cells = [row.split("\t") for row in rows.splitlines()]
     assert [len(row) for row in cells] == [len(heading)] * 2
     assert cells[0] == ["a b.wav", "0.500", "1.000", "ro", "unu doi trei"]
@@ -118,23 +118,23 @@ def test_tsv_rows_keep_their_columns() -> None:
 
 def test_json_holds_the_whole_transcript_on_one_line() -> None:
     transcript = made((0, 1, "ună\u2028zi"))
-    content = output.as_json("a.wav", transcript)
+    content = writers.as_json("a.wav", transcript)
     assert content.count("\n") == 1
     assert json.loads(content) == {"audio": "a.wav"} | json.loads(json.dumps(transcript.plain()))
 
 
 def test_identifications() -> None:
     found = Identification("ro", {"ro": 0.75, "bg": 0.25})
-    assert output.identification_text("a.wav", found) == "ro  75%  Romanian\n"
-    assert output.identification_tsv("a.wav", found) == "a.wav\tro\t0.750000\na.wav\tbg\t0.250000\n"
-    assert json.loads(output.identification_json("a.wav", found))["probabilities"]["bg"] == 0.25
+    assert writers.identification_text("a.wav", found) == "ro  75%  Romanian\n"
+    assert writers.identification_tsv("a.wav", found) == "a.wav\tro\t0.750000\na.wav\tbg\t0.250000\n"
+    assert json.loads(writers.identification_json("a.wav", found))["probabilities"]["bg"] == 0.25
 
 
 @pytest.mark.parametrize("character", ["\x00", "\x1b", "\x85", "\u2028", "\r", "\x7f"])
 def test_control_characters_reach_no_terminal(character: str) -> None:
     transcript = made((0, 1, f"a{character}[31mb"))
     for name in ("text", "tsv", "srt", "vtt"):
-        written = output.WRITERS[name]("x.wav", transcript)
+        written = writers.WRITERS[name]("x.wav", transcript)
         assert character not in written
         assert "[31mb" in written
 
@@ -154,22 +154,22 @@ def test_times_run_forward_inside_the_recording(
     parts: list[tuple[float, float, str]], seconds: float
 ) -> None:
     transcript = made(*parts, seconds=seconds)
-    for cues in (parsed_srt(output.srt("a", transcript)), parsed_vtt(output.vtt("a", transcript))):
+    for cues in (parsed_srt(writers.srt("a", transcript)), parsed_vtt(writers.vtt("a", transcript))):
         times = [time for start, end, _ in cues for time in (start, end)]
         assert times == sorted(times)
         assert all(start < end for start, end, _ in cues)
         assert not times or times[-1] < seconds * 1000 + 1
-    said = [word for *_, text in parsed_vtt(output.vtt("a", transcript)) for word in text.split()]
-    assert said == output.plain(transcript.text).split()
+    said = [word for *_, text in parsed_vtt(writers.vtt("a", transcript)) for word in text.split()]
+    assert said == writers.plain(transcript.text).split()
 
 
 def test_ctm_has_a_line_a_word() -> None:
-    content = output.ctm("a talk.wav", made((0.5, 1.5, "bună ziua")))
+    content = writers.ctm("a talk.wav", made((0.5, 1.5, "bună ziua")))
     assert content == "a_talk.wav 1 0.500 0.500 bună 1.000\na_talk.wav 1 1.000 0.500 ziua 1.000\n"
 
 
 def test_textgrid_fills_the_recording() -> None:
-    content = output.textgrid("a.wav", made((0.5, 1.5, 'a "b"'), seconds=2.0))
+    content = writers.textgrid("a.wav", made((0.5, 1.5, 'a "b"'), seconds=2.0))
     assert content == (
         'File type = "ooTextFile"\nObject class = "TextGrid"\n\nxmin = 0\nxmax = 2.000\ntiers? <exists>\nsize = 1\n'
         'item []:\n    item [1]:\n        class = "IntervalTier"\n        name = "words"\n'
@@ -188,7 +188,7 @@ def test_textgrid_fills_the_recording() -> None:
 def test_times_of_words_never_overlap_or_leave_the_recording(parts, seconds) -> None:
     transcript = made(*parts, seconds=seconds)
     reached = 0.0
-    for line in output.ctm("a", transcript).splitlines():
+    for line in writers.ctm("a", transcript).splitlines():
         _, channel, start, duration, _, confidence = line.split(" ")
         assert channel == "1" and 0 <= float(confidence) <= 1 and float(duration) > 0
         assert float(start) >= reached - 1e-9
@@ -197,7 +197,7 @@ def test_times_of_words_never_overlap_or_leave_the_recording(parts, seconds) -> 
     edges = [
         (float(low), float(high))
         for low, high in re.findall(
-            r"intervals \[\d+\]:\n +xmin = ([\d.]+)\n +xmax = ([\d.]+)\n", output.textgrid("a", transcript)
+            r"intervals \[\d+\]:\n +xmin = ([\d.]+)\n +xmax = ([\d.]+)\n", writers.textgrid("a", transcript)
         )
     ]
     assert edges[0][0] == 0 and all(low < high for low, high in edges)

@@ -1,6 +1,6 @@
-"""Augmentation: SpecAugment on features; speed and additive noise on waveforms.
+"""SpecAugment: features warped in time and partly masked (waveforms: `perturb`).
 
-SpecAugment (Park et al., 2019; the adaptive policy 2020), on each utterance of length τ of a batch:
+(Park et al., 2019; the adaptive policy 2020), on each utterance of length τ of a batch:
     time warp   an anchor frame in (W, τ−W) moves by w ~ U[−W, W], the rest follows linearly
     frequency   mF masks of f ~ U{0..F} bins
     time        mT masks of t ~ U{0..T} frames, inside the utterance
@@ -8,15 +8,12 @@ SpecAugment (Park et al., 2019; the adaptive policy 2020), on each utterance of 
 
 from typing import Any
 
-import numpy as np
-import soxr
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from isogloss.audio.reading import SAMPLE_RATE
 from isogloss.config import Config
-from isogloss.errors import IsoglossError, did_you_mean
+from isogloss.errors import did_you_mean
 from isogloss.sequence import Sequence
 
 _PRESETS: dict[str, dict[str, Any]] = {
@@ -152,45 +149,3 @@ def _interpolate(features: Sequence, source: Tensor) -> Sequence:
         return clean.gather(1, index[..., None].expand(-1, -1, clean.shape[2]))
 
     return features.with_values(torch.lerp(at(low), at(high), share)).zero_padding()
-
-
-def change_speed(waveform: np.ndarray, factor: float) -> np.ndarray:
-    """Play a waveform (S,) `factor` times as fast, pitch included: (S / factor,) samples.
-
-    Raises IsoglossError for a factor outside 0.25 to 4.
-    """
-    if not 0.25 <= factor <= 4:
-        raise IsoglossError(f"A speed of {factor} is not between 0.25 and 4.")
-    faster: np.ndarray = soxr.resample(waveform, SAMPLE_RATE * factor, SAMPLE_RATE, quality="HQ")
-    return faster
-
-
-def add_noise(speech: Sequence, noise: Sequence, snr_db: Tensor | float) -> Sequence:
-    """Waveforms (B, S) plus noise (B, N), repeated to each length, at exactly `snr_db` decibels.
-
-    snr_db: one figure or (B,); the mean power of the whole utterance over that of its noise.
-    Raises IsoglossError where speech or noise is empty or silent: no factor gives that ratio.
-    """
-    clean = speech.zero_padding()
-    wanted = torch.as_tensor(snr_db, dtype=torch.float64, device=speech.device)
-    repeated = _repeat(noise, clean)
-    power, noise_power = _power(clean), _power(repeated)
-    for name, level in (("speech", power), ("noise", noise_power)):
-        if not bool((level > 0).all()):
-            raise IsoglossError(f"The {name} is empty or silent, so no signal-to-noise ratio can be set.")
-    gain = (power / (noise_power * 10 ** (wanted / 10))).sqrt()
-    return clean.map(lambda values: values + repeated.values * gain[:, None].to(values.dtype))
-
-
-def _repeat(noise: Sequence, speech: Sequence) -> Sequence:
-    """The noise, over and over, as long as the speech: (B, S)."""
-    place = torch.arange(speech.values.shape[1], device=speech.device)
-    index = place % noise.lengths.clamp(min=1)[:, None]
-    if not noise.values.shape[1]:
-        return speech.map(torch.zeros_like)
-    return speech.with_values(noise.values.gather(1, index)).zero_padding()
-
-
-def _power(waveforms: Sequence) -> Tensor:
-    """(B,) float64 mean square over the valid samples."""
-    return waveforms.values.double().square().sum(1) / waveforms.lengths.clamp(min=1)

@@ -1,6 +1,6 @@
 """Feature normalisation: zero mean and unit variance per bin, from one of three places.
 
-    utterance   the utterance itself: no state, needs the whole utterance
+    utterance   the speech of the utterance itself: no state, needs the whole utterance
     running     everything seen so far while training, older frames slowly forgotten
     corpus      fixed statistics of a corpus, fitted once
 
@@ -9,6 +9,7 @@ looks at the padding. BEST-RQ needs one of them: without it the random-projectio
 collapses onto a few codes.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Literal
 
@@ -23,20 +24,31 @@ NormaliserName = Literal["utterance", "running", "corpus", "none"]
 FLOOR = -2.0
 """Standard deviations below the mean of a corpus at which features end: deeper is no speech but digital silence, or
 the empty upper bands of telephone speech, which an encoder that never saw any would take for something."""
+UTTERANCE_FLOOR = -3.0
+"""The same below the mean of an utterance, whose quiet frames are not in its statistics."""
+QUIET = 50 * math.log(10) / 10
+"""In the natural logarithm of a power: 50 dB. Frames so far below the loudest one are no speech."""
 _EPSILON = 1e-5  # added to the variance: a constant bin becomes 0 and not NaN
 
 
 class UtteranceNormaliser(nn.Module):
-    """Mean and variance over the valid frames of each utterance; one frame alone becomes zeros."""
+    """Mean and variance over the frames of each utterance that may be speech; one frame alone becomes zeros.
+
+    Frames whose loudest bin lies `QUIET` below that of the loudest frame have no part in the statistics: an utterance
+    looks the same with silence around it or inside. They end at `UTTERANCE_FLOOR`.
+    """
 
     def forward(self, features: Sequence) -> Sequence:
         """(B, T, F) -> (B, T, F) float32."""
-        clean = features.zero_padding()
-        values = clean.values.float()
-        count = features.lengths.clamp(min=1)[:, None, None]
-        centred = clean.with_values(values - values.sum(1, keepdim=True) / count).zero_padding()
-        variance = centred.values.square().sum(1, keepdim=True) / count
-        return centred.map(lambda x: x * torch.rsqrt(variance + _EPSILON))
+        values = features.zero_padding().values.float()
+        level = values.amax(2).masked_fill(~features.valid, -torch.inf)
+        loudest = level.amax(1, keepdim=True) if values.shape[1] else level
+        loud = ((level >= loudest - QUIET) & features.valid)[:, None].float()  # (B, 1, T)
+        weights = loud / loud.sum(2, keepdim=True).clamp(min=1)
+        with torch.autocast(values.device.type, enabled=False):  # products would be rounded to bf16
+            centred = values - weights @ values
+            scale = torch.rsqrt(weights @ centred.square() + _EPSILON)
+        return features.with_values((centred * scale).clamp(min=UTTERANCE_FLOOR)).zero_padding()
 
 
 class _Statistics(nn.Module):

@@ -11,25 +11,21 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from isogloss import terminal
+from isogloss.cli import terminal
 from isogloss.cli.app import BUG, FAILED, STOPPED, app
-from isogloss.cli.data import corpora, inspect, prepare
-from isogloss.cli.learn import demo, evaluate, lm, train
-from isogloss.cli.speech import encode, identify, transcribe
 
-# Verbs are shown in the order in which they are imported.
-from isogloss.cli.find import embed, search  # isort: skip
-from isogloss.cli.system import doctor, version
+# Importing a file registers its verbs; help shows them in this order.
+from isogloss.cli import data, learn, speech, find, system  # noqa: F401  # isort: skip
 
-__all__ = ["app", "corpora", "demo", "doctor", "embed", "encode", "evaluate", "identify", "inspect", "lm", "main"]
-__all__ += ["prepare", "run", "search", "train", "transcribe", "version"]
+__all__ = ["app", "main", "run"]
 
 
 def main() -> int:
     """The console script."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8")  # transcripts are in any script, whatever the locale
+            # Transcripts are in any script, whatever the locale, and names of files need not be UTF-8.
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     return run(sys.argv[1:])
 
 

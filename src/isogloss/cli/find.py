@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from isogloss import terminal
+from isogloss.cli import terminal
 from isogloss.cli.app import FAILED, AudioArguments, Device, ModelFolder, app, loaded
 from isogloss.cli.speech import all_read
+from isogloss.errors import counted
 
 if TYPE_CHECKING:
-    from isogloss.recordings import Recording
+    from isogloss.cli.recordings import Recording
 
 
 @app.command()
@@ -25,17 +26,17 @@ def embed(
     device: Device = "auto",
 ) -> None:
     """Make an index to search. Of recordings, cut at pauses where they are long, and of sentences."""
+    from isogloss.cli.recordings import find_recordings
     from isogloss.data.rows import language_named
     from isogloss.files import require_replaceable
     from isogloss.model.index import ITEMS, Index, Item
     from isogloss.model.space import embed_speech, embed_text
-    from isogloss.recordings import find_recordings
     from isogloss.text.corpus import read_text_lines
     from isogloss.text.languages import normalise_language
 
     require_replaceable(out, ITEMS)
     recordings = find_recordings(audio)
-    tag = normalise_language(language) if language else None
+    tag = None if language is None else normalise_language(language)
     lines = [line for path in text or [] for line in read_text_lines(path, language_named(path) or tag)]
     network = loaded(model, device).model
     read = embed_text(network, [line.text for line in lines], [line.language for line in lines])
@@ -54,7 +55,7 @@ def embed(
 
     whole = all_read(recordings, heard, keep)
     Index(items, vectors, model).save(out)
-    print(f"{out}: {len(items)} entries")
+    print(f"{out}: {counted(len(items), 'entry', 'entries')}")
     if not whole:
         raise typer.Exit(FAILED)
 
@@ -73,15 +74,15 @@ def search(
     """Find what is like a sentence or a recording. Speech or text, in any language of the index."""
     import json
 
+    from isogloss.cli.recordings import is_recording
     from isogloss.errors import IsoglossError
     from isogloss.model.index import load_index
     from isogloss.model.space import embed_query, embed_speech
-    from isogloss.recordings import is_recording
     from isogloss.text.languages import normalise_language
 
     known = load_index(index, model)
     network = loaded(known.model, device).model
-    tag = normalise_language(language) if language else None
+    tag = None if language is None else normalise_language(language)
     if is_recording(query):
         pieces, vectors = embed_speech(network, [query], languages=[tag])
         if not pieces:

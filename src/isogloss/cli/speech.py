@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from isogloss import terminal
+from isogloss.cli import terminal
 from isogloss.cli.app import (
     FAILED,
     AudioArguments,
@@ -23,7 +23,7 @@ from isogloss.cli.app import (
 )
 
 if TYPE_CHECKING:
-    from isogloss.recordings import Recording
+    from isogloss.cli.recordings import Recording
 
 
 @app.command()
@@ -58,26 +58,26 @@ def transcribe(
     if stream:
         if beam > 1 or nbest > 1 or lm or hotwords:
             raise typer.BadParameter("--stream decides frame by frame; leave out --beam, --nbest, --lm and --hotwords")
-        from isogloss.live import transcribe_live
+        from isogloss.cli.live import transcribe_live
 
         raw = encoding, rate, channels
         transcribe_live(audio, lambda: loaded(model, device, adapter), language, decoder, format, raw)
         return
-    from isogloss import output
+    from isogloss.cli.recordings import find_recordings, places
     from isogloss.decoding.beam import width_for
-    from isogloss.recordings import find_recordings, places
+    from isogloss.serving import writers
     from isogloss.text.languages import normalise_language
 
     recordings = find_recordings(audio)
     if out is None and format in ("srt", "vtt", "textgrid") and len(recordings) > 1:
         raise typer.BadParameter(f"{format} of several recordings needs a folder; add --out FOLDER")
-    files = places(recordings, out, output.SUFFIXES[format]) if out else {}
-    tag = normalise_language(language) if language else None
+    files = places(recordings, out, writers.SUFFIXES[format]) if out else {}
+    tag = None if language is None else normalise_language(language)
     recogniser = loaded(model, device, adapter)
     if tag is None and (known := recogniser.unsure_of):
         terminal.note(f"This model does not hear which language is spoken; give --language ({', '.join(known)}).")
-    write = output.WRITERS[format]
-    heading = output.TSV_HEADING if format == "tsv" else ""
+    write = writers.WRITERS[format]
+    heading = writers.TSV_HEADING if format == "tsv" else ""
     prefixed = format == "text" and len(recordings) > 1
 
     def show(recording: Recording, transcript: Any) -> None:
@@ -105,14 +105,14 @@ def identify(
     device: Device = "auto",
 ) -> None:
     """Tell which language is spoken."""
-    from isogloss import output
-    from isogloss.recordings import find_recordings
+    from isogloss.cli.recordings import find_recordings
+    from isogloss.serving import writers
 
     recordings = find_recordings(audio)
-    write = output.IDENTIFICATION_WRITERS[format]
+    write = writers.IDENTIFICATION_WRITERS[format]
     prefixed = format == "text" and len(recordings) > 1
     recogniser = loaded(model, device)
-    terminal.write(output.IDENTIFICATION_HEADING if format == "tsv" else "")
+    terminal.write(writers.IDENTIFICATION_HEADING if format == "tsv" else "")
     each(
         recordings,
         recogniser.identify,
@@ -129,8 +129,8 @@ def encode(
     device: Device = "auto",
 ) -> None:
     """Write the hidden states of speech. A tensor `states` of shape (frames, width) for each recording."""
+    from isogloss.cli.recordings import find_recordings, places
     from isogloss.files import atomic_file
-    from isogloss.recordings import find_recordings, places
 
     recordings = find_recordings(audio)
     files = places(recordings, out, ".safetensors")
@@ -166,7 +166,7 @@ def all_read(
     show: Callable[[Recording, Any], None],
 ) -> bool:
     """Work on all recordings, tell the broken ones; whether there were none."""
-    from isogloss.recordings import process
+    from isogloss.cli.recordings import process
 
     done = 0
     for recording, result in process(recordings, work, lambda error: terminal.complain(str(error))):

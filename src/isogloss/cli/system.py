@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import typer
 
-from isogloss import terminal
+from isogloss.cli import terminal
 from isogloss.cli.app import FAILED, app
 
 
 @app.command()
 def doctor() -> None:
     """Examine this machine. Versions, processor, precision, memory, what can be fetched."""
-    from isogloss.doctor import examine, render
+    from isogloss.cli.doctor import examine, render
 
     findings = examine()
     terminal.results().print(render(findings))

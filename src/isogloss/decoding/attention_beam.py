@@ -6,55 +6,54 @@ every frame, is added with a weight (hybrid CTC/attention; Watanabe et al. 2017)
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from isogloss.decoding.beam import Beam, Found, Prefix, ranked, root, worth_trying
 from isogloss.decoding.ctc_beam import aligned
-from isogloss.decoding.greedy import limited
 from isogloss.decoding.hypothesis import Hypothesis
-from isogloss.heads.attention import END, AttentionDecoder, Writing
-from isogloss.heads.ctc import ctc_loss, frames_needed
-from isogloss.nn.attention import Memory
+from isogloss.decoding.protocols import CTC, AttentionProtocol
+from isogloss.decoding.symbols import limited
+from isogloss.nn.ctc import ctc_loss, frames_needed
 from isogloss.sequence import Sequence
+from isogloss.text.tokenizers import END
 
 
 def attention_beam(
-    head: AttentionDecoder,
-    ctc: Callable[[Sequence], Sequence],
+    head: AttentionProtocol,
+    ctc: CTC,
     states: Sequence,
     beam: Beam,
-    allowed: Tensor | None = None,
 ) -> list[list[Hypothesis]]:
     """(B, T, D) -> for each utterance up to `beam.most` hypotheses, the best first.
 
-    allowed: (V,) bool, the symbols that may be written, `END` among them. Texts that CTC could not
-    write in so many frames are left out. Frames of symbols are those of CTC's best path.
+    Texts that CTC could not write in so many frames are left out. Frames of symbols are those of CTC's best path.
     """
     hypotheses = []
     for item in states.unpad():
         one = Sequence.from_list([item])
         scores = ctc(one).values[0]
-        found = [pair for pair in _search(head, one, beam, allowed) if frames_needed(pair[0]) <= len(item)]
+        found = [pair for pair in _search(head, one, beam) if frames_needed(pair[0]) <= len(item)]
         again = [(tokens, score + beam.ctc * _log_ctc(scores, tokens)) for tokens, score in found or [([], 0.0)]]
         hypotheses.append(aligned(scores, len(item), sorted(again, key=lambda pair: -pair[1])[: beam.most]))
     return hypotheses
 
 
-def _search(head: AttentionDecoder, states: Sequence, beam: Beam, allowed: Tensor | None) -> list[Found]:
+def _search(head: AttentionProtocol, states: Sequence, beam: Beam) -> list[Found]:
     """(1, T, D) -> tokens and scores of the texts that ended; none is longer than the audio has frames."""
-    writing = head.begin(states, remember=False)
+    remembered = head.begin(states, remember=False)
     start = root(beam)
     beams: dict[int, tuple[Prefix, float]] = {id(start): (start, 0.0)}
     finished: list[Found] = []
     for _ in range(int(states.lengths[0]) + 1):
-        scores = limited(_following(head, writing, [p for p, _ in beams.values()]), allowed).double().cpu().numpy()
+        begun = torch.tensor([[END, *prefix.tokens()] for prefix, _ in beams.values()], device=states.device)
+        scores = limited(head.following(begun, remembered), beam.allowed).double().cpu().numpy()
         found: dict[int, tuple[Prefix, float]] = {}
         for row, (prefix, before) in zip(scores, beams.values(), strict=True):
             finished.append((prefix.tokens(), before + float(row[END]) + prefix.ended(beam)))
             for symbol in worth_trying(row, beam):
+                if not prefix.may_go_on(symbol, beam):
+                    continue
                 following = prefix.then(symbol, beam)
                 found[id(following)] = following, before + float(row[symbol])
         finished = sorted(finished, key=lambda pair: -pair[1])[: beam.width]
@@ -64,18 +63,6 @@ def _search(head: AttentionDecoder, states: Sequence, beam: Beam, allowed: Tenso
         if not beams or max(s + p.extra for p, s in beams.values()) < finished[-1][1] - beam.margin:
             break
     return finished
-
-
-def _following(head: AttentionDecoder, writing: Writing, prefixes: list[Prefix]) -> Tensor:
-    """log p of the symbol after each prefix, all of one length: (n, V)."""
-    begun = torch.tensor([[END, *prefix.tokens()] for prefix in prefixes], device=writing.memories[0].keys.device)
-    count = len(prefixes)
-    memories = [
-        Memory(m.keys.expand(count, -1, -1, -1), m.values.expand(count, -1, -1, -1), m.mask.expand(count, -1, -1, -1))
-        for m in writing.memories
-    ]
-    lengths = torch.full((count,), begun.shape[1], device=begun.device)
-    return head.scores(Sequence(begun, lengths), Writing(memories, writing.pasts))[:, -1].log_softmax(dim=-1)
 
 
 def _log_ctc(scores: Tensor, tokens: list[int]) -> float:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isogloss.decoding.hotwords import START, Hotwords, State
+from isogloss.decoding.symbols import Symbols
 from isogloss.text.ngram import BOUNDARY, NGram
 
 Scores = NDArray[np.float64]
@@ -32,7 +33,8 @@ class Beam:
     more than this many nats are not tried. most: texts to return. language_model, weight, bonus: p_lm, λ, and
     μ in nats a symbol. internal: weight of the language model inside a transducer, which is subtracted
     (Meng et al. 2021, arXiv 2011.01991). ctc: weight of log p_ctc(text) in ranking what the attention
-    decoder wrote. hotwords: what is likelier to be said than anybody would think.
+    decoder wrote. hotwords: what is likelier to be said than anybody would think. allowed: which symbols may
+    follow which.
     """
 
     width: int = 8
@@ -44,6 +46,7 @@ class Beam:
     internal: float = 0.0
     ctc: float = 0.5
     hotwords: Hotwords | None = None
+    allowed: Symbols | None = None
 
 
 def width_for(asked: int, *reasons: object) -> int:
@@ -55,7 +58,8 @@ def width_for(asked: int, *reasons: object) -> int:
 class Prefix:
     """A text, as its last symbol and the prefix before it.
 
-    extra: its score but for log p(text | audio). matched: what of the hotwords it ends in.
+    extra: its score but for log p(text | audio). matched: what of the hotwords it ends in. within: state of the
+    word being written, as the beam's allowed symbols have it.
     """
 
     symbol: int
@@ -63,6 +67,7 @@ class Prefix:
     extra: float
     context: tuple[int, ...] = ()
     matched: State = START
+    within: int = 0
     following: dict[int, Prefix] = field(default_factory=dict)
 
     def tokens(self) -> list[int]:
@@ -79,14 +84,19 @@ class Prefix:
         found = self.following.get(symbol)
         if found is None:
             extra, context, matched = self.extra + extra + beam.bonus, self.context, self.matched
+            within = self.within if beam.allowed is None else beam.allowed.step(self.within, symbol)
             if beam.language_model is not None:
                 extra += beam.weight * float(beam.language_model.scores(context)[symbol])
                 context = (*context, symbol)[1:] if context else ()
             if beam.hotwords is not None:
                 matched, gain = beam.hotwords.step(matched, symbol)
                 extra += gain
-            found = self.following[symbol] = Prefix(symbol, self, extra, context, matched)
+            found = self.following[symbol] = Prefix(symbol, self, extra, context, matched, within)
         return found
+
+    def may_go_on(self, symbol: int, beam: Beam) -> bool:
+        """Whether a symbol may come next."""
+        return beam.allowed is None or beam.allowed.may_follow(self.within, symbol)
 
     def ended(self, beam: Beam) -> float:
         """What is added to log p(text | audio) when the text ends here."""

@@ -12,23 +12,22 @@ import torch
 from torch import Tensor
 
 from isogloss.decoding.beam import Beam, Found, Prefix, Scores, ranked, root, total, worth_trying
-from isogloss.decoding.greedy import limited
 from isogloss.decoding.hypothesis import Hypothesis
-from isogloss.heads.ctc import BLANK
+from isogloss.decoding.symbols import limited
 from isogloss.nn.ctc import ctc_best_path
 from isogloss.sequence import Sequence
+from isogloss.text.tokenizers import BLANK
 
 Beams = dict[int, tuple[Prefix, float, float]]
 """By identity: a prefix, and log p of the paths that end in blank and in its last symbol."""
 
 
-def ctc_beam(log_probabilities: Sequence, beam: Beam, allowed: Tensor | None = None) -> list[list[Hypothesis]]:
+def ctc_beam(log_probabilities: Sequence, beam: Beam) -> list[list[Hypothesis]]:
     """(B, T, V) -> for each utterance up to `beam.most` hypotheses, the best first.
 
-    allowed: (V,) bool, the symbols that may be written, blank among them. Frames of symbols are those
-    of the best path through the hypothesis.
+    Frames of symbols are those of the best path through the hypothesis.
     """
-    values = limited(log_probabilities.values, allowed)
+    values = limited(log_probabilities.values, beam.allowed)
     rows = values.double().cpu().numpy()
     lengths = log_probabilities.lengths.tolist()
     return [aligned(values[i], n, _search(rows[i, :n], beam)[: beam.most]) for i, n in enumerate(lengths)]
@@ -71,6 +70,8 @@ def _extended(beams: Beams, scores: Scores, symbols: list[int], beam: Beam) -> B
         both = total(blank, said)
         add(prefix, both + scores[BLANK], said + scores[prefix.symbol] if prefix.parent else -math.inf)
         for symbol in symbols:
+            if not prefix.may_go_on(symbol, beam):
+                continue
             # The last symbol again is a second one only after a blank.
             before = blank if symbol == prefix.symbol else both
             add(prefix.then(symbol, beam), -math.inf, before + scores[symbol])

@@ -1,19 +1,17 @@
 """Greedy decoding: the best step at every step, of CTC and of the transducer, at once or as states arrive; and of
 the attention decoder, which must have heard everything."""
 
-from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from isogloss.decoding.hypothesis import Draft, Hypothesis
-from isogloss.heads.attention import END, AttentionDecoder
-from isogloss.heads.ctc import BLANK
-from isogloss.heads.transducer import TransducerHead
+from isogloss.decoding.protocols import CTC, AttentionProtocol, TransducerProtocol
+from isogloss.decoding.symbols import Symbols, limited
 from isogloss.nn.ctc import ctc_best_path
-from isogloss.nn.predictors import BEGIN
 from isogloss.sequence import Sequence
+from isogloss.text.tokenizers import BLANK, END
 
 MOST = 10
 """Symbols one frame may write: more is a loop."""
@@ -30,11 +28,6 @@ class Greedy(Protocol):
         """The next states, (B, T, D)."""
 
 
-def limited(scores: Tensor, allowed: Tensor | None) -> Tensor:
-    """Scores (…, V) with -inf for the symbols that may not be written; allowed: (V,) bool, None for all."""
-    return scores if allowed is None else scores.masked_fill(~allowed, -torch.inf)
-
-
 def greedy(log_probabilities: Sequence) -> list[Hypothesis]:
     """CTC all at once: (B, T, V) -> B hypotheses."""
     return decoded(GreedyCTC(lambda scores: scores, len(log_probabilities)), log_probabilities)
@@ -49,49 +42,49 @@ def decoded(decoder: Greedy, states: Sequence) -> list[Hypothesis]:
 class GreedyCTC:
     """The most probable symbol of each frame, runs merged, blanks dropped.
 
-    head: states -> log-probabilities. allowed: (V,) bool, the symbols that may be written, blank among them.
+    head: states -> log-probabilities. allowed: which symbols may follow which.
     """
 
-    def __init__(self, head: Callable[[Sequence], Sequence], batch: int, allowed: Tensor | None = None):
+    def __init__(self, head: CTC, batch: int, allowed: Symbols | None = None):
         self.head = head
         self.allowed = allowed
         self.drafts = [Draft() for _ in range(batch)]
         self._previous = [BLANK] * batch
+        self._states = [0] * batch  # of the words being written
         self._frames = 0
 
     def feed(self, states: Sequence) -> None:
-        scores = limited(self.head(states).values, self.allowed)
-        best, symbols = scores.max(dim=-1)
-        found = zip(symbols.tolist(), best.exp().tolist(), states.lengths.tolist(), strict=True)
+        scores = self.head(states).values
+        # The best symbol of each frame, for each state that the word may be in: (states, B, T).
+        inside = torch.arange(1 if self.allowed is None else len(self.allowed.follows), device=scores.device)
+        best, symbols = limited(scores[None], self.allowed, inside[:, None, None]).max(dim=-1)
+        lengths = states.lengths.tolist()
+        found = zip(symbols.transpose(0, 1).tolist(), best.exp().transpose(0, 1).tolist(), lengths, strict=True)
         for row, (said, probabilities, length) in enumerate(found):
-            self._collapse(row, said[:length], probabilities[:length])
+            self._collapse(row, said, probabilities, length)
         self._frames += states.values.shape[1]
 
-    def _collapse(self, row: int, symbols: list[int], probabilities: list[float]) -> None:
-        draft, previous = self.drafts[row], self._previous[row]
-        for frame, (symbol, probability) in enumerate(zip(symbols, probabilities, strict=True), self._frames):
+    def _collapse(self, row: int, said: list[list[int]], probabilities: list[list[float]], length: int) -> None:
+        draft, previous, state = self.drafts[row], self._previous[row], self._states[row]
+        for frame in range(length):
+            symbol, probability = said[state][frame], probabilities[state][frame]
             if symbol != BLANK and symbol == previous:
-                draft.hold(frame, probability)
+                draft.hold(self._frames + frame, probability)
             elif symbol != BLANK:
-                draft.write(symbol, frame, probability)
+                draft.write(symbol, self._frames + frame, probability)
+                state = state if self.allowed is None else self.allowed.step(state, symbol)
             previous = symbol
-        self._previous[row] = previous
+        self._previous[row], self._states[row] = previous, state
 
 
 class GreedyAttention:
     """The likeliest symbol after those written, until the end; when it has heard everything, in `feed`.
 
     Writes no more symbols than there are frames. The frames of the symbols are those of CTC's best path
-    through them; where CTC has none, they are spread evenly. allowed: (V,) bool, as above.
+    through them; where CTC has none, they are spread evenly. allowed: which symbols may follow which.
     """
 
-    def __init__(
-        self,
-        head: AttentionDecoder,
-        ctc: Callable[[Sequence], Sequence],
-        batch: int,
-        allowed: Tensor | None = None,
-    ):
+    def __init__(self, head: AttentionProtocol, ctc: CTC, batch: int, allowed: Symbols | None = None):
         self.head = head
         self.ctc = ctc
         self.allowed = allowed
@@ -116,11 +109,12 @@ class GreedyAttention:
         writing = self.head.begin(states)
         symbols = torch.full_like(states.lengths, END)
         ended = torch.zeros_like(states.lengths, dtype=torch.bool)
+        within = torch.zeros_like(states.lengths)  # states of the words being written
         written: list[Tensor] = []
         scores: list[Tensor] = []
         while not ended.all():
-            found = limited(self.head.step(symbols, writing), self.allowed)
-            best, symbols = found.max(dim=-1)
+            best, symbols = limited(self.head.step(symbols, writing), self.allowed, within).max(dim=-1)
+            within = within if self.allowed is None else self.allowed.after[within, symbols]
             ended = ended | (symbols == END) | (len(written) >= states.lengths)
             symbols = torch.where(ended, END, symbols)
             written.append(symbols)
@@ -133,16 +127,15 @@ class GreedyTransducer:
 
     Loops over symbols and not over frames (label-looping; Xu et al. 2024, arXiv 2406.06220): the state
     of the predictor changes with a symbol only, so that each utterance is searched some frames ahead
-    for its next one. allowed: (V,) bool, the symbols that may be written, blank among them.
+    for its next one. allowed: which symbols may follow which.
     """
 
-    def __init__(self, head: TransducerHead, batch: int, allowed: Tensor | None = None):
+    def __init__(self, head: TransducerProtocol, batch: int, allowed: Symbols | None = None):
         self.head = head
         self.allowed = allowed
         self.drafts = [Draft() for _ in range(batch)]
-        device = head.output.weight.device
-        begin = torch.full((batch,), BEGIN, device=device)
-        self._text, self._state = head.read(begin, head.predictor.start(batch, device))
+        self._text, self._state = head.begin(batch)
+        self._within = torch.zeros(batch, dtype=torch.int64, device=self._text.device)  # states of words being written
         self._frames = 0
 
     def feed(self, states: Sequence) -> None:
@@ -166,7 +159,7 @@ class GreedyTransducer:
         frames = time[:, None] + torch.arange(AHEAD, device=time.device)
         inside = frames < lengths[:, None]
         scores = self.head.join(audio[rows[:, None], frames.clamp(max=audio.shape[1] - 1)], self._text[rows, None])
-        best, symbols = limited(scores, self.allowed).max(dim=-1)
+        best, symbols = limited(scores, self.allowed, self._within[rows, None]).max(dim=-1)
         return symbols, best, (symbols != BLANK) & inside
 
     def _write(self, rows: Tensor, frames: Tensor, symbols: Tensor, scores: Tensor) -> None:
@@ -175,6 +168,8 @@ class GreedyTransducer:
         found = zip(rows.tolist(), symbols.tolist(), frames.tolist(), scores.exp().tolist(), strict=True)
         for row, symbol, frame, probability in found:
             self.drafts[row].write(symbol, self._frames + frame, probability)
-        text, state = self.head.read(symbols, tuple(part[rows] for part in self._state))
+        if self.allowed is not None:
+            self._within[rows] = self.allowed.after[self._within[rows], symbols]
+        text, state = self.head.step(symbols, tuple(part[rows] for part in self._state))
         self._text = self._text.index_copy(0, rows, text)
         self._state = tuple(old.index_copy(0, rows, new) for old, new in zip(self._state, state, strict=True))

@@ -1,7 +1,9 @@
 """Percentile bootstrap over utterances (Bisani and Ney 2004) for any rate errors / totals."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -75,6 +77,27 @@ def paired_difference(
     )
 
 
+def mean_rate_interval(
+    groups: Sequence[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]],
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """The interval of the unweighted mean over groups of sum(errors) / sum(totals).
+
+    groups: (errors, totals), (N,) each. Each resample draws utterances within each group, so that every group stays
+    as large as it is.
+    """
+    generator = np.random.default_rng(seed)
+    rates = []
+    for errors, totals in groups:
+        # How often each utterance is drawn says the same as which ones are, in less memory.
+        draws = generator.multinomial(len(totals), np.full(len(totals), 1 / len(totals)), size=resamples)
+        rates.append(_rates(draws @ errors, draws @ totals))
+    return _percentiles(np.mean(rates, axis=0), level)
+
+
 def _columns(*values: npt.ArrayLike) -> npt.NDArray[np.float64]:
     arrays = [finite("per-utterance counts", value) for value in values]
     if any(array.ndim != 1 or array.shape != arrays[0].shape for array in arrays):
@@ -98,9 +121,9 @@ def _resampled_sums(columns: npt.NDArray[np.float64], resamples: int, seed: int)
     return np.concatenate(sums)
 
 
-def _rates(errors: npt.NDArray[np.float64], totals: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _rates(errors: npt.NDArray[Any], totals: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """errors / totals, NaN where there is nothing to divide by."""
-    return np.divide(errors, totals, out=np.full_like(errors, math.nan), where=totals > 0)
+    return np.divide(errors, totals, out=np.full(errors.shape, math.nan), where=totals > 0)
 
 
 def _percentiles(rates: npt.NDArray[np.float64], level: float) -> Interval:

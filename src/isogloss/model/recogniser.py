@@ -17,10 +17,11 @@ from isogloss.audio.reading import Audio
 from isogloss.decoding.beam import Beam
 from isogloss.decoding.hotwords import Hotwords
 from isogloss.decoding.hypothesis import Hypothesis
+from isogloss.decoding.symbols import Symbols
 from isogloss.decoding.words import Word
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.model.folder import load_model
-from isogloss.model.model import Decoder, Model
+from isogloss.model.model import Model
 from isogloss.model.pieces import Piece, Recordings, batches
 from isogloss.model.streaming import WordStream
 from isogloss.nn.adapters import nearest
@@ -108,6 +109,7 @@ class Recogniser:
         self.device = torch.device(device)
         self.folder = folder
         self.adapted = [other.eval().to(device) for other in adapted]
+        self._symbols: dict[tuple[Model, str | None], Symbols] = {}
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -120,7 +122,7 @@ class Recogniser:
         audio: Audio | list[Audio],
         *,
         language: str | None = None,
-        decoder: Decoder | None = None,
+        decoder: str | None = None,
         beam: Beam | None = None,
     ) -> Any:
         """What is said: a `Transcript`, or a list of them.
@@ -131,7 +133,7 @@ class Recogniser:
         """
         if not isinstance(audio, list):
             return self.transcribe([audio], language=language, decoder=decoder, beam=beam)[0]
-        allowed = self._allowed(language)
+        self._allowed(self._model_for(language), language)  # an unknown language is told before any work
         known = beam.language_model if beam else None
         recordings = Recordings(audio)
         segments: list[list[Segment]] = [[] for _ in audio]
@@ -142,6 +144,7 @@ class Recogniser:
         spoken = [language or next(iter(found), None) for found in votes.counted()]
         for group in recordings.speech():
             for model, own in self._by_model(group, spoken):
+                allowed = self._allowed(model, language)
                 for batch, states in self._encoded(own, model, spoken):
                     if beam is None:
                         ranked = [[hypothesis] for hypothesis in model.decode(states, decoder, allowed)]
@@ -150,8 +153,8 @@ class Recogniser:
                     for piece, found in zip(batch, _segments(batch, states, ranked, model, known), strict=True):
                         if found.text:
                             segments[piece.owner].append(found)
-                    if model.language is not None and language is None and not self._adapts:
-                        votes.add(batch, model.language(states))
+                    if self._identifies and language is None and not self._adapts:
+                        votes.add(batch, model.identify(states))
         return [
             _transcript(seconds, found, language, probabilities)
             for seconds, found, probabilities in zip(recordings.seconds, segments, votes.counted(), strict=True)
@@ -183,7 +186,7 @@ class Recogniser:
             if any(other.tokenizer is not self.model.tokenizer for other in self.adapted):
                 raise IsoglossError("A language model knows the symbols of one model; leave out adapters with others.")
             given = load_ngram(language_model, digest(self.folder))
-        words = [self.model.tokens(word) for word in hotwords]
+        words = [self.model.processor.tokens(word) for word in hotwords]
         for word, tokens in zip(hotwords, words, strict=True):
             if not tokens:
                 raise IsoglossError(f'The hotword "{word}" has no letters.')
@@ -196,7 +199,7 @@ class Recogniser:
         pieces: Iterable[NDArray[np.float32]],
         *,
         language: str | None = None,
-        decoder: Decoder | None = None,
+        decoder: str | None = None,
     ) -> Iterator[Word]:
         """Each word of one recording as soon as the next has begun, while the recording arrives.
 
@@ -204,7 +207,8 @@ class Recogniser:
         as that does not cut it at pauses; see `WordStream`. Raises IsoglossError for a model that
         needs what has not arrived yet.
         """
-        stream = WordStream(self._model_for(language), decoder, self._allowed(language), language)
+        model = self._model_for(language)
+        stream = WordStream(model, decoder, self._allowed(model, language), language)
         for samples in pieces:
             yield from stream.feed(torch.from_numpy(samples).to(self.device))
         yield from stream.finish()
@@ -214,7 +218,7 @@ class Recogniser:
         """Which language is spoken: an `Identification`, or a list of them."""
         if not isinstance(audio, list):
             return self.identify([audio])[0]
-        if self.model.language is None:
+        if not self._identifies:
             raise IsoglossError("This model does not identify languages; fine-tune it on more than one first.")
         votes = _Votes(len(audio), self.languages)
         self._vote(Recordings(audio), votes)
@@ -249,24 +253,28 @@ class Recogniser:
         for pieces in batches(pieces_to_encode):
             audio = Sequence.from_list([torch.from_numpy(piece.samples) for piece in pieces]).to(self.device)
             languages = [spoken[piece.owner] for piece in pieces] if spoken else None
-            encoded = model.encode(model.frontend(audio), () if layer is None else (layer,), languages=languages)
+            encoded = model.encode(model.features(audio), () if layer is None else (layer,), languages=languages)
             yield pieces, encoded.final if layer is None else encoded.layers[layer]
 
     def _vote(self, recordings: Recordings, votes: _Votes) -> None:
         """Let the model without adapters say which languages are spoken, if it tells any apart."""
-        if self.model.language is not None:
+        if self._identifies:
             for group in recordings.speech():
                 for batch, states in self._encoded(group, self.model):
-                    votes.add(batch, self.model.language(states))
+                    votes.add(batch, self.model.identify(states))
 
     @property
     def unsure_of(self) -> list[str]:
         """Languages that it writes each in its own way, by adapters, and cannot tell apart; none if it can."""
-        if not self._adapts or self.model.language is not None:
+        if not self._adapts or self._identifies:
             return []
         banks = [model.encoder.adapters for model in (self.model, *self.adapted) if model.encoder.adapters is not None]
         known = sorted({tag for bank in banks for members in bank.groups.values() for tag in members})
         return known if len(known) > 1 else []
+
+    @property
+    def _identifies(self) -> bool:
+        return bool(self.model.spec.heads_for("language"))
 
     @property
     def _adapts(self) -> bool:
@@ -292,20 +300,23 @@ class Recogniser:
             if own:
                 yield model, own
 
-    def _allowed(self, language: str | None) -> Tensor | None:
-        """(V,) bool, the symbols of a language's transcripts and blank; None without a language."""
-        if language is None:
-            return None
-        model = self._model_for(language)
+    def _allowed(self, model: Model, language: str | None) -> Symbols | None:
+        """What a model may write after what: letters of one script a word, and only those of a language that is known.
+
+        None for a model that does not recognise.
+        """
         alphabets = model.config.alphabets
-        if language not in alphabets:
+        if language is not None and language not in alphabets:
             raise IsoglossError(
                 f'The model was not taught to write "{language}".{did_you_mean(language, alphabets)} '
                 f"It writes: {', '.join(alphabets) or 'nothing'}."
             )
-        allowed = torch.zeros(model.tokenizer.size if model.tokenizer else 0, dtype=torch.bool)
-        allowed[[0, *alphabets[language]]] = True
-        return allowed.to(self.device)
+        if model.tokenizer is None:
+            return None
+        if (model, language) not in self._symbols:
+            letters = None if language is None else alphabets[language]
+            self._symbols[model, language] = Symbols.one_script(model.tokenizer.spelling(), letters).to(self.device)
+        return self._symbols[model, language]
 
 
 def load(folder: str | Path, device: torch.device | str = "cpu", adapters: ListOf[str | Path] = ()) -> Recogniser:
@@ -329,7 +340,7 @@ def _segments(
     """The best text of each piece as a segment."""
     found = []
     calibration = language_model.calibration if language_model else None
-    sounds = model.ipa(states) if model.phonemes is not None else [""] * len(pieces)
+    sounds = model.ipa(states) if model.spec.heads_for("phonemes") else [""] * len(pieces)
     for piece, hypotheses, phonemes in zip(pieces, ranked, sounds, strict=True):
         spoken = model.words(hypotheses[0], piece.start, piece.end, calibration=calibration)
         texts = [(" ".join(w.text for w in model.words(other)), other.score) for other in hypotheses]

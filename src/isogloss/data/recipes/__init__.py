@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Literal
 
 from isogloss.data.manifests import Utterance
-from isogloss.errors import IsoglossError, did_you_mean
 
 # (root, scratch, dropped) -> utterances. root holds the unpacked packages, one folder each, or is the
 # user's own copy of a local or public corpus; scratch takes audio that had to be converted to FLAC;
@@ -169,7 +168,7 @@ _ALL = (
         kind="local",
         languages=_languages(
             "af ar ast bg br ca cs da de el en eo es eu fi fr gd he hi hu id it kn lt mr nb nl pa pl pt"
-            " pt-BR ro ru sk sl so sr sv th tr ur zh-CN zh-TW"
+            " pt-BR ro ru sk sl so sr sv th tr ur zh zh-TW"
         ),
         minutes=399.7,
         speakers="1 to 5 per language, named",
@@ -188,13 +187,3 @@ def all_corpora() -> dict[str, Corpus]:
     from isogloss.data import public  # here, because it makes its entries from Corpus
 
     return {**CORPORA, **public.CORPORA}
-
-
-def find_corpus(name: str) -> Corpus:
-    """The corpus of that name; raises IsoglossError that names the nearest one."""
-    known = all_corpora()
-    if name not in known:
-        raise IsoglossError(
-            f'Unknown corpus "{name}"; `isogloss corpora` lists them.{did_you_mean(name, known)}'
-        )
-    return known[name]

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from isogloss import output, terminal
 from isogloss.audio.pcm import PCM, microphone, pieces
+from isogloss.cli import terminal
 from isogloss.errors import IsoglossError
+from isogloss.serving import writers
 from isogloss.text.languages import normalise_language
 
 if TYPE_CHECKING:
-    from isogloss.model.model import Decoder
     from isogloss.model.recogniser import Recogniser
 
 SOURCES = ("-", "microphone")
@@ -22,7 +22,7 @@ def transcribe_live(
     audio: list[str],
     load: Callable[[], Recogniser],
     language: str | None,
-    decoder: Decoder | None,
+    decoder: str | None,
     format: str,
     raw: tuple[str, int, int],
 ) -> None:
@@ -33,11 +33,11 @@ def transcribe_live(
     """
     if len(audio) != 1 or audio[0] not in SOURCES:
         raise IsoglossError("--stream listens to one source: - for raw samples on standard input, or microphone.")
-    if format not in output.WORD_WRITERS:
-        raise IsoglossError(f"--stream writes {', '.join(output.WORD_WRITERS)}, not {format}.")
-    tag = normalise_language(language) if language else None
+    if format not in writers.WORD_WRITERS:
+        raise IsoglossError(f"--stream writes {', '.join(writers.WORD_WRITERS)}, not {format}.")
+    tag = None if language is None else normalise_language(language)
     source = pieces(sys.stdin.buffer, PCM(*raw)) if audio == ["-"] else microphone()
-    write = output.WORD_WRITERS[format]
+    write = writers.WORD_WRITERS[format]
     for word in load().listen(source, language=tag, decoder=decoder):
         terminal.write(write(word))
         sys.stdout.flush()

@@ -40,6 +40,7 @@ def find_recordings(arguments: Sequence[str]) -> list[Recording]:
     is missing is found missing when it is read.
     """
     from isogloss.audio.sources import describe
+    from isogloss.data.importers import audio_below
 
     found: list[Recording] = []
     for argument in arguments:
@@ -47,7 +48,7 @@ def find_recordings(arguments: Sequence[str]) -> list[Recording]:
         if argument == STANDARD_INPUT:
             found.append(Recording("standard input", sys.stdin.buffer, Path("stdin")))
         elif path.is_dir():
-            files = _audio_in(path)
+            files = audio_below(path)
             found += [Recording(describe(f), f, f.relative_to(path).with_suffix("")) for f in files]
         else:
             found.append(Recording(describe(path), path, Path(path.stem or "audio")))
@@ -58,14 +59,14 @@ def find_recordings(arguments: Sequence[str]) -> list[Recording]:
 
 def is_recording(argument: str) -> bool:
     """Whether this is a file, and no sentence; raises IsoglossError for the name of an audio file that is missing."""
-    from isogloss.data.importers import AUDIO_SUFFIXES
+    from isogloss.data.importers import is_audio
 
     try:
         if Path(argument).is_file():
             return True
     except OSError:  # longer than any name may be
         return False
-    if " " not in argument and Path(argument).suffix.lower() in AUDIO_SUFFIXES:
+    if " " not in argument and is_audio(Path(argument)):
         raise IsoglossError(f"{argument} does not exist.")
     return False
 
@@ -131,12 +132,3 @@ def _readable(
             yield recording, source if isinstance(source, Path) and long else read(source)
         except AudioError as error:
             report(error)
-
-
-def _audio_in(folder: Path) -> list[Path]:
-    from isogloss.data.importers import AUDIO_SUFFIXES
-
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES)
-    if not files:
-        raise IsoglossError(f"{folder} holds no audio; looked for {', '.join(sorted(AUDIO_SUFFIXES))}.")
-    return files
