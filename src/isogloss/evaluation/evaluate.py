@@ -26,7 +26,8 @@ from isogloss.errors import AudioError, IsoglossError, did_you_mean
 from isogloss.evaluation.figures import Conditions, Evaluation, Prediction, score
 from isogloss.files import read_json
 from isogloss.model.folder import CONFIG
-from isogloss.model.recogniser import Recogniser, Transcript, load
+from isogloss.model.recogniser import Recogniser, load
+from isogloss.model.results import Transcript
 from isogloss.text.languages import normalise_language
 from isogloss.training.recipe import DataRecipe
 from isogloss.training.source import read_data
