@@ -26,8 +26,8 @@ from lhotse.cut import MonoCut
 from transcription import Waveform, pocketsphinx_reader
 
 from isogloss.audio.reading import SAMPLE_RATE
-from isogloss.data.loading import language_of, text_of, waveform
-from isogloss.data.manifests import SPLITS, read_cuts
+from isogloss.data.loading import waveform
+from isogloss.data.manifests import SPLITS, language_of, read_cuts, text_of
 from isogloss.decoding.beam import Beam
 from isogloss.decoding.ctc_beam import ctc_beam
 from isogloss.decoding.word_graph import word_graph
@@ -88,11 +88,11 @@ def of_language(model: Model, language: str, options: Namespace, peers: Peers) -
 
 def searches(model: Model, language: str, sentences: list[str], states: list[Sequence], order: int) -> dict[str, Way]:
     """isogloss's ways to read the states of each clip."""
-    assert model.ctc is not None and model.tokenizer is not None
+    assert model.tokenizer is not None
     decode = model.tokenizer.decode
-    symbols = train_ngram([model.tokens(text, language) for text in sentences], model.tokenizer.size, 6)
+    symbols = train_ngram([model.processor.tokens(text, language) for text in sentences], model.tokenizer.size, 6)
     graph = word_graph(sentences, model.tokenizer, order)
-    beam, ctc = Beam(language_model=symbols), model.ctc
+    beam, ctc = Beam(language_model=symbols), model.ctc_head()
     return {
         "frame by frame": lambda: [decode(model.decode(one, "ctc")[0].tokens) for one in states],
         "symbols, 6-gram, beam 8": lambda: [decode(ctc_beam(ctc(one), beam)[0][0].tokens) for one in states],
@@ -123,7 +123,7 @@ def of_split(folders: list[Path], split: str, language: str) -> list[MonoCut]:
 
 
 def encoded(model: Model, samples: Waveform) -> Sequence:
-    return model.encode(model.frontend(Sequence.from_list([torch.from_numpy(samples)]))).final
+    return model.encode(model.features(Sequence.from_list([torch.from_numpy(samples)]))).final
 
 
 def timed(work: Callable[[], Made]) -> tuple[Made, float]:

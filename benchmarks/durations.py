@@ -22,11 +22,11 @@ from lhotse.cut import MonoCut
 from numpy.typing import NDArray
 from word_times import NEAR, PAUSE, letters_to_phones, word_spans
 
-from isogloss.data.loading import text_of, waveform
-from isogloss.data.manifests import SPLITS, read_cuts
+from isogloss.data.loading import waveform
+from isogloss.data.manifests import SPLITS, read_cuts, text_of
+from isogloss.model.alignment import Aligner, align
 from isogloss.model.folder import load_model
 from isogloss.model.model import Model
-from isogloss.objectives.maestro import Reader, align
 from isogloss.sequence import Sequence
 from isogloss.text.normalise import normalise
 
@@ -81,9 +81,9 @@ def counted(text: str) -> list[tuple[str, int]]:
 @torch.inference_mode()
 def stretched(model: Model, cut: MonoCut) -> tuple[Starts, Starts]:
     """Where the symbols begin by alignment, and by the durations that the text alone predicts."""
-    tokens = Sequence.from_list([torch.tensor(model.tokens(text_of(cut) or "", "ru"))])
-    states = model.encode(model.frontend(Sequence.from_list([torch.from_numpy(waveform(cut))])), languages=["ru"]).final
-    durations, _ = align(Reader.of(model, states), tokens)
+    tokens = Sequence.from_list([torch.tensor(model.processor.tokens(text_of(cut) or "", "ru"))])
+    states = model.encode(model.features(Sequence.from_list([torch.from_numpy(waveform(cut))])), languages=["ru"]).final
+    durations, _ = align(Aligner.of(model, states), tokens)
     predicted = model.text_encoder.durations(model.text_encoder.embed(tokens, ["ru"]))
     frame = model.frame_seconds
     aligned, read = (frame * found.values[0].double().cumsum(dim=0).numpy() for found in (durations, predicted))

@@ -25,14 +25,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import environment, finish, nearest_to_others, parser, table
+from common import environment, finish, parser, table
 from lhotse.cut import MonoCut
 
 import isogloss
-from isogloss.data.loading import language_of, text_of, waveform
-from isogloss.data.manifests import SPLITS, read_cuts, source_of
+from isogloss.data.loading import waveform
+from isogloss.data.manifests import SPLITS, language_of, read_cuts, source_of, text_of
 from isogloss.metrics.bootstrap import bootstrap_interval
-from isogloss.metrics.error_rates import ErrorCounts, Unit, error_counts
+from isogloss.metrics.error_rates import ErrorCounts, Unit, error_counts, nearest_to_others
 from isogloss.model.recogniser import Recogniser
 from isogloss.text.normalise import normalise
 

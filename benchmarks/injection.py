@@ -28,12 +28,13 @@ from typing import Any
 
 import numpy as np
 from common import environment, finish, parser, percent, rate, table
-from low_resource import Rates, draw_rates, evaluated, text_encoder, trained, with_few_labels
+from low_resource import Rates, draw_rates, evaluated, text_encoder, with_few_labels
+from runs import add_options, some_stages, trained
 
-from isogloss.data.loading import language_of, text_of
-from isogloss.data.manifests import read_cuts
+from isogloss.data.manifests import language_of, read_cuts, text_of
 from isogloss.evaluation.evaluate import evaluate
-from isogloss.evaluation.figures import Evaluation, errors
+from isogloss.evaluation.predictions import by_language, errors
+from isogloss.evaluation.results import Evaluation
 from isogloss.metrics.bootstrap import paired_difference
 from isogloss.metrics.error_rates import ErrorCounts
 from isogloss.text.corpus import TextLine, write_text_lines
@@ -84,8 +85,7 @@ def main() -> None:
     arguments.add_argument("--settle", type=int, help="steps of the recogniser all start from")
     arguments.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0])
-    arguments.add_argument("--runs", type=Path, required=True, help="where data and models are, or will be")
-    arguments.add_argument("--processes", type=int, default=2)
+    add_options(arguments)
     arguments.add_argument("--plot", type=Path, metavar="FILE", help="draw the error rates there, as SVG")
     options = arguments.parse_args()
     rows: list[dict[str, Any]] = []
@@ -121,17 +121,17 @@ def read_by(options: Namespace, minutes: float, arm: str, seed: int) -> dict[str
     stages = slice(None)
     if arm != FROM_THE_START:
         name = f"settled-{weights}-{minutes:g}-{seed}"
-        settled = trained(RECIPE, slice(1), options.runs / name, [*given, *start], options.processes)
+        settled = trained(some_stages(RECIPE, slice(1), [*given, *start]), options.runs / name, options)
         start = [f"model.start_from={settled}", "model.keep=all", "model.tokenizer=null"]
         stages = slice(1, None)
-    model = trained(RECIPE, stages, run, [*given, *start, *ARMS[arm]], options.processes)
+    model = trained(some_stages(RECIPE, stages, [*given, *start, *ARMS[arm]]), run, options)
     said = options.runs / f"said-{minutes:g}.jsonl.gz"
     write_text_lines(transcripts(data), said)
     sources: dict[str, dict[str, list[Path]]] = {
         WITH_TEXT: {"texts": [], "data": [data]},
         WITHOUT_TEXT: {"texts": [said], "data": []},
     }
-    asked: dict[str, Any] = {"languages": options.languages, "tell_language": True}
+    asked: dict[str, Any] = {"tasks": ["recognition"], "languages": options.languages, "tell_language": True}
     found = {"": evaluated(run / "plain.json", partial(evaluate, model, [data], **asked))}
     for way, source in sources.items():
         lm = run / ("lm" if way == WITH_TEXT else "lm-said")
@@ -151,7 +151,7 @@ def transcripts(data: Path) -> Iterator[TextLine]:
 def row(found: list[Evaluation], first: list[Evaluation]) -> dict[str, Any]:
     """Error rates of an arm with all seeds, and the difference from the first arm on the same clips."""
     figures: dict[str, Any] = {}
-    for language in sorted(found[0].languages):
+    for language in sorted(by_language(found[0].predictions)):
         figures[language] = rate(together(found, language))["CER"]
     mine = together(found)
     figures |= rate(mine)

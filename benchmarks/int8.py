@@ -19,7 +19,7 @@ from typing import Any
 from common import environment, finish, parser, rate, table
 
 from isogloss.evaluation.evaluate import evaluate
-from isogloss.evaluation.figures import errors
+from isogloss.evaluation.predictions import errors
 from isogloss.metrics.bootstrap import paired_difference
 from isogloss.metrics.error_rates import ErrorCounts
 from isogloss.model.folder import WEIGHTS, load_model, quantise_model
@@ -39,7 +39,8 @@ def main() -> None:
         counts: dict[str, ErrorCounts] = {}
         for name, folder in folders.items():
             began = time.perf_counter()
-            heard = evaluate(folder, options.data, languages=languages, tell_language=True).predictions
+            asked: dict[str, Any] = {"tasks": ["recognition"], "languages": languages, "tell_language": True}
+            heard = evaluate(folder, options.data, **asked).predictions
             taken = time.perf_counter() - began
             counts[name] = errors([prediction for prediction in heard if prediction.scored])
             size = round((folder / WEIGHTS).stat().st_size / 1e6, 1)

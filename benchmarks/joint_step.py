@@ -20,8 +20,8 @@ import torch
 from common import Timing, environment, finish, interleaved, measure_limits, parser, table
 from matplotlib.figure import Figure
 
-from isogloss.data.loading import Batch, Kind, Loader, as_cut, language_of, text_of
-from isogloss.data.manifests import read_cuts
+from isogloss.data.loading import Batch, Kind, Loader, as_cut
+from isogloss.data.manifests import language_of, read_cuts, text_of
 from isogloss.model.folder import load_model
 from isogloss.model.model import Model
 from isogloss.objectives.maestro import align
@@ -56,14 +56,14 @@ def main() -> None:
         mixed = {kind: batches[kind, seconds] for kind, seconds in zip(KINDS, mixture, strict=True)}
         steps[f"joint {mixture}"] = step(model, mixed, list(names.values()))
     steps["recognition 12"] = step(model, {"paired": batches["paired", 12]}, ["recognition"])
-    found = interleaved(steps | inside(model, batches["paired", 12], options.matching), options.repetitions)
+    found = interleaved(steps | inside(model, batches["paired", 12], options.matching), options)
     mixtures = [row_of(found, mixture) for mixture in MIXTURES]
     table("a step against its parts", mixtures)
     joint = mixtures[0]["joint, s"]
     medians = {name: timing.median for name, timing in found.items()}
     rows = [{"what": name, "s": round(s, 4), "of joint": round(s / joint, 3)} for name, s in medians.items()]
     table(f"parts; `of joint`: of the step of {MIXTURES[0]} s", rows)
-    limits = measure_limits("cpu")
+    limits = measure_limits(options.product)
     machine = environment() | {"gflops_fp32": limits.fp32 / 1e9, "matching": options.matching}
     finish(options.json, machine | {"mixtures": mixtures, "rows": rows})
     if options.plot:
@@ -142,7 +142,7 @@ def inside(model: Model, pairs: Batch, name: str) -> dict[str, Callable[[], obje
     values = {"name": "step", "steps": 1, "seconds": {"paired": 1.0}, "objectives": [{"name": name, "language": 0}]}
     objective: Any = Stage(StageRecipe.parse(values, "benchmark"), model).objectives[name]
     with torch.no_grad():
-        features, tokens = objective.frontend(pairs.audio), objective.targets(pairs)
+        features, tokens = objective.features(pairs.audio), objective.targets(pairs)
         states = model.encode_shared(model.encode_speech(features, pairs.languages), languages=pairs.languages).final
         reader = objective.reader(features, states, pairs)
         lasting, _ = align(reader, tokens)

@@ -27,7 +27,10 @@ from common import environment, finish, parser, table
 
 from isogloss.data.manifests import SPLITS
 from isogloss.evaluation.evaluate import evaluate
-from isogloss.evaluation.figures import Conditions, Evaluation, Prediction, errors, score
+from isogloss.evaluation.figures import Figure
+from isogloss.evaluation.predictions import Prediction, errors
+from isogloss.evaluation.results import Conditions, Evaluation
+from isogloss.evaluation.tasks.recognition import MEAN, score
 from isogloss.metrics.bootstrap import paired_difference
 from isogloss.metrics.classification import classification
 from isogloss.text.normalise import NORMALISER_VERSION
@@ -62,6 +65,7 @@ def main() -> None:
                 Path(folder),
                 options.data,
                 split=options.split,
+                tasks=["recognition"] if known else ["recognition", "language"],
                 languages=options.languages,
                 tell_language=known,
             )
@@ -74,13 +78,14 @@ def main() -> None:
             Path(models[name]),
             options.data,
             split=options.split,
+            tasks=["recognition"],
             languages=options.languages,
             tell_language=True,
             language_model=Path(folder),
         )
         told[f"{name}+LM"] = keyed(found)
     told |= {peer["system"]: from_file(peer) for peer in peers}
-    recognition = compare(told, first)
+    recognition = compare(told)
     table(f"recognition, {options.split} split: CER in %", recognition)
     closed = closed_set(first, peers)
     identification = identify(guessed, peers, closed, first.trained_sources)
@@ -103,7 +108,7 @@ def main() -> None:
 
 
 def keyed(evaluation: Evaluation) -> Predictions:
-    return {(prediction.source, prediction.id): prediction for prediction in evaluation.predictions}
+    return {prediction.key: prediction for prediction in evaluation.predictions}
 
 
 def joined(files: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -122,10 +127,10 @@ def from_file(peer: dict[str, Any]) -> Predictions:
     made = [
         Prediction(**{key: clip[key] for key in fields}, hypothesis=clip["text"]) for clip in peer["clips"]
     ]
-    return {(prediction.source, prediction.id): prediction for prediction in made}
+    return {prediction.key: prediction for prediction in made}
 
 
-def compare(systems: dict[str, Predictions], conditions: Conditions) -> list[dict[str, Any]]:
+def compare(systems: dict[str, Predictions]) -> list[dict[str, Any]]:
     """One row a language and system, then the means over the languages that all systems know."""
     by_language: dict[str, dict[str, Predictions]] = defaultdict(lambda: defaultdict(dict))
     for name, predictions in systems.items():
@@ -141,42 +146,27 @@ def compare(systems: dict[str, Predictions], conditions: Conditions) -> list[dic
         common = sorted(set.intersection(*(set(predictions) for predictions in heard.values())))
         chosen = {name: [predictions[key] for key in common] for name, predictions in heard.items()}
         if common:
-            rows += language_rows(language, chosen, conditions)
+            rows += language_rows(language, chosen)
         if common and len(heard) == len(systems):
             for name in systems:
                 pooled[name] += chosen[name]
     for name, clips in pooled.items():
-        evaluation = score(clips, conditions)
-        mean, total = evaluation.mean_cer, evaluation.overall
-        assert mean is not None and total is not None
-        figures = {
-            "language": "mean",
-            "system": name,
-            "clips": total.clips,
-            "minutes": minutes(total.seconds),
-        }
-        rows.append(figures | interval("CER", mean.value, mean.low, mean.high))
+        figures = {"language": "mean", "system": name, "clips": len(clips), "minutes": minutes(clips)}
+        rows.append(figures | sure("CER", score(clips).figure("CER", MEAN)))
     return rows
 
 
-def language_rows(
-    language: str, systems: dict[str, list[Prediction]], conditions: Conditions
-) -> list[dict[str, Any]]:
+def language_rows(language: str, systems: dict[str, list[Prediction]]) -> list[dict[str, Any]]:
     """The systems on the same clips of one language."""
     rows: list[dict[str, Any]] = []
     first = next(iter(systems.values()))
     base = errors(first)
     for name, predictions in systems.items():
-        figures = score(predictions, conditions).languages[language]
-        row = {
-            "language": language,
-            "system": name,
-            "clips": figures.clips,
-            "minutes": minutes(figures.seconds),
-        }
-        if figures.cer is not None:
-            row |= interval("CER", figures.cer.value, figures.cer.low, figures.cer.high)
-        row["WER"] = "–" if figures.wer is None else round(100 * figures.wer.value, 1)
+        figures = score(predictions)
+        row = {"language": language, "system": name, "clips": len(predictions), "minutes": minutes(predictions)}
+        row |= sure("CER", figures.figure("CER", language=language))
+        words = figures.figure("WER", language=language).value
+        row["WER"] = "–" if words is None else round(100 * words, 1)
         if predictions is not first:
             paired = paired_difference(errors(predictions).errors, base.errors, base.totals)
             row |= interval("± first", paired.difference, paired.interval.low, paired.interval.high)
@@ -249,8 +239,14 @@ def interval(name: str, value: float, low: float, high: float) -> dict[str, Any]
     return {name: value, f"{name} 95 %": f"{low:.1f} – {high:.1f}"}
 
 
-def minutes(seconds: float) -> float:
-    return round(seconds / 60, 1)
+def sure(name: str, figure: Figure) -> dict[str, Any]:
+    """A figure that is defined, as `interval`."""
+    assert figure.value is not None and figure.low is not None and figure.high is not None
+    return interval(name, figure.value, figure.low, figure.high)
+
+
+def minutes(predictions: list[Prediction]) -> float:
+    return round(sum(prediction.seconds for prediction in predictions) / 60, 1)
 
 
 if __name__ == "__main__":

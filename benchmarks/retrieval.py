@@ -3,22 +3,20 @@
     python benchmarks/retrieval.py --model runs/most/model --data data/tuxpaint --languages bg es ro ru
         --json benchmarks/results/retrieval.json                                   (in the project's environment)
 
-Held-out clips, one a sentence; cosine of mean states (isogloss.evaluation.retrieval). The block in which text enters is
-the output of the two encoders alone, the last is that of the shared blocks. R@1, R@5 and MRR in %, mean and standard
-deviation over the pools. With --across, clips are also to find what they say in each of these languages, written and,
-where the data have it, spoken.
+The task `retrieval` of `isogloss evaluate`, with its options as arguments. With --across, clips are also to find what
+they say in each of these languages, written and, where the data have it, spoken.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from common import environment, finish, parser, table
+from common import environment, finish, parser
+from rich.console import Console
 
-from isogloss.data.loading import language_of
-from isogloss.data.manifests import SPLITS, read_cuts
-from isogloss.evaluation.retrieval import own, retrieve, spoken_too, translated
-from isogloss.model.folder import load_model
+from isogloss.data.manifests import SPLITS
+from isogloss.evaluation.evaluate import evaluate
+from isogloss.evaluation.terminal import render
 
 
 def main() -> None:
@@ -31,17 +29,16 @@ def main() -> None:
     arguments.add_argument("--resamples", type=int, default=5, help="pools, where there are more sentences")
     arguments.add_argument("--across", nargs="+", default=[], help="languages to be found by clips of the others")
     options = arguments.parse_args()
-    cuts = [cut for folder in options.data for cut in read_cuts(folder, options.split)]
-    cuts = [cut for cut in cuts if language_of(cut) in options.languages]
-    model = load_model(options.model)
-    asked = {"own": own([cut for cut in cuts if language_of(cut) in model.config.text_languages])}
-    for language in options.across:
-        asked[f"written in {language}"] = translated(cuts, language)
-        asked[f"spoken in {language}"] = spoken_too(cuts, language)
-    found = {name: retrieve(model, pairs, options.pool, options.resamples) for name, pairs in asked.items() if pairs}
-    rows = [{"what": name} | row.plain() for name, some in found.items() for row in some]
-    table("retrieval", rows)
-    finish(options.json, environment() | {"languages": options.languages, "rows": rows})
+    found = evaluate(
+        options.model,
+        options.data,
+        tasks=["retrieval"],
+        options=[f"retrieval.{name}={getattr(options, name)}" for name in ("pool", "resamples", "across")],
+        split=options.split,
+        languages=options.languages,
+    )
+    Console(width=200).print(render(found))
+    finish(options.json, environment() | {"languages": options.languages, "evaluation": found.plain()})
 
 
 if __name__ == "__main__":

@@ -18,8 +18,7 @@ from common import environment, finish, parser, table
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from isogloss.data.loading import language_of
-from isogloss.data.manifests import SPLITS, read_cuts
+from isogloss.data.manifests import SPLITS, language_of, read_cuts
 from isogloss.evaluation.shared_space import SharedSpace, shared_space
 from isogloss.model.folder import load_model
 from isogloss.model.model import Model

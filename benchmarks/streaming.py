@@ -21,8 +21,8 @@ from common import environment, finish, parser, table
 
 import isogloss
 from isogloss.audio.reading import SAMPLE_RATE
-from isogloss.data.loading import language_of, waveform
-from isogloss.data.manifests import SPLITS, read_cuts
+from isogloss.data.loading import waveform
+from isogloss.data.manifests import SPLITS, language_of, read_cuts
 from isogloss.decoding.words import Word
 from isogloss.model.streaming import WordStream
 

@@ -32,7 +32,8 @@ from torch import nn
 
 from isogloss.data.loading import Batch
 from isogloss.encoders.presets import preset
-from isogloss.model.model import Model, ModelConfig
+from isogloss.model.model import Model
+from isogloss.model.spec import ModelConfig
 from isogloss.sequence import Sequence
 from isogloss.text.tokenizers import BytesConfig, build_tokenizer
 from isogloss.training.hardware import autocast, choose_precision
@@ -59,7 +60,7 @@ def main() -> None:
         name, objective = options.one
         finish(options.json, one(name, objective, options))
         return
-    limits = measure_limits(options.device)
+    limits = measure_limits(options.product, options.device)
     rows = []
     for name in options.presets:
         for objective in OBJECTIVES:
@@ -86,7 +87,7 @@ def one(name: str, objective: str, options: Namespace) -> dict[str, Any]:
     recipe = StageRecipe.parse(values, "benchmark")
     stage = Stage(recipe, model.to(device)).to(device).train()
     parameters = trainable(stage, (), model)
-    optimizer = build_optimizer(recipe.optimizer, parameters)
+    optimizer = build_optimizer(recipe, parameters)
     micro = {kind: batch(options.clips, round(options.seconds * 16000)).to(device)}
 
     def step() -> None:
@@ -98,7 +99,7 @@ def one(name: str, objective: str, options: Namespace) -> dict[str, Any]:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    seconds = interleaved({name: step}, options.repetitions, options.device)[name].median
+    seconds = interleaved({name: step}, options, options.device)[name].median
     memory = peak_gib(device)
     return {
         "preset": name,

@@ -23,11 +23,11 @@ from lhotse.cut import MonoCut
 from numpy.typing import NDArray
 
 import isogloss
-from isogloss.data.loading import text_of, waveform
-from isogloss.data.manifests import SPLITS, read_cuts
-from isogloss.decoding.ctc_beam import aligned as ctc_aligned
+from isogloss.data.loading import waveform
+from isogloss.data.manifests import SPLITS, read_cuts, text_of
 from isogloss.decoding.words import Word
 from isogloss.metrics.error_rates import matching_words
+from isogloss.model.alignment import locate
 from isogloss.model.model import Model
 from isogloss.sequence import Sequence
 from isogloss.text.normalise import normalise
@@ -91,9 +91,8 @@ def letters_to_phones(word: str) -> list[int]:
 @torch.inference_mode()
 def forced(model: Model, samples: NDArray[np.float32], text: str) -> list[Word]:
     """The words of a text where CTC's best path through it has them."""
-    states = model.encode(model.frontend(Sequence.from_list([torch.from_numpy(samples)])), languages=["ru"]).final
-    scores = model.ctc(states).values[0]
-    return model.words(ctc_aligned(scores, len(scores), [(model.tokens(text, "ru"), 0.0)])[0])
+    states = model.encode(model.features(Sequence.from_list([torch.from_numpy(samples)])), languages=["ru"]).final
+    return model.words(locate(model, states, [text], ["ru"])[0])
 
 
 def matched(cut: MonoCut, spans: list[Span], made: Any) -> list[tuple[Word, int, tuple[MonoCut, list[Span]]]]:
@@ -115,9 +114,10 @@ def even_span(reference: tuple[MonoCut, list[Span]], place: int) -> Span:
 
 def errors(found: list[Span], pairs: list[tuple[Word, int, tuple[MonoCut, list[Span]]]]) -> dict[str, Any]:
     """Milliseconds, and shares in %."""
-    true = np.array([spans[place] for _, place, (_, spans) in pairs])
-    off = np.array(found) - true
     figures: dict[str, Any] = {"words": len(pairs)}
+    if not pairs:
+        return figures
+    off = np.array(found) - np.array([spans[place] for _, place, (_, spans) in pairs])
     for name, column in (("start", off[:, 0]), ("end", off[:, 1])):
         figures[f"{name}: median |error| ms"] = round(1000 * float(np.median(np.abs(column))), 1)
         figures[f"{name}: mean error ms"] = round(1000 * float(column.mean()), 1)

@@ -27,20 +27,21 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from common import environment, finish, nearest_to_others, parser, table
-from low_resource import Rates, draw_rates, evaluated, text_encoder, trained, with_few_labels
+from common import environment, finish, parser, table
+from low_resource import Rates, draw_rates, evaluated, text_encoder, with_few_labels
+from runs import add_options, some_stages, trained
 
-from isogloss.data.loading import language_of, text_of
-from isogloss.data.manifests import read_cuts, split_of
+from isogloss.data.manifests import language_of, read_cuts, split_of, text_of
 from isogloss.evaluation.evaluate import evaluate
-from isogloss.evaluation.figures import Evaluation, errors
+from isogloss.evaluation.predictions import by_language, errors
+from isogloss.evaluation.results import Evaluation
 from isogloss.metrics.bootstrap import bootstrap_interval, paired_difference
-from isogloss.metrics.error_rates import error_counts
+from isogloss.metrics.error_rates import error_counts, nearest_to_others
 from isogloss.text.languages import language_name
 from isogloss.text.normalise import normalise
 
 RECIPE = Path(__file__).with_suffix(".yaml")
-PAIRS = "{name: recognition, language: 0, augment: {freq_width: 12, time_share: 0.05}}"
+PAIRS = "{name: recognition, augment: {freq_width: 12, time_share: 0.05}}"
 NO_TEXT = ["stages.0.seconds={speech: 8, paired: 16}", f"stages.0.objectives=[{{name: best_rq}}, {PAIRS}]"]
 ENTRY = 2
 ADAPTERS = f"model.adapters={{share: language, after: {ENTRY}}}"
@@ -49,12 +50,12 @@ STILL = "stages.0.objectives.1.both_sides=false"
 
 def reading(units: str, **changes: object) -> list[str]:
     """Text that is read so, with an adapter for each language."""
-    spoken = ["model.phonemes=true"] if units == "phonemes" else []
+    spoken = ["model.heads.phonemes={}"] if units == "phonemes" else []
     return [text_encoder(**{"entry": ENTRY, "units": units, "languages": False} | changes), ADAPTERS, *spoken]
 
 
 PHONEMES = reading("phonemes")
-MATCHED = "{name: most, language: 0, both_sides: true, augment: {freq_width: 12, time_share: 0.05}}"
+MATCHED = "{name: most, both_sides: true, augment: {freq_width: 12, time_share: 0.05}}"
 ARMS: dict[str, list[str]] = {
     "without text": NO_TEXT,
     "oracle": [*NO_TEXT, ADAPTERS],
@@ -84,8 +85,7 @@ def main() -> None:
     arguments.add_argument("--few", type=float, nargs="+", default=[0.0], help="minutes transcribed in those without")
     arguments.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0])
-    arguments.add_argument("--runs", type=Path, required=True, help="where data and models are, or will be")
-    arguments.add_argument("--processes", type=int, default=2)
+    add_options(arguments)
     arguments.add_argument("--plot", type=Path, metavar="FILE", help="draw the error rates there, as SVG")
     options = arguments.parse_args()
     ways = [(few, arm, seed) for few in options.few for seed in options.seeds for arm in options.arms]
@@ -106,8 +106,7 @@ def panels(found: dict[tuple[float, str, int], Evaluation], zero: list[str]) -> 
     rates: Rates = {}
     for (few, arm, _), evaluation in found.items():
         for language in zero:
-            sure = evaluation.languages[language].cer
-            assert sure is not None
+            sure = evaluation.table("recognition").figure("CER", language=language)
             series = rates.setdefault(language_name(language), {}).setdefault(f"{few:g} min transcribed", {})
             series[arm] = (100 * sure.value, 100 * sure.low, 100 * sure.high)
     return rates
@@ -120,14 +119,15 @@ def heard(options: Namespace, few: float, arm: str, seed: int) -> Evaluation:
     run: Path = options.runs / f"{arm.replace(', ', '-').replace(' ', '-')}{data.name.removeprefix('data')}-{seed}"
     start = [f"model.start_from={settled(options, data, seed)}", "model.keep=all", "model.tokenizer=null"]
     changes = [*start, f"data.folders=[{data}]", f"seed={seed}", *ARMS[arm]]
-    model = trained(RECIPE, slice(1, None), run, changes, options.processes)
-    return evaluated(run / "plain.json", lambda: evaluate(model, [data], languages=languages, tell_language=True))
+    model = trained(some_stages(RECIPE, slice(1, None), changes), run, options)
+    asked: dict[str, Any] = {"tasks": ["recognition"], "languages": languages, "tell_language": True}
+    return evaluated(run / "plain.json", lambda: evaluate(model, [data], **asked))
 
 
 def settled(options: Namespace, data: Path, seed: int) -> Path:
     """The recogniser of what is transcribed in the data, from which arms start; made if it is not there."""
     changes = [f"model.start_from={options.start}", f"data.folders=[{data}]", f"seed={seed}"]
-    return trained(RECIPE, slice(1), options.runs / f"settled-{data.name}-{seed}", changes, options.processes)
+    return trained(some_stages(RECIPE, slice(1), changes), options.runs / f"settled-{data.name}-{seed}", options)
 
 
 def corpus(options: Namespace, few: float) -> Path:
@@ -159,8 +159,7 @@ def row(found: Evaluation, base: Evaluation, oracle: Evaluation | None, zero: li
     """Error rates of an arm; in each language without transcripts what the base is worse by, and the gap closed."""
     figures: dict[str, Any] = {}
     for language, rate in rates(found).items():
-        sure = found.languages[language].cer
-        assert sure is not None
+        sure = found.table("recognition").figure("CER", language=language)
         figures[language] = f"{rate:.1f} [{100 * sure.low:.1f} – {100 * sure.high:.1f}]"
     for language in zero if found is not base else []:
         high, own = rates(base)[language], rates(found)[language]
@@ -176,11 +175,8 @@ def row(found: Evaluation, base: Evaluation, oracle: Evaluation | None, zero: li
 
 def rates(found: Evaluation) -> dict[str, float]:
     """CER by language in %."""
-    return {
-        language: 100 * recognition.cer.value
-        for language, recognition in sorted(found.languages.items())
-        if recognition.cer is not None
-    }
+    rates = found.table("recognition")
+    return {tag: 100 * rates.figure("CER", language=tag).value for tag in sorted(by_language(found.predictions))}
 
 
 if __name__ == "__main__":

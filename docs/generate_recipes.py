@@ -24,7 +24,13 @@ An unknown key is an error that names the nearest known one. The resolved recipe
 `RUN/recipe.yaml` and inside the model.
 
 `model.encoder` takes one of the named sizes ({presets}) or the fields of `SpeechEncoderConfig`. A
+name brings its features along, unless `model.features` gives others: `wav2vec2_base` learns them from the waveform. A
 small recipe to start from is [usm-tiny.yaml](../src/isogloss/recipes/usm-tiny.yaml).
+
+`model.heads` names all heads of a model, with what differs from the defaults:
+`{{ctc: {{}}, transducer: {{pruned: 5}}}}`, or as a list, `[ctc, language]`. `ctc`, `transducer`, `attention` and
+`speech` are kinds of heads, `phonemes` is a CTC head for phonemes, `language` a classifier; a head with another name
+says its `kind`. On the command line `model.heads.transducer={{}}` adds one to those that the recipe names.
 
 """
 NAMES = {

@@ -6,12 +6,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from isogloss.audio.log_mel import LogMelConfig
 from isogloss.encoders.conformer import ConformerConfig
+from isogloss.encoders.embed import SubsamplingConfig
 from isogloss.encoders.presets import preset
 from isogloss.encoders.speech import SpeechEncoderConfig
-from isogloss.heads.transducer import TransducerConfig
-from isogloss.model.frontend import FrontendConfig
-from isogloss.model.model import Model, ModelConfig
+from isogloss.encoders.text import TextEncoderConfig
+from isogloss.heads.classifier import ClassifierConfig
+from isogloss.heads.ctc import CTCConfig, CTCHead
+from isogloss.heads.transducer import TransducerConfig, TransducerHead
+from isogloss.model.model import Model
+from isogloss.model.spec import ModelConfig
 from isogloss.nn.masks import ChunkContext
 from isogloss.nn.predictors import LSTMConfig
 from isogloss.sequence import Sequence
@@ -32,36 +37,52 @@ def build(
     tokenizer = build_tokenizer(CharactersConfig(), [ALPHABET]) if recognises else None
     alphabets = {"ro": (1, 2, 3), "ru": (1, 4, 5)} if recognises else {}
     config = ModelConfig(
-        encoder=preset("test"), languages=languages, alphabets=alphabets, conditioning=conditioning
+        encoder=preset("test"),
+        heads={"ctc": CTCConfig(conditioning=conditioning), "language": ClassifierConfig()},
+        languages=languages,
+        alphabets=alphabets,
     )
     model = Model(config, tokenizer).eval()
-    if model.ctc is not None:
+    if recognises:
+        output = model.ctc_head().output
         with torch.no_grad():
-            states = model.encoder(model.frontend(Sequence.from_list([torch.from_numpy(sound(5))]))).final.values
-            model.ctc.output.weight.mul_(4)
+            states = model.encoder(model.features(Sequence.from_list([torch.from_numpy(sound(5))]))).final.values
+            output.weight.mul_(4)
             # Around the mean state no symbol is favoured, so that all of them occur.
-            model.ctc.output.bias.copy_(-model.ctc.output.weight @ states.mean(dim=(0, 1)))
+            output.bias.copy_(-output.weight @ states.mean(dim=(0, 1)))
     return model
 
 
-def streaming(seed: int = 15) -> Model:
+def streaming(seed: int = 17) -> Model:
     """A small model that can stream, with self-conditioned CTC and a transducer, and says something of all it hears."""
     torch.manual_seed(seed)
     blocks = ConformerConfig(layers=3, width=16, heads=2, kernel=4, causal=True)
     config = ModelConfig(
-        frontend=FrontendConfig(normalisation="running"),
-        encoder=SpeechEncoderConfig(blocks=blocks, channels=4, context=ChunkContext(size=5, left_chunks=2)),
-        transducer=TransducerConfig(predictor=LSTMConfig(width=8), joiner=12),
-        conditioning=(1, 2),
+        features=LogMelConfig(normalisation="running"),
+        encoder=SpeechEncoderConfig(
+            embed=SubsamplingConfig(channels=4), blocks=blocks, context=ChunkContext(size=5, left_chunks=2)
+        ),
+        heads={
+            "ctc": CTCConfig(conditioning=(1, 2)),
+            "transducer": TransducerConfig(predictor=LSTMConfig(width=8), joiner=12),
+        },
     )
     model = Model(config, build_tokenizer(CharactersConfig(), ["abc "])).eval()
-    assert model.ctc is not None and model.transducer is not None
+    ctc, transducer = model.head("ctc", CTCHead).output, model.head("transducer", TransducerHead).output
     with torch.no_grad():
-        states = model.encode(model.frontend(Sequence.from_list([torch.from_numpy(sound(5))]))).final.values
-        for layer in (model.ctc.output, model.transducer.output):
+        states = model.encode(model.features(Sequence.from_list([torch.from_numpy(sound(5))]))).final.values
+        for layer in (ctc, transducer):
             layer.weight.mul_(6)
-        model.ctc.output.bias.copy_(-model.ctc.output.weight @ states.mean(dim=(0, 1)))
+        ctc.bias.copy_(-ctc.weight @ states.mean(dim=(0, 1)))
     return model
+
+
+def with_text() -> Model:
+    """A small model with random weights and a text encoder."""
+    torch.manual_seed(0)
+    text = TextEncoderConfig(entry=1, convolutions=1, layers=1, duration_layers=1, refiner=1, dropout=0.0)
+    config = ModelConfig(encoder=preset("test"), text=text, text_languages=("ro", "ru"), languages=("ro", "ru"))
+    return Model(config, build_tokenizer(CharactersConfig(), [ALPHABET]))
 
 
 def small_recipe(folder: Path, stages: list[dict[str, Any]], **model: Any) -> dict[str, Any]:

@@ -71,17 +71,18 @@ def test_adapters_leave_the_base_bit_for_bit_and_make_a_small_folder(letters, re
     folder = trained(plan(recogniser, [letters]).recipe, tmp_path / "run")
     model = load_model(folder)
     after = model.state_dict()
-    heads = ("ctc.", "conditioning.", "encoder.adapters.")
+    heads = ("heads.ctc.", "encoder.adapters.")
     assert all(after[name].equal(tensor) for name, tensor in before.items() if not name.startswith(heads))
     assert after["encoder.adapters.up"].abs().sum() > 0
     assert all(name.startswith(heads) for name in read_tensors(folder / WEIGHTS))
     assert list(model.encoder.adapters.groups) == ["es", "it"]
     # New letters stand behind the old ones, so that the old model's languages are written as before.
     old = load_model(recogniser).tokenizer.symbols
-    assert after["conditioning.back.weight"].shape[1] == model.tokenizer.size > before["ctc.output.bias"].shape[0]
+    back = after["heads.ctc.conditioning.back.weight"]
+    assert back.shape[1] == model.tokenizer.size > before["heads.ctc.output.bias"].shape[0]
     assert model.tokenizer.symbols[: len(old)] == old and "z" in model.tokenizer.symbols
     reader = isogloss.load(recogniser, adapters=[folder])
-    assert set(reader.adapted[0].config.alphabets) == {"ro", "ru", "es", "it"}
+    assert set(reader.engine.adapted[0].config.alphabets) == {"ro", "ru", "es", "it"}
 
 
 def test_the_whole_learns_and_the_encoder_at_its_own_rate(letters, recogniser, tmp_path):
@@ -103,7 +104,7 @@ def test_a_frozen_front_end_keeps_its_statistics(letters, tmp_path):
         "device": "cpu",
         "model": {
             "encoder": "test",
-            "frontend": {"normalisation": "running"},
+            "features": {"kind": "log_mel", "normalisation": "running"},
             "tokenizer": {"kind": "characters"},
         },
         "data": {"folders": [str(letters)], "shortest": 0.1},
@@ -115,5 +116,5 @@ def test_a_frozen_front_end_keeps_its_statistics(letters, tmp_path):
     base = train(Recipe.parse(recipe, "test"), tmp_path / "base", console=console)
     folder = trained(plan(base, [letters], way="adapters").recipe, tmp_path / "run")
     before, after = load_model(base).state_dict(), load_model(folder).state_dict()
-    statistics = [name for name in before if name.startswith("frontend.normaliser")]
+    statistics = [name for name in before if name.startswith("features.normaliser")]
     assert statistics and all(after[name].equal(before[name]) for name in statistics)

@@ -1,174 +1,106 @@
-"""Log-mel: parity with independent implementations, and what must not change a frame."""
+"""Features of every kind: the contract, and what the waveform's convolutions do with lengths and levels."""
 
-import kaldi_native_fbank
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from pydantic import ValidationError
+from torch import Tensor
+from torch.testing import assert_close
 
-from isogloss.audio.features import LogMel, LogMelConfig
-from isogloss.audio.reading import read
-from isogloss.data.manifests import Utterance
+from contracts import Contract, Subject
+from isogloss.audio.features import FeaturesConfig
+from isogloss.audio.log_mel import LogMelConfig
+from isogloss.audio.waveform import WaveformConfig
+from isogloss.errors import IsoglossError
 from isogloss.sequence import Sequence
 
-FLAVOURS = ("plain", "kaldi")
+FLOAT32 = {"dtype": torch.float32, "tolerance": 2e-4}
+SMALL = {"channels": 6}
+CONFIGS: dict[str, tuple[FeaturesConfig, dict[str, object]]] = {
+    "log-mel": (LogMelConfig(bins=20), FLOAT32),
+    "log-mel-kaldi-none": (LogMelConfig(bins=20, flavour="kaldi", normalisation="none"), FLOAT32),
+    "waveform-group": (WaveformConfig(**SMALL), {}),
+    "waveform-layer": (WaveformConfig(**SMALL, norm="layer", bias=True), {}),
+    "waveform-normalised": (WaveformConfig(**SMALL, norm="layer", bias=True, normalisation="utterance"), {}),
+}
 
 
-def batch(*waveforms: np.ndarray) -> Sequence:
-    return Sequence.from_list([torch.from_numpy(np.asarray(wave, dtype=np.float32)) for wave in waveforms])
-
-
-def noise(samples: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(0, 0.1, samples).astype(np.float32)
-
-
-def kaldi_fbank(waveform: np.ndarray, bins: int) -> np.ndarray:
-    options = kaldi_native_fbank.FbankOptions()
-    options.frame_opts.dither = 0
-    options.mel_opts.num_bins = bins
-    options.mel_opts.high_freq = 8000
-    fbank = kaldi_native_fbank.OnlineFbank(options)
-    fbank.accept_waveform(16000, waveform.tolist())
-    fbank.input_finished()
-    return np.stack([fbank.get_frame(i) for i in range(fbank.num_frames_ready)])
-
-
-@pytest.mark.parametrize("bins", [40, 80, 128])
-def test_kaldi_flavour_agrees_with_kaldi(bins: int) -> None:
-    waveform = noise(24000) + 0.05
-    waveform[:8000] *= 1e-3
-    waveform[8000:12000] = 0
-    features = LogMel(LogMelConfig(bins=bins, flavour="kaldi"))(batch(waveform))
-    assert np.abs(features.values[0].numpy() - kaldi_fbank(waveform, bins)).max() < 1e-3
-
-
-def test_kaldi_flavour_agrees_with_kaldi_on_speech(clips: list[Utterance]) -> None:
-    for clip in clips[:4]:
-        waveform = read(clip.audio, start=clip.start, duration=clip.duration)
-        features = LogMel(LogMelConfig(flavour="kaldi"))(batch(waveform))
-        assert np.abs(features.values[0].numpy() - kaldi_fbank(waveform, 80)).max() < 1e-3
-
-
-@pytest.mark.parametrize("bins", [80, 128])
-def test_plain_flavour_agrees_with_the_definition(bins: int) -> None:
-    from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
-
-    config = LogMelConfig(bins=bins)
-    waveform = noise(8000) + 0.05
-    expected = spectrogram(
-        waveform.astype(np.float64),
-        window_function(400, "hann", periodic=True),
-        frame_length=400,
-        hop_length=160,
-        fft_length=config.fft,
-        power=2.0,
-        center=False,
-        remove_dc_offset=True,
-        mel_filters=mel_filter_bank(config.fft // 2 + 1, bins, 20.0, 8000.0, 16000, None, "htk"),
-        log_mel="log",
-        dtype=np.float64,
+def subject(name: str) -> Subject:
+    config, settings = CONFIGS[name]
+    window, stride = config.framing.receptive_field, config.framing.stride
+    return Subject(
+        name,
+        config.build,
+        lambda module, batch: module(batch).unpad(),
+        shape=(),
+        samples=lambda steps: window + stride * (steps - 1) + 37,
+        **settings,
     )
-    features = LogMel(config)(batch(waveform))
-    assert features.values.shape == (1, expected.shape[1], bins)
-    assert np.abs(features.values[0].numpy() - expected.T).max() < 1e-3
 
 
-@given(st.integers(0, 5000))
-def test_length_arithmetic(samples: int) -> None:
-    config = LogMelConfig()
-    counted = sum(1 for start in range(0, samples, 160) if start + 400 <= samples)
-    assert config.frames(samples) == counted
-    assert config.frames(torch.tensor([samples])).tolist() == [counted]
+@pytest.mark.parametrize("subject", [subject(name) for name in CONFIGS], ids=str)
+class TestContract(Contract):
+    pass
 
 
-@settings(max_examples=20)
-@given(st.lists(st.integers(0, 3000), min_size=1, max_size=4), st.integers(0, 900), st.sampled_from(FLAVOURS))
-def test_padding_and_company_change_nothing(lengths: list[int], extra: int, flavour: str) -> None:
-    log_mel = LogMel(LogMelConfig.model_validate({"flavour": flavour}))
-    waves = [noise(n, seed) for seed, n in enumerate(lengths)]
-    values = torch.full((len(lengths), max(lengths) + extra), torch.nan)
-    for row, wave in zip(values, waves, strict=True):
-        row[: len(wave)] = torch.from_numpy(wave)
-    together = log_mel(Sequence(values, torch.tensor(lengths)))
-    assert together.values.isfinite().all()
-    assert together.values.shape[1] == log_mel.config.frames(values.shape[1])
-    assert (together.values[~together.valid] == 0).all()
-    for wave, item in zip(waves, together.unpad(), strict=True):
-        alone = log_mel(batch(wave)).values[0]
-        assert alone.shape == item.shape
-        torch.testing.assert_close(item, alone, atol=1e-4, rtol=0)
+def noise(*lengths: int, level: float = 0.1) -> Sequence:
+    generator = torch.Generator().manual_seed(1)
+    return Sequence.from_list([level * torch.randn(n, generator=generator) for n in lengths])
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
-def test_chunks_leave_no_seam(flavour: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    log_mel = LogMel(LogMelConfig.model_validate({"flavour": flavour}))
-    waves = batch(noise(20000), noise(15000, 1))
-    whole = log_mel(waves)
-    monkeypatch.setattr("isogloss.audio.features._CHUNK", {"cpu": 7 * 512})
-    torch.testing.assert_close(log_mel(waves).values, whole.values, atol=1e-4, rtol=0)
-
-
-def test_float32_under_autocast_and_after_a_cast() -> None:
-    waves = batch(noise(16000))
-    expected = LogMel()(waves).values
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(LogMel()(waves).values, expected)
-    assert torch.equal(LogMel().bfloat16()(waves).values, expected)
-    assert expected.dtype == torch.float32
-
-
-def test_built_on_the_meta_device_it_still_works() -> None:
-    with torch.device("meta"):
-        log_mel = LogMel(LogMelConfig(bins=33))
-    assert log_mel(batch(noise(800))).values.isfinite().all()
-
-
-def test_a_constant_level_is_no_feature() -> None:
-    silence = LogMel()(batch(np.zeros(4000))).values
-    level = LogMel()(batch(np.full(4000, 0.25))).values
-    assert (silence == np.float32(np.log(1e-10))).all()
-    assert (level - silence).abs().max() < 2
-
-
-def test_every_plain_filter_holds_a_bin() -> None:
-    for bins in (23, 40, 64, 80, 128, 256):
-        assert (LogMel(LogMelConfig(bins=bins))(batch(noise(4000))).values > np.log(1e-10)).all()
-
-
-def test_gradients_reach_the_waveform() -> None:
-    wave = torch.from_numpy(noise(1000)).double().requires_grad_()
-
-    def loudness(samples: torch.Tensor) -> torch.Tensor:
-        return LogMel()(Sequence(samples[None], torch.tensor([1000]))).values.mean()
-
-    loudness(wave).backward()
-    assert wave.grad is not None
+@pytest.mark.parametrize("config", [config for config, _ in CONFIGS.values()], ids=list(CONFIGS))
+def test_frames_are_those_that_come_out(config: FeaturesConfig) -> None:
+    module = config.build().eval()
     with torch.no_grad():
-        step = 1e-3 * wave.grad / wave.grad.norm()
-        change = (loudness(wave + step) - loudness(wave - step)) / 2e-3
-    assert float(change) == pytest.approx(float(wave.grad.norm()), rel=0.02)
+        for samples in [*range(0, 20), *range(37, 4001, 137)]:
+            features = module(noise(samples, samples // 2))
+            assert features.values.shape == (2, config.framing.frames(samples), module.width)
+            assert features.lengths.tolist() == [config.framing.frames(samples), config.framing.frames(samples // 2)]
+            assert features.values.isfinite().all() and (features.values[~features.valid] == 0).all()
 
 
-def test_inference_mode_first_does_not_poison_training() -> None:
-    config = LogMelConfig(bins=37)
-    with torch.inference_mode():
-        LogMel(config)(batch(noise(800)))
-    wave = torch.from_numpy(noise(800)).requires_grad_()
-    LogMel(config)(Sequence(wave[None], torch.tensor([800]))).values.sum().backward()
-    assert wave.grad is not None
+@torch.no_grad()
+def test_group_norm_is_over_the_valid_frames() -> None:
+    """Each channel of the first layer has zero mean and unit variance over the utterance, whatever it lies in."""
+    audio = noise(9000, 4001, 700)
+    audio = audio.with_values(torch.nn.functional.pad(audio.values, (0, 5000)))
+    module = WaveformConfig(**SMALL).build().eval()
+    heard: list[Tensor] = []
+    module.layers[0].norm.register_forward_hook(lambda _, __, output: heard.append(output))
+    module(audio)
+    lengths = [(n - 10) // 5 + 1 for n in (9000, 4001, 700)]
+    for row, length in zip(heard[0], lengths, strict=True):
+        assert_close(row[:, :length].mean(dim=1), torch.zeros(6), atol=1e-5, rtol=0)
+        assert_close(row[:, :length].var(dim=1, correction=0), torch.ones(6), atol=1e-3, rtol=0)
+        assert (row[:, length:] == 0).all()
 
 
-@pytest.mark.parametrize("wrong", [{"bin": 80}, {"bins": 0}, {"low_hz": 9000}, {"high_hz": 9000}])
-def test_wrong_configurations(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValidationError):
-        LogMelConfig.model_validate(wrong)
+@torch.no_grad()
+def test_a_normalised_waveform_has_no_level() -> None:
+    config = WaveformConfig(**SMALL, norm="layer", bias=True, normalisation="utterance")
+    module = config.build().eval()
+    loud, quiet = noise(8000, 5000), noise(8000, 5000, level=0.01)
+    assert_close(module(quiet).values, module(loud.map(lambda x: x + 0.3)).values, atol=1e-3, rtol=0)
+    plain = config.model_copy(update={"normalisation": "none"}).build().eval()
+    assert not torch.allclose(plain(quiet).values, plain(loud).values, atol=1e-2)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_gpu_agrees() -> None:
-    waves = batch(noise(16000), noise(9000, 1))
-    torch.testing.assert_close(
-        LogMel()(waves.to("cuda")).values.cpu(), LogMel()(waves).values, atol=1e-3, rtol=0
-    )
+@torch.no_grad()
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_features_follow_the_type_of_their_weights(norm: str) -> None:
+    module = WaveformConfig(**SMALL, norm=norm).build().eval()
+    audio = noise(4000)
+    exact, rounded = module(audio).values, module.bfloat16()(audio).values
+    assert rounded.dtype == torch.bfloat16
+    assert torch.nn.functional.cosine_similarity(exact.flatten(), rounded.float().flatten(), dim=0) > 0.99
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"kernels": [10, 3]}, "kernels has 2 values and strides 7"),
+        ({"strides": [5, 2, 2, 2, 2, 2, 0]}, "1 or more"),
+        ({"norm": "batch"}, "norm"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(wrong: dict[str, object], said: str) -> None:
+    with pytest.raises(IsoglossError, match=said):
+        WaveformConfig.parse(wrong, "test")

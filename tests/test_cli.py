@@ -21,6 +21,7 @@ import safetensors.torch
 import soundfile as sf
 import torch
 import yaml
+from rich.console import Console
 
 import isogloss
 from isogloss import cli
@@ -28,8 +29,10 @@ from isogloss.cli import data, doctor, learn
 from isogloss.data.recipes import all_corpora
 from isogloss.encoders.presets import preset
 from isogloss.encoders.text import TextEncoderConfig
+from isogloss.evaluation.results import Evaluation
 from isogloss.model.folder import save_model
-from isogloss.model.model import Model, ModelConfig
+from isogloss.model.model import Model
+from isogloss.model.spec import ModelConfig
 from isogloss.text.tokenizers import CharactersConfig, build_tokenizer
 from small_models import build, sound, streaming
 
@@ -188,6 +191,9 @@ def mendable() -> list[tuple[list[str], str]]:
         (["encode", "--model", "MODEL", "--layer", "9", "AUDIO", "--out", "NEW"], "from 0 to 2"),
         (["evaluate", "--model", "MODEL", "--data", "AUDIO"], "isogloss prepare"),
         (["evaluate", "--model", "NEW", "--data", "AUDIO"], "config.json"),
+        (["evaluate", "--model", "MODEL", "--data", "AUDIO", "--task", "recal"], "Tasks: calibration, "),
+        (["evaluate", "--model", "MODEL", "--data", "AUDIO", "retrieval.pool"], "is not an override"),
+        (["evaluate", "--model", "MODEL", "--data", "AUDIO", "--json", "AUDIO"], "is a folder; name a file in it"),
     ]
 
 
@@ -413,8 +419,9 @@ def test_prepare_inspect_train_evaluate(run: Run, corpus: Path, tmp_path: Path) 
     )
     assert code == 0, err
     assert "CER" in out
-    figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
-    assert set(figures["languages"]) <= {"ro", "ru"}
+    found = Evaluation.parse(json.loads((tmp_path / "figures.json").read_text(encoding="utf-8")), "figures.json")
+    assert {row.keys.get("language") for row in found.table("recognition").rows} <= {"ro", "ru", None}
+    assert "Not measured: retrieval. The model has no text encoder" in out
     measured = ("evaluate", "--model", trained, "--data", corpus)
     code, _, err = run(*measured, "--report", tmp_path)
     assert code == 1 and "is a folder; name a file in it" in err
@@ -644,9 +651,21 @@ def test_an_index_tells_what_is_wrong(run: Run, model: Path, space: Path, audio:
     named = tmp_path / "ro.txt"
     named.write_text("abc\n", encoding="utf-8")
     code, out, err = run("embed", "--model", space, "--text", named, "--out", tmp_path / "named")
-    assert code == 0 and "1 entries" in out, err
+    assert code == 0 and "1 entry" in out, err
     sf.write(tmp_path / "silence.wav", torch.zeros(40 * 16000).numpy(), 16000)
     code, out, err = run("search", index, tmp_path / "silence.wav", "--format", "json")
     assert code == 1 and "Nothing is said in" in err and not out
     code, _, err = run("embed", audio, "--model", model, "--out", tmp_path / "other", "--text", audio / "no.txt")
     assert code == 1
+
+
+def test_counting_says_how_long_it_will_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    shown = Console(file=screen, force_terminal=True, width=120, stderr=True)
+    monkeypatch.setattr(cli.terminal, "remarks", lambda: shown)
+    with cli.terminal.counting("Evaluating") as told:
+        for done in (10, 20):
+            told("clips, recognition", done, 4000)
+            time.sleep(0.1)
+        told("clips, recognition", 30, 4000)
+    assert "30 of 4000 clips, recognition, 0:00:" in screen.getvalue() and " left" in screen.getvalue()

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isogloss.audio.reading import AudioInfo
+from isogloss.data.finding import Aside
 from isogloss.data.importers import read_source
 from isogloss.data.manifests import Utterance, to_cut, write_cuts
 from isogloss.data.rows import make_id
@@ -21,8 +22,8 @@ def files(root, *names):
         path.write_bytes(b"")
 
 
-def take(path, language=None, scratch=None):
-    return list(read_source(Path(path), language, scratch or Path("unused")))
+def take(path, language=None, scratch=None, aside=None):
+    return list(read_source(Path(path), language, scratch or Path("unused"), aside or Aside()))
 
 
 def write(path, text):
@@ -45,7 +46,7 @@ def test_folder_takes_language_and_split_from_its_folders_and_text_from_beside(t
 
 def test_folder_without_language_needs_one(tmp_path):
     files(tmp_path, "wav/a.wav", "b.mp3")
-    with pytest.raises(IsoglossError, match=r"2 clips of .* have no language \(.*b\.mp3.*give --language"):
+    with pytest.raises(IsoglossError, match=r"2 clips of .* without a language \(.*b\.mp3.*give --language"):
         take(tmp_path)
     assert {utterance.language for utterance in take(tmp_path, "Romanian")} == {"ro"}
 
@@ -70,7 +71,7 @@ def test_missing_path_names_the_neighbour(tmp_path):
 def test_transcript_in_another_encoding(tmp_path):
     files(tmp_path, "ro/a.wav")
     (tmp_path / "ro/a.txt").write_bytes("ţară".encode("iso8859-2"))
-    with pytest.raises(IsoglossError, match=r"a\.txt is not UTF-8"):
+    with pytest.raises(IsoglossError, match=r"a\.txt, line 1: not UTF-8 text"):
         take(tmp_path)
 
 
@@ -154,15 +155,15 @@ def test_all_wrong_rows_are_told_together(tmp_path):
 
 def test_rows_without_language_are_told_by_line(tmp_path):
     table = write(tmp_path / "t.csv", "audio,language\na.wav,ro\nb.wav,\n")
-    with pytest.raises(IsoglossError, match=r"1 clips of .*t\.csv have no language \(line 3\)"):
+    with pytest.raises(IsoglossError, match=r"1 clip of .*t\.csv without a language \(line 3\)"):
         take(table)
     assert [utterance.language for utterance in take(table, "uk")] == ["ro", "uk"]
 
 
 def test_table_that_is_not_utf8(tmp_path):
     table = tmp_path / "t.csv"
-    table.write_bytes(b"audio,language\n\xff\xfe,ro\n")
-    with pytest.raises(IsoglossError, match=r"t\.csv, line \d+: not a readable table"):
+    table.write_bytes(b"audio,language\na.wav,ro\n\xff\xfe,ro\n")
+    with pytest.raises(IsoglossError, match=r"t\.csv, line 3: not UTF-8 text; convert the file"):
         take(table)
 
 
@@ -249,7 +250,7 @@ def test_supervision_of_an_unknown_recording(tmp_path):
     SupervisionSet.from_segments([SupervisionSegment("s1", "lost", 0, 1)]).to_file(
         tmp_path / "supervisions.jsonl"
     )
-    with pytest.raises(IsoglossError, match=r"1 supervisions .* not in recordings\.jsonl \(s1\)"):
+    with pytest.raises(IsoglossError, match=r"1 supervision of recordings that are not in recordings\.jsonl \(s1\)"):
         take(tmp_path)
 
 
@@ -302,6 +303,54 @@ def test_parquet_with_audio_inside(tmp_path):
     assert first.audio.read_bytes() == b"RIFF1" and first.audio.is_relative_to(scratch)
     assert second.audio.read_bytes() == b"RIFF2"
     assert [u.text for u in take(tmp_path / "saved.arrow", None, scratch)] == ["Unu", None]
+
+
+LAYOUTS = {  # columns beside {bytes, path}, as public data sets on the Hub have them
+    "commonvoice": {"client_id": "a", "path": "ro_train_0/common_voice_ro_0.mp3", "sentence": "unu", "locale": "ro"},
+    "fleurs": {"id": 1, "path": "/x/0.wav", "transcription": "unu", "gender": 0, "language": "Romanian"},
+    "librispeech": {"file": "0.flac", "text": "unu", "speaker_id": 1, "id": "1-0"},
+    "mls": {"original_path": "u", "begin_time": 12.5, "end_time": 14.0, "transcript": "unu", "audio_duration": 1.5},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("column", ["audio", "recording"])
+def test_parquet_with_a_path_beside_the_audio(tmp_path, layout, column):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    features = {"info": {"features": {column: {"_type": "Audio"}, "photo": {"_type": "Image"}}}}
+    content = {"bytes": b"RIFF1", "path": "0.wav"}
+    row = {"photo": {"bytes": b"JFIF", "path": None}, **LAYOUTS[layout], column: content}
+    table = pyarrow.Table.from_pylist([row]).replace_schema_metadata({"huggingface": json.dumps(features)})
+    parquet.write_table(table, tmp_path / "train.parquet")
+    (tmp_path / "README.md").write_text("x")
+    aside = Aside()
+    (only,) = take(tmp_path, "ro", tmp_path / "scratch", aside)
+    assert (only.text, only.language, only.start, only.duration) == ("unu", "ro", 0.0, None)
+    assert only.audio.read_bytes() == b"RIFF1"
+    unused = {"path", "gender", "file", "original_path", "begin_time", "end_time", "audio_duration"} & {*row}
+    assert set(aside.columns) == unused | {"photo"}
+    assert aside.files == {".md": 1}
+
+
+def test_parquet_with_paths_alone_has_segments(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    files(tmp_path, "long.wav")
+    rows = {"audio": ["long.wav"], "begin": [1.5], "end": [2.25], "text": ["nan"]}
+    parquet.write_table(pyarrow.table(rows), tmp_path / "x.parquet")
+    (only,) = take(tmp_path / "x.parquet", "ro")
+    assert (only.start, only.duration, only.text, only.audio) == (1.5, 0.75, "nan", tmp_path / "long.wav")
+
+
+def test_audio_that_metadata_does_not_name_is_counted(tmp_path):
+    files(tmp_path, "a.wav", "b.wav", ".hidden.wav")
+    write(tmp_path / "metadata.csv", "file_name,transcription,mood\na.wav,Unu,glad\n")
+    aside = Aside()
+    assert [u.id for u in take(tmp_path, "ro", aside=aside)] == ["a"]
+    assert aside.plain() == {"files": {".wav": 1, "hidden": 1}, "columns": ["mood"], "words": {}}
 
 
 def test_parquet_that_is_damaged_or_without_its_library(tmp_path):

@@ -8,7 +8,7 @@ import soundfile
 
 from isogloss.audio.reading import AudioInfo, read
 from isogloss.data.inspection import inspect, render
-from isogloss.data.manifests import Utterance, to_cut, write_card, write_cuts
+from isogloss.data.manifests import Utterance, read_cuts, to_cut, write_card, write_cuts
 from isogloss.errors import IsoglossError
 
 
@@ -80,7 +80,15 @@ def test_deep_inspection_listens(corpus):
     found = inspect(corpus, deep=True)
     assert [clip.id for clip in found.silent] == ["silent"]
     assert found.repeated_audio == [["copy", "usual3"]] or found.repeated_audio == [["usual3", "copy"]]
-    assert found.unreadable == {"missing": 1}
+    assert found.unreadable == {"missing": ["usual7"]}
+
+
+def test_what_the_data_say_is_no_markup(corpus):
+    cuts = read_cuts(corpus)
+    for cut in cuts:
+        cut.supervisions[0].speaker = "[/red]\x1b[2J"
+    write_cuts(corpus, cuts)
+    assert "made/[/red]\\x1b[2J" in shown(inspect(corpus))
 
 
 def test_vocabulary_is_by_script_and_keeps_marks(corpus):
@@ -90,14 +98,19 @@ def test_vocabulary_is_by_script_and_keeps_marks(corpus):
     assert vocabulary["Common"][" "] > 20 and "\u0e31" in vocabulary["Common"]
 
 
-def test_json_and_tables(corpus):
+def shown(found):
     from rich.console import Console
 
+    with open("/dev/null", "w") as nowhere:
+        console = Console(width=110, record=True, file=nowhere)
+        console.print(render(found))
+    return console.export_text()
+
+
+def test_json_and_tables(corpus):
     found = inspect(corpus)
     assert json.loads(json.dumps(found.plain()))["languages"][0]["language"] == "ro"
-    console = Console(width=110, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(render(found))
-    shown = console.export_text()
+    table = shown(found)
     for part in (
         "made  16 clips",
         "Language",
@@ -107,7 +120,7 @@ def test_json_and_tables(corpus):
         "fast",
         "not looked",
     ):
-        assert part in shown
+        assert part in table
 
 
 def test_a_folder_that_is_no_corpus(tmp_path):

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isogloss.audio.perturb import PerturbConfig
-from isogloss.data.loading import Loader, language_of, text_of
-from isogloss.data.manifests import Utterance, to_cut
+from isogloss.data.loading import Loader
+from isogloss.data.manifests import Utterance, language_of, text_of, to_cut
 from isogloss.data.plan import BatchPlan, Position, shares
 from isogloss.errors import IsoglossError
 

@@ -365,7 +365,7 @@ def test_duplicates_and_impossible_times_are_told_in_one_message(tmp_path):
     late = {**good, "id": "late", "start": -1.0}
     with gzip.open(tmp_path / CUTS, "wt", encoding="utf-8") as file:
         file.writelines(json.dumps(cut) + "\n" for cut in (good, good, late))
-    with pytest.raises(IsoglossError, match=r"1 duplicate ids \(a\); 1 negative or empty times \(late\)"):
+    with pytest.raises(IsoglossError, match=r"1 duplicate id \(a\); 1 negative or empty time \(late\)"):
         read_cuts(tmp_path)
 
 

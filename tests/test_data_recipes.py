@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from isogloss.audio.reading import info
 from isogloss.data.manifests import Utterance
-from isogloss.data.recipes import CORPORA, all_corpora, find_corpus
+from isogloss.data.recipes import CORPORA, all_corpora
 from isogloss.data.recipes.asterisk import exact_words
 from isogloss.data.recipes.common import language_tag, safe_id
 from isogloss.data.recipes.drascula import parse_texts
@@ -70,12 +70,6 @@ def test_every_entry_is_complete() -> None:
         assert corpus.packages or corpus.kind == "public"
     for corpus in CORPORA.values():
         assert list(corpus.languages) == sorted({language_tag(tag) for tag in corpus.languages})
-
-
-def test_find_corpus_suggests() -> None:
-    assert find_corpus("tuxpaint") is CORPORA["tuxpaint"]
-    with pytest.raises(IsoglossError, match=r'Unknown corpus "tuxpant".*Did you mean "tuxpaint"'):
-        find_corpus("tuxpant")
 
 
 @pytest.mark.parametrize("name", CORPORA)

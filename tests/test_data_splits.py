@@ -65,17 +65,10 @@ def test_no_text_or_translation_is_in_two_splits(made, dev, test):
     cuts = split(corpus(*made), dev=dev, test=test)
     assert len(cuts) == len(made)
     check_splits(cuts)
-    # Independently of the code under test: a sentence with a translation beside it is one sentence.
-    linked = {u.text.split()[1] for u in made if u.translations}
-    for number in linked:
-        concerned = [
-            cut
-            for cut in cuts
-            if (cut.supervisions[0].text or "").endswith(f" {number}")
-            and (cut.supervisions[0].language == "en" or cut.custom.get("translations"))
-        ]
-        if any(cut.supervisions[0].language == "en" for cut in concerned):
-            assert len({split_of(cut) for cut in concerned}) <= 1
+    # Independently of the code under test: a sentence with its translations beside it is one sentence in all languages.
+    for number in {u.text.split()[1] for u in made if u.translations}:
+        concerned = [cut for cut in cuts if (cut.supervisions[0].text or "").endswith(f" {number}")]
+        assert len({split_of(cut) for cut in concerned}) == 1
 
 
 @settings(max_examples=40)
@@ -252,10 +245,31 @@ def test_held_out_texts_cover_translations_into_languages_nobody_speaks():
     assert held_out_texts(split(corpus(*made))) == {"cat", "kissa"}
 
 
-def test_a_polyglot_chain_of_translations_does_not_swallow_the_corpus():
-    """Translations into languages without speech link nothing: their common words would chain everything."""
+def test_parallel_sentences_that_meet_in_a_language_nobody_speaks_stay_together():
+    """Twenty sentences in three languages; each is tied to the others by its English translation alone."""
+    made = [
+        utterance(20 * index + number, f"{word} {number}", language, translations={"en": f"Sentence {number}."})
+        for index, (language, word) in enumerate([("ro", "propoziție"), ("ru", "фраза"), ("el", "πρόταση")])
+        for number in range(20)
+    ]
+    splits = assign_splits(corpus(*made), dev=0.2, test=0.2)
+    for number in range(20):
+        assert len({splits[f"u{20 * index + number:04d}"] for index in range(3)}) == 1
+    assert Counter(splits.values()) == {"train": 36, "dev": 12, "test": 12}
+    halves = corpus(*made)
+    for cut in halves:
+        cut.custom["split"] = "test" if cut.supervisions[0].language == "ro" else "train"
+    assert len(find_leaks(halves)) == 20
+
+
+def test_a_translation_that_ties_everything_is_named():
     made = [utterance(n, f"word {n}", translations={"fi": "sana", "hu": f"szó {n // 2}"}) for n in range(100)]
-    assert set(assign_splits(corpus(*made)).values()) == {"train", "dev", "test"}
+    with pytest.raises(IsoglossError, match=r'100 clips hang together .* 100 of them by "sana"'):
+        assign_splits(corpus(*made))
+    assert set(assign_splits(corpus(*made), dev=0.0, test=0.0).values()) == {"train"}
+    assert set(assign_splits(corpus(*made), dev=0.0, test=1.0).values()) == {"test"}
+    pieces = [Utterance(f"r/{segment}", Path("r.wav"), "en", "a") for segment in range(30)]
+    assert set(assign_splits(corpus(*pieces)).values()) == {"train"}
 
 
 def test_random_order_of_clips_of_one_language_is_not_the_order_of_their_names():

@@ -1,9 +1,9 @@
-"""espeak-ng: the same words from the same seed, languages by their tags, phonemes."""
+"""espeak-ng: the same words from the same seed."""
 
 import numpy as np
 import pytest
 
-from isogloss.data.synthesis import phonemes, speak
+from isogloss.data.synthesis import speak
 from isogloss.errors import IsoglossError
 
 pytest.importorskip("espeakng_loader")
@@ -21,19 +21,6 @@ def test_the_same_seed_says_the_same_and_another_differs() -> None:
 
 def test_an_empty_text_is_silence() -> None:
     assert np.abs(speak("", "ro", 1)).sum() == 0
-
-
-@pytest.mark.parametrize(
-    ("text", "language", "said"),
-    [("καλημέρα", "el", "kalimera"), ("dobar dan", "sr-Latn", "dobɑr dan"), ("bom dia", "pt-BR", "boŋ dʒiæ")],
-)
-def test_phonemes_by_language(text: str, language: str, said: str) -> None:
-    assert phonemes([text], language) == [said]
-
-
-def test_several_clauses_are_one_line() -> None:
-    found = phonemes(["Hello, world. How are you?", "", "yes"], "en")
-    assert [line.count(" ") for line in found] == [4, 0, 0] and found[1] == ""
 
 
 def test_an_unknown_language_is_named() -> None:

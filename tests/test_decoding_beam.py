@@ -17,8 +17,9 @@ from isogloss.decoding.hotwords import START, Hotwords
 from isogloss.decoding.symbols import Symbols
 from isogloss.decoding.transducer_beam import transducer_beam
 from isogloss.heads.attention import AttentionConfig, AttentionDecoder
-from isogloss.heads.ctc import CTCHead, ctc_loss, frames_needed
+from isogloss.heads.ctc import CTCHead
 from isogloss.heads.transducer import TransducerConfig, TransducerHead
+from isogloss.nn.ctc import ctc_loss, frames_needed
 from isogloss.nn.predictors import LSTMConfig, StatelessConfig
 from isogloss.sequence import Sequence
 from isogloss.text.ngram import NGram, train_ngram
@@ -105,13 +106,17 @@ def test_a_hotword_is_heard_where_it_is_nearly_said() -> None:
     st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=4), min_size=1, max_size=4),
     st.lists(st.integers(1, 3), max_size=12),
 )
-@settings(max_examples=200)
-def test_hotwords_gain_for_whole_words_only(words: list[list[int]], text: list[int]) -> None:
-    gain = hotword_gain(tuple(text), words, 1.0)
-    spelled = any(text[i : i + len(word)] == word for word in words for i in range(len(text)))
-    assert gain >= 0 and (gain > 0) <= spelled
-    if len(words) == 1 and text == words[0]:
-        assert gain == len(text)
+@settings(max_examples=500)
+def test_a_symbol_gains_once_where_it_lies_in_hotwords(words: list[list[int]], text: list[int]) -> None:
+    spelled = [range(i, i + len(word)) for word in words for i in range(len(text)) if text[i : i + len(word)] == word]
+    assert hotword_gain(tuple(text), words, 1.0) == len({place for places in spelled for place in places})
+
+
+def test_a_hotword_in_another_gains_nothing_more() -> None:
+    """Ana, Anamaria, maria; and two that overlap."""
+    words = [[1, 2, 1], [1, 2, 1, 3, 1, 4], [3, 1, 4]]
+    assert hotword_gain((1, 2, 1, 3, 1, 4), words, 0.5) == 3.0
+    assert hotword_gain((5, 1, 2, 3, 6), [[1, 2], [2, 3]], 0.5) == 1.5
 
 
 def transducer(seed: int = 0, stateless: bool = False) -> TransducerHead:
@@ -207,7 +212,7 @@ def test_a_wide_attention_beam_ranks_every_text_as_its_losses_do() -> None:
         assert sorted(tuple(h.tokens) for h in found) == sorted(possible)
         for hypothesis in found:
             text = Sequence.from_list([torch.tensor(hypothesis.tokens, dtype=torch.int64)])
-            lost = float(head(batch, text)) + 0.7 * float(ctc_loss(ctc(batch), text))
+            lost = float(head.loss(batch, text)) + 0.7 * float(ctc_loss(ctc(batch), text))
             gained = 0.2 * len(hypothesis.tokens) + 0.6 * MODEL.log_probability(hypothesis.tokens)
             assert hypothesis.score == pytest.approx(gained - lost, abs=1e-3)
 

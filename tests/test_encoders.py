@@ -8,16 +8,21 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from contracts import Contract, Subject
+from isogloss.encoders.blocks import BlocksConfig
 from isogloss.encoders.conformer import ConformerBlock, ConformerConfig
-from isogloss.encoders.presets import PRESETS, preset
+from isogloss.encoders.embed import EmbedConfig, IdentityConfig, ProjectionConfig, SubsamplingConfig
+from isogloss.encoders.presets import FEATURES, PRESETS, preset, preset_features
+from isogloss.encoders.recurrent import RecurrentBlock, RecurrentConfig
 from isogloss.encoders.speech import SpeechEncoder, SpeechEncoderConfig
 from isogloss.encoders.stack import Stack
 from isogloss.encoders.transformer import TransformerBlock, TransformerConfig
 from isogloss.errors import IsoglossError
+from isogloss.nn.adapters import AdapterConfig
 from isogloss.nn.masks import ChunkContext, Context, FullContext, LocalContext
 from isogloss.sequence import Sequence
 
 WIDTH = 16
+SMALL = SubsamplingConfig(channels=4)
 LOCAL, CHUNK, HISTORY = (
     LocalContext(left=3, right=2),
     ChunkContext(size=5),
@@ -31,24 +36,37 @@ def conformer(position: str = "rotary", kernel: int = 5, norm: str = "layer", la
     )
 
 
-def transformer(position: str = "rotary", layers: int = 2) -> TransformerConfig:
-    return TransformerConfig(layers=layers, width=WIDTH, heads=2, position=position, dropout=0.0)
+def transformer(position: str = "rotary", layers: int = 2, **changes: object) -> TransformerConfig:
+    settings = {"layers": layers, "width": WIDTH, "heads": 2, "position": position, "dropout": 0.0}
+    return TransformerConfig.parse(settings | changes, "test")
 
 
-def stack(blocks: ConformerConfig | TransformerConfig, context: Context) -> Subject:
-    kernel = f"-{blocks.kernel}-{blocks.norm}" if isinstance(blocks, ConformerConfig) else ""
-    name = f"{blocks.kind}-{blocks.position}{kernel}-{context.kind}"
+def recurrent(cell: str = "gru", layers: int = 2) -> RecurrentConfig:
+    return RecurrentConfig(cell=cell, layers=layers, width=WIDTH, dropout=0.0)
+
+
+def stack(blocks: BlocksConfig, context: Context) -> Subject:
+    settings = [str(value) for key, value in blocks if key not in ("layers", "width", "heads", "dropout")]
+    name = "-".join([*settings, context.kind])
     return Subject(name, lambda: Stack(blocks), lambda m, x: m(x, context).final.unpad(), (WIDTH,))
 
 
-def speech(blocks: ConformerConfig | TransformerConfig, context: Context) -> Subject:
-    config = SpeechEncoderConfig(blocks=blocks, channels=4, context=context)
+def speech(blocks: BlocksConfig, context: Context, embed: EmbedConfig = SMALL) -> Subject:
+    config = SpeechEncoderConfig(embed=embed, blocks=blocks, context=context)
 
     def call(module: nn.Module, batch: Sequence) -> list[Tensor]:
         encoded = module(batch, layers=(0, 1))
         return [torch.cat(rows) for rows in zip(encoded.final.unpad(), encoded.layers[1].unpad(), strict=True)]
 
-    return Subject(f"speech-{blocks.kind}-{context.kind}", lambda: SpeechEncoder(config, 6), call, (6,))
+    name = f"speech-{embed.kind}-{blocks.kind}-{context.kind}"
+    return Subject(name, lambda: SpeechEncoder(config, 6), call, (6,))
+
+
+def embedded(embed: EmbedConfig) -> Subject:
+    def build() -> nn.Module:
+        return embed.build(6, conformer())
+
+    return Subject(f"embed-{embed.kind}", build, lambda m, x: m(x).unpad(), (6,))
 
 
 SUBJECTS = [
@@ -62,6 +80,16 @@ SUBJECTS = [
     speech(conformer("relative"), FullContext()),
     speech(conformer("rotary", kernel=4), CHUNK),
     speech(transformer("rotary"), LOCAL),
+    stack(transformer("none", norm="post", convolution={"kernel": 8, "groups": 4}), FullContext()),
+    stack(transformer("relative", norm="post"), CHUNK),
+    stack(transformer("none", convolution={"kernel": 5, "groups": 2}), FullContext()),
+    stack(recurrent("gru"), FullContext()),
+    stack(recurrent("lstm", layers=3), FullContext()),
+    speech(transformer("none", norm="post"), FullContext(), ProjectionConfig(dropout=0.0)),
+    speech(conformer("rotary"), HISTORY, ProjectionConfig(norm=False, dropout=0.0)),
+    speech(recurrent("gru"), FullContext(), IdentityConfig()),
+    embedded(SMALL),
+    embedded(ProjectionConfig(dropout=0.0)),
 ]
 
 
@@ -70,7 +98,7 @@ class TestContract(Contract):
     pass
 
 
-def ready(blocks: ConformerConfig | TransformerConfig) -> Stack:
+def ready(blocks: BlocksConfig) -> Stack:
     torch.manual_seed(0)
     return Stack(blocks).double().eval()
 
@@ -164,9 +192,50 @@ def test_a_transformer_block_has_12_d2_13_d_parameters() -> None:
 @pytest.mark.parametrize("name", list(PRESETS))
 def test_every_preset_builds_on_the_meta_device(name: str) -> None:
     with torch.device("meta"):
-        encoder = SpeechEncoder(preset(name), 80)
+        features = preset_features(name).build()
+        encoder = SpeechEncoder(preset(name), features.width)
     assert encoder.layers == len(encoder.stack.blocks)
     assert SpeechEncoderConfig.parse(preset(name).plain(), "round trip") == preset(name)
+    assert type(features.config).parse(features.config.plain(), "round trip") == preset_features(name)
+
+
+def test_features_are_named_like_their_encoders() -> None:
+    assert FEATURES.keys() <= PRESETS.keys()
+
+
+def size(*modules: nn.Module) -> int:
+    return sum(parameter.numel() for module in modules for parameter in module.parameters())
+
+
+def with_features(name: str) -> tuple[nn.Module, SpeechEncoder]:
+    features = preset_features(name).build()
+    return features, SpeechEncoder(preset(name), features.width)
+
+
+def test_apc_has_the_parameters_of_the_paper() -> None:
+    """With the linear layer that predicts features: 4 105 296."""
+    with torch.device("meta"):
+        features, encoder = with_features("apc")
+        predict = nn.Linear(encoder.width, features.width)
+    assert size(features, encoder) == 4_064_256
+    assert size(features, encoder, predict) == 4_105_296
+
+
+@pytest.mark.parametrize(
+    ("name", "code_width", "alone", "pretraining"),
+    [("wav2vec2_base", 256, 94_371_712, 95_044_608), ("wav2vec2_large", 768, 315_438_720, 317_390_592)],
+)
+def test_wav2vec2_has_the_parameters_of_the_paper(name: str, code_width: int, alone: int, pretraining: int) -> None:
+    """Published counts have the mask vector, and for pre-training the quantizer and two projections."""
+    groups, codes = 2, 320
+    with torch.device("meta"):
+        features, encoder = with_features(name)
+        mask = nn.Embedding(1, encoder.width)
+        choose = nn.Linear(features.width, groups * codes)
+        codebook = nn.Embedding(groups * codes, code_width // groups)
+        projections = nn.Linear(code_width, code_width), nn.Linear(encoder.width, code_width)
+    assert size(features, encoder, mask) == alone
+    assert size(features, encoder, mask, choose, codebook, *projections) == pretraining
 
 
 def test_an_unknown_preset_is_one_sentence() -> None:
@@ -176,14 +245,14 @@ def test_an_unknown_preset_is_one_sentence() -> None:
 
 def test_hidden_states_are_those_of_the_blocks() -> None:
     torch.manual_seed(0)
-    encoder = SpeechEncoder(SpeechEncoderConfig(blocks=conformer(layers=3), channels=4), 6).eval()
+    encoder = SpeechEncoder(SpeechEncoderConfig(blocks=conformer(layers=3), embed=SMALL), 6).eval()
     features = Sequence(torch.randn(2, 30, 6), torch.tensor([30, 11]))
     encoded = encoder(features, layers=(0, 1, 2, 3))
     assert list(encoded.layers) == [0, 1, 2, 3]
     assert torch.equal(encoded.final.values, encoded.layers[3].values)
     x, lengths = encoded.layers[0].values, encoded.final.lengths
     assert lengths.tolist() == [8, 3]
-    clean = encoder.subsampling(features).zero_padding().values
+    clean = encoder.embed(features).zero_padding().values
     assert torch.equal(x, clean)
     for number, block in enumerate(encoder.stack.blocks, start=1):
         x = block(x, encoded.final.valid, _mask(encoded.final))
@@ -200,9 +269,9 @@ def _mask(states: Sequence) -> Tensor:
     return mask
 
 
-@pytest.mark.parametrize("kind", ["conformer", "transformer"])
-def test_recomputing_activations_changes_nothing(kind: str) -> None:
-    blocks = (conformer if kind == "conformer" else transformer)().model_copy(update={"dropout": 0.2})
+@pytest.mark.parametrize("blocks", [conformer(), transformer(), transformer(norm="post"), recurrent()], ids=str)
+def test_recomputing_activations_changes_nothing(blocks: BlocksConfig) -> None:
+    blocks = blocks.model_copy(update={"dropout": 0.2})
     gradients = []
     for recompute in (False, True):
         torch.manual_seed(0)
@@ -217,7 +286,7 @@ def test_recomputing_activations_changes_nothing(kind: str) -> None:
 
 def test_the_same_seed_trains_the_same_encoder() -> None:
     """Dropout and all: forward and backward are a function of the seed."""
-    config = SpeechEncoderConfig(blocks=conformer().model_copy(update={"dropout": 0.1}), channels=4)
+    config = SpeechEncoderConfig(blocks=conformer().model_copy(update={"dropout": 0.1}), embed=SMALL)
     results = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
@@ -230,9 +299,85 @@ def test_the_same_seed_trains_the_same_encoder() -> None:
 
 @pytest.mark.parametrize(("context", "kernel"), list(itertools.product([FullContext(), LOCAL, CHUNK], [4, 5])))
 def test_all_policies_agree_on_lengths(context: Context, kernel: int) -> None:
-    config = SpeechEncoderConfig(blocks=conformer(kernel=kernel), channels=4, context=context)
+    config = SpeechEncoderConfig(blocks=conformer(kernel=kernel), embed=SMALL, context=context)
     encoder = SpeechEncoder(config, 6).eval()
     with torch.no_grad():
         for frames in range(1, 401, 7):
             encoded = encoder(Sequence(torch.zeros(1, frames, 6), torch.tensor([frames]))).final
             assert encoded.values.shape[1] == encoded.lengths.item() == -(-frames // 4)
+
+
+def test_a_recurrent_layer_has_3_d_e_d_2_parameters() -> None:
+    with torch.device("meta"):
+        block = RecurrentBlock(RecurrentConfig(width=96), 40, 0.0)
+    assert size(block) == 3 * 96 * (40 + 96 + 2)
+
+
+def test_a_recurrent_stack_is_layer_by_layer_with_residuals_where_widths_agree() -> None:
+    torch.manual_seed(0)
+    encoder = SpeechEncoder(SpeechEncoderConfig(embed=IdentityConfig(), blocks=recurrent(layers=3)), 6).eval()
+    features = Sequence(torch.randn(2, 30, 6), torch.tensor([30, 11]))
+    encoded = encoder(features, layers=(0, 1, 2, 3))
+    assert encoder.embed.width == 6 and encoder.width == WIDTH
+    first, second, third = (block.cell for block in encoder.stack.blocks)
+    x = first(features.zero_padding().values)[0]
+    assert torch.equal(encoded.layers[1].values, x)
+    for number, cell in ((2, second), (3, third)):
+        x = x + cell(x)[0]
+        assert torch.equal(encoded.layers[number].values, x)
+    assert torch.equal(encoded.final.values, x)
+
+
+HALVES = [conformer("relative"), transformer(norm="post"), transformer(convolution={"kernel": 4}), recurrent()]
+
+
+@pytest.mark.parametrize("blocks", HALVES, ids=str)
+def test_forward_is_embedding_and_contextualising(blocks: BlocksConfig) -> None:
+    """Whole, and in two parts that meet before or after any block."""
+    encoder, features = projected(blocks)
+    whole = encoder(features).final.zero_padding().values
+    assert torch.equal(encoder.contextualise(encoder.embed(features)).final.zero_padding().values, whole)
+    for entry in range(blocks.layers):
+        lower = encoder(features, until=entry).final
+        assert torch.equal(encoder.contextualise(lower, entry).final.zero_padding().values, whole)
+
+
+@pytest.mark.parametrize("blocks", HALVES, ids=str)
+def test_masks_go_between_embedding_and_blocks(blocks: BlocksConfig) -> None:
+    """What is under a mask changes nothing, and the mask does."""
+    encoder, features = projected(blocks)
+    hidden = torch.zeros(2, 30, 1, dtype=torch.bool)
+    hidden[:, 4:9] = True
+
+    def masked(x: Tensor) -> Tensor:
+        return torch.where(hidden, 0.5, x)
+
+    found = encoder.contextualise(encoder.embed(features).map(masked)).final.values
+    other = features.map(lambda x: torch.where(hidden, torch.randn_like(x), x))
+    assert torch.equal(encoder.contextualise(encoder.embed(other).map(masked)).final.values, found)
+    assert not torch.allclose(found[:, 4:9], encoder(features).final.values[:, 4:9], atol=1e-2)
+
+
+def projected(blocks: BlocksConfig) -> tuple[SpeechEncoder, Sequence]:
+    """An encoder behind a projection, and features for it."""
+    torch.manual_seed(0)
+    encoder = SpeechEncoder(SpeechEncoderConfig(embed=ProjectionConfig(), blocks=blocks), 6).eval()
+    return encoder, Sequence(torch.randn(2, 30, 6), torch.tensor([30, 11]))
+
+
+@pytest.mark.parametrize("embed", [SMALL, ProjectionConfig(), IdentityConfig()], ids=str)
+@pytest.mark.parametrize("blocks", [conformer("relative"), transformer(norm="post"), recurrent()], ids=str)
+def test_features_without_a_frame_are_encoded(embed: EmbedConfig, blocks: BlocksConfig) -> None:
+    encoder = SpeechEncoder(SpeechEncoderConfig(embed=embed, blocks=blocks), WIDTH).eval()
+    encoded = encoder(Sequence(torch.zeros(2, 0, WIDTH), torch.zeros(2, dtype=torch.int64))).final
+    assert encoded.lengths.tolist() == [0, 0] and encoded.values.isfinite().all()
+
+
+def test_parts_that_do_not_fit_are_one_sentence() -> None:
+    with pytest.raises(IsoglossError, match=r"Conformer blocks of width 16 cannot take features of width 80 .*embed"):
+        SpeechEncoder(SpeechEncoderConfig(embed=IdentityConfig(), blocks=conformer()), 80)
+    with pytest.raises(IsoglossError, match="rnn blocks have no attention for context local"):
+        SpeechEncoderConfig.parse({"blocks": {"kind": "rnn"}, "context": {"kind": "local"}}, "test")
+    bank = AdapterConfig(bottleneck=2, groups={"all": ("ro",)})
+    with pytest.raises(IsoglossError, match="of which rnn blocks have none"):
+        SpeechEncoder(SpeechEncoderConfig(embed=IdentityConfig(), blocks=recurrent(), adapters=bank), 80)

@@ -10,7 +10,8 @@ from isogloss.encoders.presets import preset
 from isogloss.encoders.text import SLOWEST, SpelledEmbedding, TextEncoder, TextEncoderConfig, latin
 from isogloss.errors import IsoglossError
 from isogloss.model.folder import load_model, save_model
-from isogloss.model.model import Model, ModelConfig
+from isogloss.model.model import Model
+from isogloss.model.spec import ModelConfig
 from isogloss.sequence import Sequence
 from isogloss.text.tokenizers import (
     BytesConfig,
@@ -136,7 +137,7 @@ def model(entry: int = 1, conditioning: tuple[int, ...] = ()) -> Model:
     torch.manual_seed(0)
     text = SMALL.model_copy(update={"entry": entry, "heads": 4})
     config = ModelConfig(
-        encoder=preset("test"), text=text, text_languages=("ro", "ru"), conditioning=conditioning,
+        encoder=preset("test"), text=text, text_languages=("ro", "ru"), heads={"ctc": {"conditioning": conditioning}},
         alphabets={"ro": (1, 2), "ru": (3,)},
     )  # fmt: skip
     return Model(config, build_tokenizer(CharactersConfig(), [TEXT])).eval()
@@ -148,7 +149,7 @@ def test_speech_is_heard_then_shared(entry: int, conditioning: tuple[int, ...]) 
     """The first blocks and then the others are the encoder."""
     subject = model(entry, conditioning)
     audio = Sequence(torch.randn(2, 8000), torch.tensor([8000, 5000]))
-    features = subject.frontend(audio)
+    features = subject.features(audio)
     whole = subject.encode(features, layers=(2,))
     parts = subject.encode_shared(subject.encode_speech(features), layers=(2,))
     assert torch.equal(whole.final.zero_padding().values, parts.final.zero_padding().values)
@@ -173,7 +174,7 @@ def test_a_folder_keeps_the_text_encoder(tmp_path) -> None:
     save_model(subject, tmp_path / "model", "# card\n", {})
     again = load_model(tmp_path / "model")
     tokens = Sequence(torch.tensor([[1, 2, 3]]), torch.tensor([3]))
-    assert torch.equal(subject.encode_text(tokens, ["ru"]).values, again.read(tokens, ["ru"]).values)
+    assert torch.equal(subject.encode_text(tokens, ["ru"]).values, again.encode_text(tokens, ["ru"]).values)
 
 
 def test_what_cannot_be_is_told() -> None:
@@ -181,4 +182,4 @@ def test_what_cannot_be_is_told() -> None:
         model(entry=2)
     config = ModelConfig(encoder=preset("test"))
     with pytest.raises(IsoglossError, match="no text encoder"):
-        Model(config, ByteTokenizer()).read(Sequence(torch.tensor([[1]]), torch.tensor([1])))
+        Model(config, ByteTokenizer()).encode_text(Sequence(torch.tensor([[1]]), torch.tensor([1])))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,17 @@ from isogloss.data.manifests import (
 )
 from isogloss.encoders.presets import preset
 from isogloss.errors import IsoglossError
-from isogloss.evaluation.card import END, add_figures
+from isogloss.evaluation.card import END, add_figures, as_markdown
+from isogloss.evaluation.data import OTHER, SAME
 from isogloss.evaluation.evaluate import evaluate, trained_clips
-from isogloss.evaluation.figures import ALL, OTHER, SAME, score
-from isogloss.evaluation.tables import render
+from isogloss.evaluation.results import Evaluation
+from isogloss.evaluation.tasks.language import ALL
+from isogloss.evaluation.tasks.recognition import MEAN, TOGETHER, score
+from isogloss.evaluation.terminal import render
 from isogloss.model.folder import load_model, save_model
-from isogloss.model.model import Model, ModelConfig
+from isogloss.model.model import Model
 from isogloss.model.recogniser import load
+from isogloss.model.spec import ModelConfig
 from isogloss.text.normalise import NORMALISER_VERSION
 from isogloss.text.tokenizers import CharactersConfig, build_tokenizer
 
@@ -83,7 +88,7 @@ def save(folder: Path, *, recipe: dict[str, Any] | None = None, **changes: Any) 
 
 
 def test_predictions_are_those_of_the_recogniser(model_folder: Path, spoken: Path) -> None:
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[str, int, int]] = []
     evaluation = evaluate(model_folder, [spoken], on_progress=lambda *counts: seen.append(counts))
     recogniser = load(model_folder)
     cuts = read_cuts(spoken, "test")
@@ -91,12 +96,12 @@ def test_predictions_are_those_of_the_recogniser(model_folder: Path, spoken: Pat
     assert any(found.hypothesis for found in evaluation.predictions)
     for found, cut in zip(evaluation.predictions, cuts, strict=True):
         path = cut.recording.sources[0].source
-        assert found.hypothesis == recogniser.transcribe(path).text
-        guess = recogniser.identify(path)
+        assert found.hypothesis == recogniser.transcribe(path, vad=False).text
+        guess = recogniser.identify(path, vad=False)
         assert found.guess == guess.language
         assert found.probability == pytest.approx(guess.probabilities[guess.language], abs=1e-3)
         assert (found.reference, found.language) == (cut.supervisions[0].text, cut.supervisions[0].language)
-    assert seen[-1] == (6, 6)
+    assert seen == [("recognition", 6, 6)]
 
 
 def test_conditions_say_what_was_evaluated(model_folder: Path, spoken: Path) -> None:
@@ -110,22 +115,25 @@ def test_conditions_say_what_was_evaluated(model_folder: Path, spoken: Path) -> 
     assert (told.system, told.split, told.data) == ("random", "test", (str(spoken),))
     assert (told.known_languages, told.trained_sources, told.trained_clips) == (("be", "ru"), ("noise",), 0)
     assert evaluation.clips == 6
-    assert evaluation.seconds == pytest.approx(sum(cut.duration for cut in cuts))
-    assert evaluation.real_time_factor > 0
-    assert evaluation == score(evaluation.predictions, told)
+    assert told.clips == {"noise": 6}
+    assert told.seconds == pytest.approx(sum(cut.duration for cut in cuts))
+    assert told.real_time_factor > 0
+    assert evaluation.table("recognition") == score(evaluation.predictions, frozenset({"noise"}))
 
 
 def test_sources_trained_on_and_others_are_told_apart(model_folder: Path, spoken: Path, corpus: Corpus) -> None:
     foreign = corpus("foreign", [("be", None, "test"), ("ru", None, "test"), ("ru", None, "test")])
     evaluation = evaluate(model_folder, [spoken, foreign])
-    groups = {name: found.clips for name, found in evaluation.identification.items()}
-    assert groups == {ALL: 9, SAME: 6, OTHER: 3}
-    assert evaluation.sources == {"foreign": (3, False), "noise": (6, True)}
-    # Without texts only identification is figured out.
-    assert evaluation.overall.clips == 6
+    table = evaluation.table("language")
+    assert {row.keys["voices"]: row.figures["accuracy"].items for row in table.rows} == {ALL: 9, SAME: 6, OTHER: 3}
+    assert evaluation.conditions.clips == {"foreign": 3, "noise": 6}
+    assert "Not trained on: foreign." in evaluation.conditions.limits
+    # Without texts only the language is measured.
+    assert evaluation.table("recognition").figure("CER", TOGETHER).items == 6
     only = evaluate(model_folder, [foreign])
-    assert only.overall is None
-    assert only.identification[OTHER].clips == 3
+    assert [table.task for table in only.tables] == ["language"]
+    assert only.left_out["recognition"] == "None of the clips is transcribed."
+    assert only.table("language").figure("accuracy", voices=OTHER).items == 3
 
 
 def test_clips_that_were_trained_on_are_counted(model_folder: Path, spoken: Path) -> None:
@@ -144,7 +152,9 @@ def test_what_a_model_started_from_counts_as_trained_on(tmp_path: Path, spoken: 
 def test_unknown_training_data_is_unknown(tmp_path: Path, spoken: Path, recipe: dict[str, Any] | None) -> None:
     evaluation = evaluate(save(tmp_path / "model", recipe=recipe), [spoken])
     assert evaluation.conditions.trained_sources is None
-    assert list(evaluation.identification) == [ALL]
+    table = evaluation.table("language")
+    assert [row.keys for row in table.rows] == [{"voices": ALL}]
+    assert any("not known" in note for note in table.notes)
 
 
 def test_broken_clips_are_counted_by_cause_and_the_rest_is_evaluated(model_folder: Path, spoken: Path) -> None:
@@ -175,20 +185,41 @@ def test_telling_the_language_restricts_the_symbols_and_asks_for_no_guess(
     assert written["ru"] <= {"б", "в"}
     assert written["be"] | written["ru"]
     assert {found.guess for found in evaluation.predictions} == {None}
-    assert evaluation.identification == {}
+    assert "told" in evaluation.left_out["language"] or not languages
+    assert "language" not in [table.task for table in evaluation.tables]
     assert evaluation.conditions.language_told
 
 
 def test_a_model_with_one_ability_is_evaluated_on_that(tmp_path: Path, spoken: Path) -> None:
-    deaf = evaluate(save(tmp_path / "identifies", tokenizer=None), [spoken])
-    assert (deaf.overall, deaf.mean_cer, deaf.identification[ALL].clips) == (None, None, 6)
-    monolingual = evaluate(save(tmp_path / "transcribes", languages=()), [spoken])
-    assert (monolingual.overall.clips, monolingual.identification) == (6, {})
+    identifies = evaluate(save(tmp_path / "identifies", tokenizer=None), [spoken])
+    assert [table.task for table in identifies.tables] == ["language"]
+    assert identifies.table("language").figure("accuracy", voices=ALL).items == 6
+    transcribes = evaluate(save(tmp_path / "transcribes", languages=()), [spoken])
+    assert [table.task for table in transcribes.tables] == ["recognition", "calibration"]
+    assert transcribes.left_out.keys() == {"language", "phonemes", "retrieval", "shared_space", "durations"}
+    with pytest.raises(IsoglossError, match=r"no figures of language\. The model does not tell languages apart"):
+        transcribes.table("language")
+
+
+def test_tasks_are_chosen_and_take_options(tmp_path: Path, model_folder: Path, spoken: Path) -> None:
+    evaluation = evaluate(model_folder, [spoken], tasks=["language", "recognition", "language"])
+    assert [table.task for table in evaluation.tables] == ["recognition", "language"]
+    assert evaluation.left_out == {}
+    for tasks, options, said in (
+        (["recogniton"], [], r'no task "recogniton"\. Did you mean "recognition"\? Tasks: calibration, durations'),
+        (["retrieval"], [], "Cannot measure retrieval: The model has no text encoder"),
+        (["retrieval"], ["retrieval.pol=9"], 'unknown key "pol". Did you mean "pool"'),
+        ([], ["retrieval.pool=1"], r'retrieval: "pool" is 1'),
+        (["language"], ["retrieval.pool=9"], "which is not measured; add --task retrieval"),
+        ([], ["retreival.pool=9"], 'Did you mean "retrieval"'),
+    ):
+        with pytest.raises(IsoglossError, match=said):
+            evaluate(model_folder, [spoken], tasks=tasks, options=options)
 
 
 def test_languages_are_chosen(model_folder: Path, spoken: Path) -> None:
     evaluation = evaluate(model_folder, [spoken], languages=["Russian"])
-    assert list(evaluation.languages) == ["ru"]
+    assert [row.keys["language"] for row in evaluation.table("recognition").rows if row.keys] == ["ru"]
     assert evaluation.clips == 3
 
 
@@ -213,8 +244,9 @@ def test_real_speech(model_folder: Path, clips: list[Utterance], tmp_path: Path)
     write_cuts(folder, [to_cut(dataclasses.replace(clip, split="test"), info(clip.audio)) for clip in clips])
     evaluation = evaluate(model_folder, [folder])
     assert evaluation.clips == len(clips)
-    assert set(evaluation.languages) <= {clip.language for clip in clips}
-    assert all(found.cer.low <= found.cer.value <= found.cer.high for found in evaluation.languages.values())
+    found = {row.keys["language"]: row.figures["CER"] for row in evaluation.table("recognition").rows if row.keys}
+    assert found.keys() <= {clip.language for clip in clips}
+    assert all(figure.low <= figure.value <= figure.high for figure in found.values())
 
 
 def test_the_card_gets_figures_once_and_the_model_still_loads(model_folder: Path, spoken: Path, corpus: Corpus) -> None:
@@ -228,7 +260,7 @@ def test_the_card_gets_figures_once_and_the_model_still_loads(model_folder: Path
     headings = [line for line in card.splitlines() if line.startswith("## ")]
     assert headings == ["## Figures on noise (test)", "## Figures on foreign (test)", "## Limits"]
     assert card.count(END) == 2
-    rate = evaluation.languages["ru"].cer
+    rate = evaluation.table("recognition").figure("CER", language="ru")
     line = f"{100 * rate.value:.1f} % [{100 * rate.low:.1f} – {100 * rate.high:.1f}]"
     assert f"| Russian (`ru`) | 3 | {line} |" in card
     assert evaluation.conditions.fingerprint[:16] in card
@@ -240,10 +272,11 @@ def test_newer_figures_replace_older_ones(model_folder: Path, spoken: Path) -> N
     evaluation = evaluate(model_folder, [spoken])
     add_figures(model_folder, evaluation)
     right = [found.model_copy(update={"hypothesis": found.reference}) for found in evaluation.predictions]
-    add_figures(model_folder, score(right, evaluation.conditions))
+    perfect = (score(right), *evaluation.tables[1:])
+    add_figures(model_folder, evaluation.model_copy(update={"tables": perfect}))
     card = (model_folder / "README.md").read_text(encoding="utf-8")
     assert "| Russian (`ru`) | 3 | 0.0 % [0.0 – 0.0] |" in card
-    assert card.count("Russian (`ru`)") == 1
+    assert card.count("Russian (`ru`)") == 2  # error rates, confidence
 
 
 def test_a_card_without_limits_gets_figures_at_its_end(model_folder: Path, spoken: Path) -> None:
@@ -261,8 +294,28 @@ def test_tables_hold_the_figures_and_fit_a_terminal(model_folder: Path, spoken: 
     printed = io.StringIO()
     Console(width=80, file=printed).print(render(evaluation))
     text = printed.getvalue()
-    for value in (evaluation.mean_cer.value, evaluation.languages["be"].cer.value):
-        assert f"{100 * value:.1f} %" in text
-    assert f"{100 * evaluation.identification[ALL].accuracy:.1f} %" in text
+    recognition = evaluation.table("recognition")
+    for figure in (
+        recognition.figure("CER", MEAN),
+        recognition.figure("CER", language="be"),
+        evaluation.table("language").figure("accuracy", voices=ALL),
+    ):
+        assert f"{100 * figure.value:.1f} %" in text
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= 80
+    assert "Not measured: retrieval. The model has no text encoder" in text
+
+
+def test_an_evaluation_is_shown_again_without_the_model(model_folder: Path, spoken: Path) -> None:
+    evaluation = evaluate(model_folder, [spoken])
+    again = Evaluation.parse(json.loads(json.dumps(evaluation.plain(), allow_nan=False)), "figures.json")
+    assert again == evaluation
+    shown = []
+    for one in (evaluation, again):
+        printed = io.StringIO()
+        Console(width=100, file=printed).print(render(one))
+        shown.append((printed.getvalue(), as_markdown(one)))
+    assert shown[0] == shown[1]
+    for values in ({}, [], evaluation.plain() | {"version": 0}):
+        with pytest.raises(IsoglossError, match=r"old\.json is no evaluation that this version"):
+            Evaluation.parse(values, "old.json")

@@ -22,16 +22,21 @@ from isogloss.audio.reading import info, write_flac
 from isogloss.data.manifests import Utterance, count_cuts, fingerprint, to_cut, write_card, write_cuts
 from isogloss.encoders.presets import preset
 from isogloss.errors import IsoglossError
+from isogloss.evaluation.comparison import compare, difference
 from isogloss.evaluation.evaluate import evaluate
 from isogloss.evaluation.examples import _ranked, _shares, align, clusters, columns, examples
-from isogloss.evaluation.figures import ALL, Evaluation, Prediction, score
 from isogloss.evaluation.history import POINTS, read_history
 from isogloss.evaluation.plots import _apart
 from isogloss.evaluation.posteriors import look_inside
-from isogloss.evaluation.report import difference, write_report
+from isogloss.evaluation.predictions import Prediction
+from isogloss.evaluation.report import write_report
+from isogloss.evaluation.results import Evaluation
+from isogloss.evaluation.table import Table
+from isogloss.evaluation.tasks.recognition import TOGETHER, score
 from isogloss.metrics.error_rates import error_rates
 from isogloss.model.folder import load_model, save_model
-from isogloss.model.model import Model, ModelConfig
+from isogloss.model.model import Model
+from isogloss.model.spec import ModelConfig
 from isogloss.text.tokenizers import CharactersConfig, build_tokenizer
 from isogloss.training.recipe import Recipe
 from test_encoders_text import SMALL
@@ -69,7 +74,7 @@ def records() -> list[dict[str, Any]]:
         parts |= {"recognition/language_accuracy": 0.5} if step > 300 else {}
         loss = float("nan") if step == 7 else 9 / step
         found.append(
-            {"event": "step", "stage": stage, "step": step, "loss": loss, "heard": 36.0, "skipped": step == 7} | parts
+            {"event": "step", "stage": stage, "step": step, "loss": loss, "seconds": 36.0, "skipped": step == 7} | parts
         )
         if step in (1, 301):
             found.append({"event": "gradients", "stage": stage, "step": step, name: 1.0})
@@ -161,7 +166,8 @@ class Page(HTMLParser):
 def test_the_report_is_whole_and_self_contained(evaluation: Evaluation, report: tuple[str, dict[str, Any]]) -> None:
     html, _ = report
     page = Page(html)
-    assert {"errors", "languages", "examples", "inside", "learning", "data", "limits", "again"} <= set(page.ids)
+    sections = {"comparison", "recognition", "language", "calibration", "examples", "inside", "learning", "data"}
+    assert sections | {"limits", "again"} <= set(page.ids)
     assert len(page.ids) == len(set(page.ids))
     for address in page.addresses:
         assert address.startswith("data:") or (address.startswith("#") and address[1:] in page.ids), address
@@ -175,8 +181,13 @@ def test_the_report_is_whole_and_self_contained(evaluation: Evaluation, report: 
     assert "a0b0" not in html, "a marker colour was not replaced by a variable of the page"
     used = set(re.findall(r"var\(--([\w-]+)\)", html))
     assert used <= set(re.findall(r"--([\w-]+):", html))
-    assert f"{100 * evaluation.mean_cer.value:.1f} %" in page.text
-    assert f"{100 * evaluation.identification[ALL].accuracy:.1f} %" in page.text
+    for table in evaluation.tables:
+        for row in table.rows:
+            for figure in row.figures.values():
+                assert f"{100 * figure.value:.1f} %" in page.text
+                assert figure.low is None or f"{100 * figure.low:.1f} – {100 * figure.high:.1f}" in page.text
+        assert table.title in page.text and table.about in page.text
+        assert all(note in page.text for note in table.notes)
     assert "Belarusian" in page.text
     assert "1 steps skipped" in page.text
     assert "seed" in page.text
@@ -192,10 +203,12 @@ def test_what_comes_from_outside_is_escaped(report: tuple[str, dict[str, Any]]) 
 def test_the_metrics_are_the_same_figures(evaluation: Evaluation, report: tuple[str, dict[str, Any]]) -> None:
     _, metrics = report
     assert Evaluation.parse(metrics["evaluations"][0], "metrics.json") == evaluation
-    assert Evaluation.parse(metrics["systems"][PEER]["evaluation"], "metrics.json") == evaluation
-    assert metrics["systems"][PEER]["cer_difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert Evaluation.parse(metrics["systems"][PEER], "metrics.json") == evaluation
+    compared = Table.parse(metrics["comparison"], "metrics.json")
+    found = compared.figure("difference", system=PEER)
+    assert (found.value, found.low, found.high, found.items) == (0.0, 0.0, 0.0, 6)
     listen, read = metrics["training"]
-    assert (listen["name"], listen["steps"], listen["skipped_steps"], listen["hours_heard"]) == ("listen", 300, 1, 3)
+    assert (listen["name"], listen["steps"], listen["skipped_steps"], listen["hours"]) == ("listen", 300, 1, 3)
     assert listen["last"]["best_rq/code_perplexity"] == 350
     assert [look["cer/ru"] for look in read["dev"]] == [0.7, 0.7]
     seconds = 3 + 0.05 * (0 + 1 + 2)
@@ -220,7 +233,7 @@ def test_several_evaluations_share_a_report(run: Path, evaluation: Evaluation) -
     page = Page(html)
     assert [len(each["predictions"]) for each in metrics["evaluations"]] == [6, 6]
     assert page.tags.count("svg") == 10  # one more confusion matrix
-    assert page.text.index("other sources") < page.text.index("same sources")
+    assert "noise (test)" in page.text and "foreign (test)" in page.text
     assert "6 clips from foreign (not trained on)" in page.text
     assert "foreign (test): Not trained on: foreign." in page.text
     # Of a corpus that was not trained on only the evaluated split is counted.
@@ -231,15 +244,15 @@ def test_several_evaluations_share_a_report(run: Path, evaluation: Evaluation) -
 def test_a_model_that_only_identifies_has_a_report_without_error_rates(run: Path, tmp_path: Path) -> None:
     save(tmp_path / "model", tokenizer=None)
     page = Page(written(run, evaluate(tmp_path / "model", [run.parent / "noise"]))[0])
-    assert {"errors", "examples", "inside"}.isdisjoint(page.ids)
-    assert {"languages", "learning"} <= set(page.ids)
+    assert {"recognition", "examples", "inside"}.isdisjoint(page.ids)
+    assert {"language", "learning"} <= set(page.ids)
 
 
 def test_a_model_that_only_transcribes_has_a_report_without_languages(run: Path, tmp_path: Path) -> None:
     save(tmp_path / "model", languages=())
     page = Page(written(run, evaluate(tmp_path / "model", [run.parent / "noise"]))[0])
-    assert "languages" not in page.ids
-    assert {"errors", "examples", "inside"} <= set(page.ids)
+    assert "language" not in page.ids
+    assert {"recognition", "examples", "inside"} <= set(page.ids)
 
 
 def test_a_model_with_a_text_encoder_shows_where_speech_and_text_meet(run: Path, tmp_path: Path) -> None:
@@ -253,15 +266,18 @@ def test_a_model_with_a_text_encoder_shows_where_speech_and_text_meet(run: Path,
     ))  # fmt: skip
     found, metrics = written(tmp_path / "run", evaluate(tmp_path / "run/model", [run.parent / "noise"]))
     page = Page(found)
-    assert "shared" in page.ids and {"Likeness of speech", "Durations and states"} <= {
-        label[: len(known)] for label in re.findall(r'aria-label="([^"]+)"', found)
-        for known in ("Likeness of speech", "Durations and states") if label.startswith(known)
-    }  # fmt: skip
+    assert {"shared_space", "durations", "retrieval", "aligned"} <= set(page.ids)
+    labels = re.findall(r'aria-label="([^"]+)"', found)
+    for begin in ("CKA by block", "R@1 by block", "Durations and states"):
+        assert sum(label.startswith(begin) for label in labels) == 1
     assert "squared distance of speech and text" in found
-    shared = metrics["shared"]
-    assert shared["clips"] == shared["aligned"] == 3  # the language that the text encoder knows
-    assert [layer["number"] for layer in shared["layers"]] == [1, 2]
-    assert shared["duration_error"] >= 0 and shared["trivial_duration_error"] > 0
+    evaluation = Evaluation.parse(metrics["evaluations"][0], "metrics.json")
+    shared, durations = evaluation.table("shared_space"), evaluation.table("durations")
+    # The language that the text encoder knows.
+    assert shared.notes == ("Of 3 clips compared, 3 could be aligned with their transcripts.",)
+    assert [row.keys["block"] for row in shared.rows] == ["1", "2"]
+    error = durations.figure("error")
+    assert error.value >= 0 and error.baselines["median"] > 0
 
 
 def test_what_is_missing_is_named(run: Path, evaluation: Evaluation, tmp_path: Path) -> None:
@@ -298,7 +314,7 @@ def test_examples_are_spread_over_languages_and_ranks() -> None:
 
 
 def test_alignment_by_hand() -> None:
-    kinds = [(piece.kind, piece.said, piece.heard) for piece in align("кот спит", "кит пит а")]
+    kinds = [(piece.kind, piece.said, piece.written) for piece in align("кот спит", "кит пит а")]
     assert kinds == [
         ("equal", "к", "к"),
         ("substitute", "о", "и"),
@@ -318,8 +334,9 @@ WORDS = st.text("abc de\u0301क\u093f", max_size=12).map(lambda text: " ".join(
 def test_alignment_loses_nothing_and_is_minimal(said: str, heard: str) -> None:
     pieces = align(said, heard)
     assert "".join(piece.said for piece in pieces) == said
-    assert "".join(piece.heard for piece in pieces) == heard
-    wrong = sum(max(len(clusters(piece.said)), len(clusters(piece.heard))) for piece in pieces if piece.kind != "equal")
+    assert "".join(piece.written for piece in pieces) == heard
+    different = [(clusters(piece.said), clusters(piece.written)) for piece in pieces if piece.kind != "equal"]
+    wrong = sum(max(map(len, both)) for both in different)
     # As many errors as on texts in which each letter with its marks is one character.
     coded = {cluster: chr(0x4E00 + i) for i, cluster in enumerate(dict.fromkeys(clusters(said + "|" + heard)))}
     if said:
@@ -331,13 +348,19 @@ def test_alignment_loses_nothing_and_is_minimal(said: str, heard: str) -> None:
 def test_the_difference_is_paired_and_signed(evaluation: Evaluation) -> None:
     ours = evaluation
     right = [found.model_copy(update={"hypothesis": found.reference}) for found in ours.predictions]
-    perfect = score(right, ours.conditions)
+    perfect = ours.model_copy(update={"predictions": tuple(right), "tables": (score(right),)})
     found = difference(ours, perfect)
-    assert found.difference == pytest.approx(ours.overall.cer.value)
+    assert found.difference == pytest.approx(ours.table("recognition").figure("CER", TOGETHER).value)
     assert difference(perfect, ours).difference == -found.difference
     assert found.interval.low > 0
-    renamed = [p.model_copy(update={"id": f"x{p.id}"}) for p in ours.predictions]
-    assert difference(ours, score(renamed, ours.conditions)) is None
+    compared = compare(ours, {"right": perfect})
+    assert [row.keys["system"] for row in compared.rows] == [ours.conditions.system, "right"]
+    assert compared.figure("CER", system="right").value == 0.0
+    assert compared.figure("difference", system="right").value == pytest.approx(found.difference)
+    renamed = tuple(p.model_copy(update={"id": f"x{p.id}"}) for p in ours.predictions)
+    stranger = ours.model_copy(update={"predictions": renamed})
+    assert difference(ours, stranger) is None
+    assert compare(ours, {"stranger": stranger}).rows[1].figures.keys() == {"CER"}
 
 
 def test_curves_are_means_of_neighbouring_steps(run: Path) -> None:

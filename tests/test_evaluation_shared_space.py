@@ -9,7 +9,8 @@ from isogloss.data.manifests import read_cuts
 from isogloss.encoders.presets import preset
 from isogloss.errors import IsoglossError
 from isogloss.evaluation.shared_space import shared_space
-from isogloss.model.model import Model, ModelConfig
+from isogloss.model.model import Model
+from isogloss.model.spec import ModelConfig
 from isogloss.sequence import Sequence
 from isogloss.text.tokenizers import CharactersConfig, build_tokenizer
 from test_encoders_text import SMALL
@@ -48,7 +49,7 @@ def test_a_text_that_is_its_speech_is_at_no_distance(letters: Path, monkeypatch:
         return encoded
 
     monkeypatch.setattr(model, "encode", remember)
-    monkeypatch.setattr(model, "read", lambda *_: heard[-1])
+    monkeypatch.setattr(model, "encode_text", lambda *_: heard[-1])
     for layer in shared_space(model, read_cuts(letters, "train")[:20]).layers:
         assert layer.cka == pytest.approx(1.0, abs=1e-5)
         assert layer.distance == pytest.approx(0.0, abs=1e-6) and layer.spread == pytest.approx(1.0, abs=1e-5)

@@ -12,8 +12,10 @@ from torch.testing import assert_close
 
 from contracts import Contract, Subject
 from isogloss.heads.classifier import Classifier
-from isogloss.heads.ctc import BLANK, CTCHead, ctc_loss, frames_needed, infeasible
+from isogloss.heads.ctc import CTCHead
+from isogloss.nn.ctc import ctc_loss, frames_needed, infeasible
 from isogloss.sequence import Sequence
+from isogloss.text.tokenizers import BLANK
 
 WIDTH = 16
 FLOAT32 = {"dtype": torch.float32, "tolerance": 2e-5}

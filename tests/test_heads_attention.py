@@ -8,9 +8,10 @@ from torch.testing import assert_close
 from contracts import Contract, Subject
 from isogloss.decoding.greedy import GreedyAttention, decoded
 from isogloss.decoding.symbols import Symbols
-from isogloss.heads.attention import END, AttentionConfig, AttentionDecoder
+from isogloss.heads.attention import AttentionConfig, AttentionDecoder
 from isogloss.heads.ctc import CTCHead
 from isogloss.sequence import Sequence
+from isogloss.text.tokenizers import END
 
 WIDTH, VOCABULARY = 12, 7
 TOKENS = torch.tensor([1, 2, 2, 6])
@@ -22,7 +23,7 @@ def head(smoothing: float = 0.1) -> AttentionDecoder:
 
 def losses(module: AttentionDecoder, states: Sequence) -> list[Tensor]:
     count = len(states)
-    return list(module(states, Sequence(TOKENS.expand(count, -1), torch.full((count,), len(TOKENS))))[:, None])
+    return list(module.loss(states, Sequence(TOKENS.expand(count, -1), torch.full((count,), len(TOKENS))))[:, None])
 
 
 SUBJECTS = [Subject("attention", head, losses, (WIDTH,), tolerance=1e-5)]  # the softmax is float32
@@ -48,12 +49,12 @@ def clips() -> tuple[Sequence, Sequence]:
 def test_the_loss_is_the_cross_entropy_of_every_symbol_and_the_end(smoothing: float) -> None:
     module = ready(smoothing=smoothing)
     states, tokens = clips()
-    found = module(states, tokens)
+    found = module.loss(states, tokens)
     for row, (state, written) in enumerate(zip(states.unpad(), tokens.unpad(), strict=True)):
-        writing = module.begin(Sequence.from_list([state]))
+        memories = module.begin(Sequence.from_list([state]))
         symbol, expected = torch.tensor([END]), torch.zeros(())
         for target in [*written.tolist(), END]:
-            scores = module.step(symbol, writing)[0]
+            scores = module.step(symbol, memories)[0]
             expected = expected - (1 - smoothing) * scores[target] - smoothing * scores.mean()
             symbol = torch.tensor([target])
         assert_close(found[row], expected)
@@ -64,16 +65,16 @@ def test_later_symbols_do_not_reach_earlier_ones() -> None:
     states = Sequence.from_list([torch.randn(5, WIDTH)])
     one, other = (Sequence(torch.tensor([row]), torch.tensor([4])) for row in ([1, 2, 3, 4], [1, 2, 6, 6]))
     scores = [
-        module.scores(x, module.begin(states, remember=False)) for x in (one, other)
+        module.logits(x, module.begin(states, remember=False)) for x in (one, other)
     ]
     assert_close(scores[0][:, :2], scores[1][:, :2])
     assert not torch.allclose(scores[0][:, 2:], scores[1][:, 2:])
 
 
 def plain(module: AttentionDecoder, states: Tensor, allowed: Tensor | None) -> list[int]:
-    writing, symbol, found = module.begin(Sequence.from_list([states])), END, []
+    memories, symbol, found = module.begin(Sequence.from_list([states])), END, []
     while True:
-        scores = module.step(torch.tensor([symbol]), writing)[0]
+        scores = module.step(torch.tensor([symbol]), memories)[0]
         if allowed is not None:
             scores = scores.masked_fill(~allowed, -torch.inf)
         symbol = int(scores.argmax())

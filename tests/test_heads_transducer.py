@@ -29,7 +29,7 @@ def head(number: int = 0) -> TransducerHead:
 
 def losses(module: TransducerHead, states: Sequence) -> list[Tensor]:
     count = len(states)
-    return list(module(states, Sequence(TOKENS.expand(count, -1), torch.full((count,), len(TOKENS))))[:, None])
+    return list(module.loss(states, Sequence(TOKENS.expand(count, -1), torch.full((count,), len(TOKENS))))[:, None])
 
 
 def pruned() -> TransducerHead:
@@ -87,12 +87,12 @@ def test_the_loss_is_that_of_the_logits(number: int) -> None:
     tokens = Sequence(torch.tensor([[1, 2, 3], [5, 0, 0]]), torch.tensor([3, 1]))
     scores = module.join(module.audio(states.values)[:, :, None], module.text(module.predictor(tokens))[:, None])
     expected = transducer_loss(scores, tokens.values, states.lengths, tokens.lengths, reduction="none")
-    assert_close(module(states, tokens), expected)
+    assert_close(module.loss(states, tokens), expected)
 
 
 def plain(module: TransducerHead, states: Tensor, allowed: Tensor | None = None) -> list[tuple[int, int]]:
     """Frame by frame, one utterance: (symbol, frame)."""
-    text, state = module.read(torch.tensor([BEGIN]), module.predictor.start(1, states.device))
+    text, state = module.begin(1)
     found = []
     for frame, audio in enumerate(module.audio(states)):
         for _ in range(MOST):
@@ -103,7 +103,7 @@ def plain(module: TransducerHead, states: Tensor, allowed: Tensor | None = None)
             if symbol == 0:
                 break
             found.append((symbol, frame))
-            text, state = module.read(torch.tensor([symbol]), state)
+            text, state = module.step(torch.tensor([symbol]), state)
     return found
 
 

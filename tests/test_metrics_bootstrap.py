@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from isogloss.metrics.bootstrap import bootstrap_interval, paired_difference
+from isogloss.errors import IsoglossError
+from isogloss.metrics.bootstrap import Interval, bootstrap_interval, mean_rate_interval, paired_difference
 
 
 def simulate(generator: np.random.Generator, count: int, rate: float) -> tuple[np.ndarray, np.ndarray]:
@@ -52,8 +53,21 @@ def test_exact_and_degenerate_cases() -> None:
         assert math.isnan(nothing.low) and math.isnan(nothing.high)
     with pytest.raises(ValueError, match="shapes"):
         bootstrap_interval([1, 2], [1])
-    with pytest.raises(ValueError, match="level"):
-        bootstrap_interval([1], [1], level=95)
+    for level in (95, 0, math.nan):
+        with pytest.raises(ValueError, match="level"):
+            bootstrap_interval([1], [1], level=level)
+        with pytest.raises(ValueError, match="level"):
+            paired_difference([], [], [], level=level)
+    with pytest.raises(ValueError, match="resamples must be at least 1"):
+        bootstrap_interval([1], [1], resamples=0)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_counts_that_are_no_numbers_are_refused(value: float) -> None:
+    with pytest.raises(IsoglossError, match="1 of 3 per-utterance counts are NaN or infinite"):
+        bootstrap_interval([1, value, 0], [2, 2, 2])
+    with pytest.raises(IsoglossError, match="1 of 2 per-utterance counts"):
+        paired_difference([1, 0], [1, 1], [2, value])
 
 
 def test_blocks_of_resamples_do_not_change_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,3 +94,17 @@ def test_a_system_does_not_differ_from_itself() -> None:
     result = paired_difference(errors, errors, totals)
     assert (result.difference, result.interval.low, result.interval.high) == (0, 0, 0)
     assert math.isnan(paired_difference([], [], []).difference)
+
+
+def test_the_mean_of_groups_draws_within_each_of_them() -> None:
+    generator = np.random.default_rng(5)
+    groups = [simulate(generator, count, share) for count, share in ((400, 0.2), (100, 0.5))]
+    found = mean_rate_interval(groups)
+    rates = [errors.sum() / totals.sum() for errors, totals in groups]
+    deviations = [np.sqrt(np.sum((e - r * t) ** 2)) / t.sum() for (e, t), r in zip(groups, rates, strict=True)]
+    assert found.low < np.mean(rates) < found.high
+    assert found.high - found.low == pytest.approx(2 * 1.96 * np.hypot(*deviations) / 2, rel=0.1)
+    assert mean_rate_interval(groups) == found and mean_rate_interval(groups, seed=1) != found
+    # Each group is the same in each of its utterances: whatever is drawn, the mean is that of 0 and 1/2.
+    alike = [(np.zeros(3, dtype=np.int64), np.ones(3, dtype=np.int64)), (np.array([1]), np.array([2]))]
+    assert mean_rate_interval(alike) == Interval(0.25, 0.25)

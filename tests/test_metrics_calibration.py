@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isogloss.decoding.words import Calibration
+from isogloss.errors import IsoglossError
 from isogloss.metrics.calibration import BINS, expected_calibration_error, fit_log_odds
 from isogloss.metrics.error_rates import right_words
 
@@ -26,8 +27,19 @@ def test_the_error_is_its_definition(items):
 
 def test_nothing_has_no_error_and_lists_must_match():
     assert math.isnan(expected_calibration_error([], []))
-    with pytest.raises(ValueError, match="2 claims about 1"):
-        expected_calibration_error([0.5, 0.5], [True])
+    assert fit_log_odds([], []) == (1.0, 0.0)
+    for figure in (expected_calibration_error, fit_log_odds):
+        with pytest.raises(ValueError, match="2 claims and 1 items"):
+            figure([0.5, 0.5], [True])
+
+
+@pytest.mark.parametrize("figure", [expected_calibration_error, fit_log_odds])
+def test_claims_are_probabilities(figure):
+    with pytest.raises(IsoglossError, match="1 of 2 claims are NaN"):
+        figure([0.5, math.nan], [True, False])
+    for wrong in (-0.1, 1.5):
+        with pytest.raises(ValueError, match="no probabilities"):
+            figure([0.5, wrong], [True, False])
 
 
 @pytest.mark.parametrize(("slope", "offset"), [(0.4, 1.0), (2.0, -1.0), (1.0, 0.0)])

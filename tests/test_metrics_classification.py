@@ -30,6 +30,11 @@ def test_nothing_and_mismatch() -> None:
     assert math.isnan(result.accuracy) and math.isnan(result.macro_f1) and result.confusion.shape == (0, 0)
     with pytest.raises(ValueError, match="1 references and 0"):
         classification(["ro"], [])
+    for level in (0.0, 1.0, 95, math.nan):
+        with pytest.raises(ValueError, match="level"):
+            classification(["ro"], ["ro"], level=level)
+        with pytest.raises(ValueError, match="level"):
+            wilson_interval(0, 0, level=level)
 
 
 def test_wilson_against_published_values() -> None:

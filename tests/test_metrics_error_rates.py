@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isogloss.metrics.error_rates import ErrorRate, error_counts, error_rates
+from isogloss.metrics.error_rates import (
+    ErrorRate,
+    error_counts,
+    error_rates,
+    matching_words,
+    nearest_to_others,
+    right_words,
+)
 
 
 @pytest.mark.parametrize(
@@ -47,8 +54,16 @@ def test_without_reference_units_there_is_no_rate(
 
 
 def test_lists_of_different_length_are_refused() -> None:
-    with pytest.raises(ValueError, match="1 references and 2"):
-        error_rates(["a"], ["a", "b"])
+    for figure in (error_rates, error_counts, matching_words, right_words):
+        with pytest.raises(ValueError, match="1 references and 2"):
+            figure(["a"], ["a", "b"])
+        with pytest.raises(ValueError, match="0 references and 1"):
+            figure([], ["a"])
+
+
+def test_nothing_matches_nothing() -> None:
+    assert matching_words([], []) == right_words([], []) == []
+    assert matching_words([""], ["a"]) == [[]] and right_words([""], ["a"]) == [[False]]
 
 
 def distance(a: list[str], b: list[str]) -> int:
@@ -77,3 +92,19 @@ def test_counts_equal_the_edit_distance_of_each_utterance(first: list[str], seco
     assert (words.insertions - words.deletions).tolist() == [
         len(b.split()) - len(a.split()) for a, b in pairs
     ]
+
+
+@given(st.lists(st.text("abc ", max_size=6), min_size=1, max_size=12))
+def test_nothing_is_nearer_to_the_others_than_the_nearest(texts: list[str]) -> None:
+    def errors(always: str) -> int:
+        return int(error_counts(texts, [always] * len(texts), "character").errors.sum())
+
+    found = nearest_to_others(texts)
+    assert found in texts
+    assert errors(found) == min(map(errors, texts))
+
+
+def test_the_nearest_is_looked_for_in_a_sample() -> None:
+    texts = [f"{number:03d}" for number in range(300)]
+    assert nearest_to_others(texts) == nearest_to_others(texts)
+    assert nearest_to_others(texts, most=1, seed=3) in texts

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from isogloss.errors import IsoglossError
 from isogloss.metrics.similarity import linear_cka
 
 
@@ -30,3 +31,16 @@ def test_it_is_the_formula() -> None:
 
 def test_what_does_not_vary_has_no_figure() -> None:
     assert math.isnan(linear_cka(torch.ones(5, 2), torch.randn(5, 2)))
+    assert math.isnan(linear_cka(torch.randn(7, 2), torch.full((7, 2), 0.1)))  # whose mean is not quite 0.1
+    assert math.isnan(linear_cka(torch.randn(1, 2), torch.randn(1, 2)))
+    assert math.isnan(linear_cka(torch.zeros(0, 2), torch.zeros(0, 3)))
+
+
+def test_what_is_broken_is_refused() -> None:
+    x = torch.randn(5, 2)
+    for value in (math.nan, math.inf):
+        with pytest.raises(IsoglossError, match="NaN or infinite"):
+            linear_cka(x, torch.where(x == x.max(), value, x))
+    for other in (torch.randn(4, 2), torch.randn(5)):
+        with pytest.raises(ValueError, match=r"compares \(N, D\) with \(N, E\)"):
+            linear_cka(x, other)

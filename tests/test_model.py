@@ -1,4 +1,4 @@
-"""The model folder and the front end."""
+"""The model folder."""
 
 import json
 import shutil
@@ -10,44 +10,18 @@ import safetensors.torch
 import torch
 
 import isogloss
-from contracts import Contract, Subject
-from isogloss.audio.features import LogMelConfig
+from isogloss.audio.log_mel import LogMelConfig
 from isogloss.encoders.presets import preset
 from isogloss.errors import IsoglossError
 from isogloss.files import read_json, write_json
 from isogloss.model import folder as model_folder
 from isogloss.model.folder import load_model, save_model
-from isogloss.model.frontend import Frontend, FrontendConfig
-from isogloss.model.model import Model, ModelConfig
+from isogloss.model.model import Model
 from isogloss.model.recogniser import Recogniser
+from isogloss.model.spec import ModelConfig
 from isogloss.nn.masks import ChunkContext
 from isogloss.sequence import Sequence
 from small_models import build, sound
-
-FRAME = {"shape": (), "dtype": torch.float32, "tolerance": 2e-4}
-
-
-def frontend(normalisation: str, flavour: str) -> Subject:
-    config = FrontendConfig(features=LogMelConfig(bins=20, flavour=flavour), normalisation=normalisation)
-    return Subject(
-        f"frontend-{normalisation}-{flavour}",
-        lambda: Frontend(config),
-        lambda module, batch: module(batch).unpad(),
-        samples=lambda steps: 400 + 160 * (steps - 1) + 37,
-        **FRAME,
-    )
-
-
-@pytest.mark.parametrize("subject", [frontend("utterance", "plain"), frontend("none", "kaldi")], ids=str)
-class TestFrontendContract(Contract):
-    pass
-
-
-def test_frames_are_those_that_come_out() -> None:
-    module = Frontend(FrontendConfig())
-    for samples in range(1, 4001, 37):
-        features = module(Sequence(torch.zeros(1, samples), torch.tensor([samples])))
-        assert features.values.shape[1] == features.lengths.item() == module.frames(torch.tensor([samples])).item()
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +60,7 @@ def test_a_model_survives_its_folder_bit_by_bit(saved: Path) -> None:
     assert before.transcribe(audio) == after.transcribe(audio)
     assert before.identify(audio) == after.identify(audio)
     assert torch.equal(before.encode(audio), after.encode(audio))
-    assert loaded.tokens("abc") == model.tokens("abc")
+    assert loaded.processor.tokens("abc") == model.processor.tokens("abc")
     assert read_json(saved / "config.json")["recipe"] == {"name": "test"}
 
 
@@ -94,18 +68,18 @@ def test_a_model_survives_its_folder_bit_by_bit(saved: Path) -> None:
 def test_statistics_and_context_are_part_of_the_folder(tmp_path: Path, normalisation: str) -> None:
     torch.manual_seed(0)
     encoder = preset("test").model_copy(update={"context": ChunkContext(size=7)})
-    model = Model(ModelConfig(frontend=FrontendConfig(normalisation=normalisation), encoder=encoder))
+    model = Model(ModelConfig(features=LogMelConfig(normalisation=normalisation), encoder=encoder))
     audio = Sequence.from_list([torch.from_numpy(sound(2))])
     if normalisation == "corpus":
-        model.frontend.normaliser.fit([model.frontend.log_mel(audio)])
-    model.train().frontend(audio)
+        model.features.normaliser.fit([model.features.log_mel(audio)])
+    model.train().features(audio)
     model.eval()
     save_model(model, tmp_path / "m", "")
     loaded = load_model(tmp_path / "m")
-    assert loaded.encoder.context == ChunkContext(size=7)
-    assert loaded.tokenizer is None and loaded.ctc is None and loaded.language is None
-    assert torch.equal(loaded.frontend(audio).values, model.frontend(audio).values)
-    assert loaded.frontend.normaliser.count == 198
+    assert loaded.encoder.config.context == ChunkContext(size=7)
+    assert loaded.tokenizer is None and not loaded.heads
+    assert torch.equal(loaded.features(audio).values, model.features(audio).values)
+    assert loaded.features.normaliser.count == 198
 
 
 def test_the_card_may_be_edited_and_missing(copy: Path) -> None:
@@ -138,10 +112,13 @@ def test_a_truncated_or_missing_file_is_found(copy: Path, name: str) -> None:
     assert name in refused(copy)
 
 
-def test_a_newer_format_asks_for_a_newer_isogloss(copy: Path) -> None:
+@pytest.mark.parametrize(("change", "said"), [(1, "; update isogloss."), (-1, "; train it again.")])
+def test_another_format_is_refused(copy: Path, change: int, said: str) -> None:
     config = read_json(copy / "config.json")
-    write_json(copy / "config.json", config | {"format": 2, "unheard": "of"})
-    assert "model format 2, this isogloss reads up to 1; update isogloss." in refused(copy)
+    other = model_folder.FORMAT + change
+    write_json(copy / "config.json", config | {"format": other, "unheard": "of"})
+    message = refused(copy)
+    assert f"model format {other}, this isogloss reads {model_folder.FORMAT}" in message and message.endswith(said)
 
 
 def test_what_is_no_model_folder_is_said(tmp_path: Path, copy: Path) -> None:
@@ -170,11 +147,11 @@ def test_tensors_must_be_those_of_the_configuration(copy: Path) -> None:
     load_model(copy)
     reseal(copy, weights | {"extra": torch.zeros(1)})
     assert '"extra"' in refused(copy)
-    missing = {name: tensor for name, tensor in weights.items() if name != "ctc.output.bias"}
+    missing = {name: tensor for name, tensor in weights.items() if name != "heads.ctc.output.bias"}
     reseal(copy, missing)
-    assert '"ctc.output.bias"' in refused(copy)
-    reseal(copy, weights | {"ctc.output.bias": torch.zeros(3)})
-    assert '"ctc.output.bias" has shape (3,), not (7,)' in refused(copy)
+    assert '"heads.ctc.output.bias"' in refused(copy)
+    reseal(copy, weights | {"heads.ctc.output.bias": torch.zeros(3)})
+    assert '"heads.ctc.output.bias" has shape (3,), not (7,)' in refused(copy)
     reseal(copy, weights, unheard=1)
     assert 'unknown key "unheard"' in refused(copy)
 

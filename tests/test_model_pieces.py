@@ -36,7 +36,7 @@ def spoken(found: list[list[Piece]]) -> list[Piece]:
 def test_a_file_is_read_window_by_window_with_what_an_array_of_it_gives(talk: Path, monkeypatch) -> None:
     asked = []
 
-    def spy(source, *, start=0.0, duration=None):
+    def spy(source, *, start=0.0, duration=None, channel="mix"):
         asked.append(duration)
         return read(source, start=start, duration=duration)
 

@@ -151,7 +151,7 @@ def test_a_language_restricts_the_symbols(recogniser: Recogniser) -> None:
         assert recogniser.transcribe(audio, language=tag) == recogniser.transcribe(audio, language="ro")
     with pytest.raises(IsoglossError, match=r'"rup"\. Did you mean "ru"\? It writes: ro, ru\.'):
         recogniser.transcribe(audio, language="rup")
-    with pytest.raises(IsoglossError, match="Unknown language"):
+    with pytest.raises(IsoglossError, match="language is empty"):
         recogniser.transcribe(audio, language="")
 
 
@@ -234,7 +234,7 @@ def test_words_lie_in_their_segments_in_order(recogniser: Recogniser) -> None:
 def test_layers_of_hidden_states(recogniser: Recogniser, layer: int | None) -> None:
     audio = sound(2)
     hidden = recogniser.encode(audio, layer=layer)
-    features = recogniser.model.frontend(Sequence.from_list([torch.from_numpy(audio)]))
+    features = recogniser.model.features(Sequence.from_list([torch.from_numpy(audio)]))
     with torch.no_grad():
         encoded = recogniser.model.encoder(features, layers=(0, 1, 2))
     expected = encoded.final if layer is None else encoded.layers[layer]
@@ -289,8 +289,8 @@ def test_pieces_count_by_their_length(recogniser: Recogniser, clips: list[Uttera
         for start, end in segments:
             piece = torch.from_numpy(audio[round(start * RATE) : round(end * RATE)])
             with torch.no_grad():
-                states = recogniser.model.encoder(recogniser.model.frontend(Sequence.from_list([piece]))).final
-                scores += recogniser.model.language(states)[0].log_softmax(dim=-1) * (end - start)
+                states = recogniser.model.encoder(recogniser.model.features(Sequence.from_list([piece]))).final
+                scores += recogniser.model.identify(states)[0].log_softmax(dim=-1) * (end - start)
             seconds += end - start
         expected = dict(zip(recogniser.languages, (scores / seconds).softmax(dim=-1).tolist(), strict=True))
         assert recogniser.identify(audio).probabilities == pytest.approx(expected, abs=1e-3)
@@ -315,7 +315,7 @@ def test_a_model_without_heads_says_what_it_cannot_do() -> None:
     with pytest.raises(IsoglossError, match="does not identify languages"):
         bare.identify(sound(1))
     with pytest.raises(IsoglossError, match="no tokenizer"):
-        bare.model.tokens("a")
+        bare.model.processor.tokens("a")
 
 
 @pytest.mark.parametrize("method", ["transcribe", "identify", "encode"])

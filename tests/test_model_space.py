@@ -7,8 +7,9 @@ from torch.testing import assert_close
 
 from isogloss.encoders.presets import preset
 from isogloss.errors import IsoglossError
-from isogloss.model.model import Model, ModelConfig
+from isogloss.model.model import Model
 from isogloss.model.space import embed_query, embed_speech, embed_text, pooled
+from isogloss.model.spec import ModelConfig
 from isogloss.nn.adapters import AdapterConfig
 from isogloss.sequence import Sequence
 from isogloss.text.tokenizers import CharactersConfig, build_tokenizer

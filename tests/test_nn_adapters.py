@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 import isogloss
 from isogloss.encoders.conformer import ConformerConfig
+from isogloss.encoders.embed import SubsamplingConfig
 from isogloss.encoders.presets import preset
 from isogloss.encoders.speech import SpeechEncoder, SpeechEncoderConfig
 from isogloss.encoders.transformer import TransformerConfig
@@ -21,11 +22,13 @@ from isogloss.sequence import Sequence
 from isogloss.training.build import _bottleneck
 from small_models import build, sound, streaming
 
+SMALL = SubsamplingConfig(channels=4)
 CLIPS = [sound(2, seed) for seed in range(6)]
 GROUPS = {"ro": ("ro",), "slavic": ("bg", "ru")}
 ENCODERS = {
-    "conformer": SpeechEncoderConfig(blocks=ConformerConfig(layers=3, width=16, heads=2, kernel=5), channels=4),
-    "transformer": SpeechEncoderConfig(blocks=TransformerConfig(layers=3, width=16, heads=2), channels=4),
+    "conformer": SpeechEncoderConfig(embed=SMALL, blocks=ConformerConfig(layers=3, width=16, heads=2, kernel=5)),
+    "transformer": SpeechEncoderConfig(embed=SMALL, blocks=TransformerConfig(layers=3, width=16, heads=2)),
+    "post-norm": SpeechEncoderConfig(embed=SMALL, blocks=TransformerConfig(layers=3, width=16, heads=2, norm="post")),
 }
 
 
@@ -144,7 +147,7 @@ def adapted(base: Path, folder: Path, languages: tuple[str, ...], seed: int = 5)
     model.load_state_dict(start.state_dict(), strict=False)
     random_up(model, seed)
     with torch.no_grad():
-        model.ctc.output.bias.add_(0.5 * torch.randn_like(model.ctc.output.bias))
+        model.heads["ctc"].output.bias.add_(0.5 * torch.randn_like(model.heads["ctc"].output.bias))
     save_model(model.eval(), folder, "card", base=base)
     return model
 
@@ -154,8 +157,8 @@ def base(tmp_path: Path) -> Path:
     model = build()
     with torch.inference_mode():
         audio = Sequence.from_list([torch.from_numpy(clip) for clip in CLIPS])
-        logits = model.language(model.encoder(model.frontend(audio)).final)
-        model.language.output.bias -= logits.mean(dim=0)  # so that each language is guessed for some clip
+        logits = model.identify(model.encoder(model.features(audio)).final)
+        model.heads["language"].output.bias -= logits.mean(dim=0)  # so that each language is guessed for some clip
     save_model(model, tmp_path / "base", "card")
     return tmp_path / "base"
 
@@ -163,8 +166,7 @@ def base(tmp_path: Path) -> Path:
 def test_an_adapter_folder_holds_only_what_differs_and_shares_the_rest_in_memory(base, tmp_path):
     model = adapted(base, tmp_path / "bg", ("bg",))
     stored = read_tensors(tmp_path / "bg" / WEIGHTS)
-    assert {name.partition(".")[0] for name in stored} == {"encoder", "ctc"}
-    assert all(name.startswith("encoder.adapters.") for name in stored if name.startswith("encoder"))
+    assert {".".join(name.split(".")[:2]) for name in stored} == {"encoder.adapters", "heads.ctc"}
     start = load_model(base)
     again = load_model(tmp_path / "bg", (base, start))
     assert all(again.state_dict()[name].equal(tensor) for name, tensor in model.state_dict().items())
@@ -209,7 +211,7 @@ def test_streaming_with_an_adapter_equals_the_whole(tmp_path):
     model = adapted(tmp_path / "base", tmp_path / "bg", ("bg",))
     audio = torch.from_numpy(sound(6))[None]
     with torch.inference_mode():
-        features = model.frontend(Sequence(audio, torch.tensor([audio.shape[1]])))
+        features = model.features(Sequence(audio, torch.tensor([audio.shape[1]])))
         whole = model.encode(features, languages=["uk"]).final.values
         stream = SpeechStream(model, languages=["uk"])
         pieces = [stream.feed(part) for part in audio.split(5000, dim=1)]

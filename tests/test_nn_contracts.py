@@ -1,5 +1,7 @@
 """The building blocks that mix time keep the contract."""
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from isogloss.nn.convolution import ConvolutionModule, ConvolutionNorm
 from isogloss.nn.feedforward import FeedForward
 from isogloss.nn.masks import ChunkContext, Context, FullContext, LocalContext, attention_mask
 from isogloss.nn.pooling import AttentiveStatistics
-from isogloss.nn.subsampling import Subsampling, subsampled
+from isogloss.nn.subsampling import Subsampling, stack
 from isogloss.sequence import Sequence
 
 WIDTH = 16
@@ -75,8 +77,8 @@ def test_subsampled_lengths_are_those_of_the_convolutions() -> None:
     with torch.no_grad():
         for frames in range(1, 401):
             states = module(Sequence(torch.zeros(2, frames, 2), torch.tensor([frames, frames // 2])))
-            assert states.values.shape[1] == subsampled(frames) == -(-frames // 4)
-            assert states.lengths.tolist() == [subsampled(frames), subsampled(frames // 2)]
+            assert states.values.shape[1] == module.framing.frames(frames) == -(-frames // 4)
+            assert states.lengths.tolist() == [-(-frames // 4), -(-(frames // 2) // 4)]
 
 
 def test_subsampling_sees_the_frames_it_says() -> None:
@@ -91,3 +93,15 @@ def test_subsampling_sees_the_frames_it_says() -> None:
         (gradient,) = torch.autograd.grad(states[0, frame].sum(), features)
         seen = gradient[0].abs().sum(dim=1).nonzero().flatten().tolist()
         assert seen == list(range(max(0, 4 * frame - 3), min(40, 4 * frame + 4)))
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 5])
+def test_frames_side_by_side(factor: int) -> None:
+    features = Sequence(torch.randn(2, 11, 3), torch.tensor([11, 4]))
+    found = stack(features, factor)
+    assert found.shape == (2, -(-11 // factor), factor * 3)
+    clean = features.zero_padding().values
+    for row, frame in itertools.product(range(2), range(11)):
+        place = 3 * (frame % factor)
+        assert torch.equal(found[row, frame // factor, place : place + 3], clean[row, frame])
+    assert (found.flatten(1)[:, 33:] == 0).all()

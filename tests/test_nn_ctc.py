@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from isogloss.heads.ctc import frames_needed
-from isogloss.nn.ctc import ctc_best_path
+from isogloss.nn.ctc import ctc_best_path, frames_needed
 from isogloss.sequence import Sequence
 
 TARGETS = [[], [1], [2, 1], [1, 1], [1, 2, 1], [2, 2, 1], [1, 1, 1]]

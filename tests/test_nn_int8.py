@@ -9,10 +9,12 @@ from torch.testing import assert_close
 
 import isogloss
 from isogloss.encoders.conformer import ConformerConfig
+from isogloss.encoders.embed import SubsamplingConfig
 from isogloss.encoders.speech import SpeechEncoderConfig
 from isogloss.errors import IsoglossError
 from isogloss.model.folder import WEIGHTS, load_model, quantise_model, save_model
-from isogloss.model.model import Model, ModelConfig
+from isogloss.model.model import Model
+from isogloss.model.spec import ModelConfig
 from isogloss.nn.int8 import Int8Linear, with_int8_weights
 from isogloss.sequence import Sequence
 from isogloss.training.build import build_model
@@ -35,10 +37,10 @@ def test_a_weight_is_off_by_half_a_step_at_most() -> None:
 def test_states_stay_close(position: str) -> None:
     torch.manual_seed(0)
     blocks = ConformerConfig(layers=2, width=32, heads=4, kernel=5, position=position)
-    model = Model(ModelConfig(encoder=SpeechEncoderConfig(blocks=blocks, channels=4))).eval()
+    model = Model(ModelConfig(encoder=SpeechEncoderConfig(embed=SubsamplingConfig(channels=4), blocks=blocks))).eval()
     audio = Sequence.from_list([torch.from_numpy(sound(2))])
     with torch.inference_mode():
-        exact, rounded = (made.encode(made.frontend(audio)).final.values for made in (model, model.quantised()))
+        exact, rounded = (made.encode(made.features(audio)).final.values for made in (model, model.quantised()))
     assert 0 < (rounded - exact).norm() < 0.02 * exact.norm()
 
 

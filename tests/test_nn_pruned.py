@@ -41,11 +41,25 @@ def test_the_simple_loss_is_that_of_the_summed_logits() -> None:
         assert_close(one, other)
 
 
-def test_the_simple_arcs_stay_finite_where_the_joined_symbols_exclude_each_other() -> None:
-    audio, text = torch.zeros(1, 2, 3), torch.zeros(1, 2, 3)
-    audio[..., 1], text[..., 1] = 300.0, -300.0
-    arcs = simple_arcs(audio, text, torch.tensor([[1]]), torch.tensor([1]))
-    assert all(arc.isfinite().all() for arc in arcs)
+@pytest.mark.parametrize("nats", [40.0, 88.0, 120.0, 700.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_simple_arcs_are_exact_where_audio_and_text_exclude_each_other(nats: float, dtype: torch.dtype) -> None:
+    """In half of the frames audio and text are sure of different symbols, by so many nats each."""
+    audio, text = (x.detach().to(dtype) for x in parts(7))
+    audio[:, ::2, 1] += nats
+    text[:, ::2, 2] += nats
+    audio, text = audio.requires_grad_(), text.requires_grad_()
+    exact = (audio.double()[:, :, None] + text.double()[:, None]).log_softmax(dim=-1)
+    following = torch.nn.functional.pad(TOKENS, (0, 1))[:, None, :, None].expand(-1, 6, -1, -1)
+    expected = torch.stack([exact[..., 0], exact.gather(3, following)[..., 0]])
+    found = torch.stack(simple_arcs(audio, text, TOKENS, LENGTHS[1]))
+    written = torch.arange(5) < LENGTHS[1][:, None]
+    found, expected = (torch.stack([x[0], x[1].where(written[:, None], 0.0)]) for x in (found, expected))
+    assert_close(found.double(), expected, rtol=1e-5, atol=1e-4)
+    slope = torch.randn(found.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    losses = (found.double() * slope).sum(), (expected * slope).sum()
+    for one, other in zip(*(torch.autograd.grad(x, (audio, text)) for x in losses), strict=True):
+        assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_with_room_for_all_symbols_it_is_the_whole_loss() -> None:
@@ -113,3 +127,27 @@ def test_the_simple_joiner_learns_where_the_other_looks() -> None:
     assert loss.shape == (3,)
     loss.sum().backward()
     assert all(x.grad is not None and x.grad.isfinite().all() and x.grad.any() for x in (*simple, *states))
+
+
+def test_more_symbols_than_the_ranges_reach_pay_the_whole_loss() -> None:
+    """Four symbols in one frame, in two, and in six: ranges of two lead through the last alone."""
+    states, simple = joiner(), parts(7)
+    tokens, lengths = TOKENS[[0, 0, 0]], (torch.tensor([1, 2, 6]), torch.tensor([4, 4, 4]))
+    found = two_step_loss(tuple(simple), tuple(states), tokens, lengths, width=2, share=0.0)
+    whole = fused_transducer_loss(*states, tokens, *lengths, reduction="none")
+    assert_close(found[:2], whole[:2])
+    assert found[2] > whole[2] + 1e-3
+    for one, other in zip(*(torch.autograd.grad(x[:2].sum(), states) for x in (found, whole)), strict=True):
+        assert_close(one, other)
+
+
+def test_the_gradient_of_both_losses_together() -> None:
+    """A row of one frame, and logits of which the product of matrices loses some."""
+    states, simple = joiner(), parts(7)
+    simple[0].data[0, 1, 1], simple[1].data[0, 1, 2] = 800.0, 800.0
+    tokens, lengths = TOKENS[[0, 1, 0]], (torch.tensor([6, 5, 1]), torch.tensor([4, 2, 2]))
+
+    def loss(*arguments: Tensor) -> Tensor:
+        return two_step_loss(arguments[:2], arguments[2:], tokens, lengths, width=2)
+
+    assert torch.autograd.gradcheck(loss, (*simple, *states))

@@ -1,5 +1,7 @@
 """Recognition: what is added up, what is counted, and that it can learn real speech by heart."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -13,11 +15,12 @@ from isogloss.decoding.greedy import greedy
 from isogloss.encoders.presets import preset
 from isogloss.encoders.speech import SpeechEncoderConfig
 from isogloss.errors import IsoglossError
-from isogloss.model.model import Model, ModelConfig
-from isogloss.objectives.base import Loss
+from isogloss.model.model import Model
+from isogloss.model.spec import ModelConfig
 from isogloss.objectives.recognition import Recognition, RecognitionConfig, blank_share
 from isogloss.sequence import Sequence
 from isogloss.text.tokenizers import ByteTokenizer, CharactersConfig, build_tokenizer
+from small_objectives import gradients, take
 
 TEXTS = ["da", "не", "ok go", ""]
 LANGUAGES = ("ro", "ru")
@@ -28,13 +31,15 @@ def encoder(dropout: float = 0.0, layers: int = 2) -> SpeechEncoderConfig:
     return config.model_copy(update={"blocks": config.blocks.model_copy(update={"dropout": dropout, "layers": layers})})
 
 
-def objective(
+def build(
     languages: tuple[str, ...] = LANGUAGES, layers: int = 2, conditioning: tuple[int, ...] = (), **values: object
-) -> Recognition:
+) -> tuple[Recognition, Model]:
+    """The objective and the model it is for."""
     torch.manual_seed(0)
-    config = ModelConfig(encoder=encoder(layers=layers), languages=languages, conditioning=conditioning)
+    heads = {"ctc": {"conditioning": conditioning}, "language": {}}
+    config = ModelConfig(encoder=encoder(layers=layers), languages=languages, heads=heads)
     model = Model(config, ByteTokenizer())
-    return RecognitionConfig.parse(values, "test").build(model).eval()
+    return RecognitionConfig.parse(values, "test").build(model.spec).eval(), model.eval()
 
 
 def batch(lengths: tuple[int, ...] = (16000, 12000, 20000, 8000), first: int = 0, last: int = 4) -> Batch:
@@ -55,153 +60,157 @@ def slow_ctc(log_probabilities: Tensor, text: str) -> Tensor:
 @pytest.mark.parametrize("layers", [1, 2, 3, 4])
 def test_the_loss_is_the_formula(layers: int) -> None:
     """(1 - w) L_ctc + w L_mid + v L_lid, each utterance alone."""
-    rq, clips = objective(intermediate=0.4, language=0.25, layers=layers), batch()
-    assert rq.middle == ((layers + 1) // 2,)
-    loss = rq(clips)
+    subject, model = build(intermediate=0.4, head_weights={"language": 0.25}, layers=layers)
+    clips, ctc = batch(), model.ctc_head()
+    middle_block = (layers + 1) // 2
+    loss = take(subject, model, clips)
     last = middle = language = torch.zeros(())
     for row, samples in enumerate(clips.audio.unpad()):
-        features = rq.frontend(Sequence.from_list([samples]))
-        encoded = rq.encoder(features, layers=rq.middle)
-        last = last + slow_ctc(rq.ctc(encoded.final).values[0], TEXTS[row])
-        middle = middle + slow_ctc(rq.ctc(encoded.layers[rq.middle[0]]).values[0], TEXTS[row])
-        assert rq.language is not None
+        features = model.features(Sequence.from_list([samples]))
+        encoded = model.encoder(features, layers=(middle_block,))
+        last = last + slow_ctc(ctc(encoded.final).values[0], TEXTS[row])
+        middle = middle + slow_ctc(ctc(encoded.layers[middle_block]).values[0], TEXTS[row])
         wanted = torch.tensor([LANGUAGES.index(clips.languages[row])])
-        language = language + cross_entropy(rq.language(encoded.final), wanted)
-    assert loss.count == rq.count(clips) == 4
-    for name, expected in (("ctc", last), ("ctc_middle", middle), ("language", language)):
-        assert loss.parts[name].item() == pytest.approx(expected.item(), rel=1e-4)
-        assert not loss.parts[name].requires_grad
-    assert loss.total.item() == pytest.approx((0.6 * last + 0.4 * middle + 0.25 * language).item(), rel=1e-4)
+        language = language + cross_entropy(model.identify(encoded.final), wanted)
+    for name, expected, weight in (("ctc", last, 0.6), ("ctc_middle", middle, 0.4), ("language", language, 0.25)):
+        term = loss.terms[name]
+        assert term.total.item() == pytest.approx(expected.item(), rel=1e-4)
+        assert (term.count, term.weight) == (4, pytest.approx(weight))
+    assert loss.terms.keys() == {"ctc", "ctc_middle", "language"}
+    assert loss.value.item() == pytest.approx((0.6 * last + 0.4 * middle + 0.25 * language).item() / 4, rel=1e-4)
 
 
 def test_self_conditioned_ctc_is_the_formula() -> None:
     """x_n + W softmax(CTC(x_n)) goes into the next block; L_mid is the mean over the blocks n."""
-    rq, clips = objective(layers=4, conditioning=(1, 3), intermediate=0.4, language=0.0), batch()
+    subject, model = build(layers=4, conditioning=(1, 3), intermediate=0.4, head_weights={"language": 0})
+    clips, ctc = batch(), model.ctc_head()
     last = middle = torch.zeros(())
     for row, samples in enumerate(clips.audio.unpad()):
-        states = rq.encoder(rq.frontend(Sequence.from_list([samples])), layers=(0,)).layers[0]
+        states = model.encoder(model.features(Sequence.from_list([samples])), layers=(0,)).layers[0]
         x = states.values
-        for number, block in enumerate(rq.encoder.stack.blocks, start=1):
+        for number, block in enumerate(model.encoder.stack.blocks, start=1):
             x = block(x, states.valid, None)
             if number in (1, 3):
-                middle = middle + slow_ctc(rq.ctc(states.with_values(x)).values[0], TEXTS[row]) / 2
-                x = x + rq.conditioning.back(rq.ctc.output(x).softmax(dim=-1))
-        last = last + slow_ctc(rq.ctc(states.with_values(x)).values[0], TEXTS[row])
-    loss = rq(clips)
-    assert loss.total.item() == pytest.approx((0.6 * last + 0.4 * middle).item(), rel=1e-4)
-    loss.total.backward()
-    assert rq.conditioning.back.weight.grad.abs().sum() > 0
+                middle = middle + slow_ctc(ctc(states.with_values(x)).values[0], TEXTS[row]) / 2
+                x = x + ctc.conditioning.back(ctc.output(x).softmax(dim=-1))
+        last = last + slow_ctc(ctc(states.with_values(x)).values[0], TEXTS[row])
+    loss = take(subject, model, clips)
+    assert loss.value.item() == pytest.approx((0.6 * last + 0.4 * middle).item() / 4, rel=1e-4)
+    assert gradients(loss, model)["heads.ctc.conditioning.back.weight"].abs().sum() > 0
 
 
 def test_conditioning_on_the_last_block_is_told() -> None:
     with pytest.raises(IsoglossError, match="1 to 1"):
-        objective(conditioning=(2,))
+        build(conditioning=(2,))
 
 
 def test_weights_of_zero_leave_their_part_out() -> None:
-    plain = objective(intermediate=0.0, language=0.0)
-    loss = plain(batch())
-    assert {"ctc_middle", "language", "language_accuracy"}.isdisjoint(loss.parts)
-    assert plain.language is None
-    assert torch.equal(loss.total.detach(), loss.parts["ctc"])
+    subject, model = build(intermediate=0.0, head_weights={"language": 0})
+    loss = take(subject, model, batch())
+    assert loss.terms.keys() == {"ctc"} and "language_accuracy" not in loss.stats
+    assert not any(name.startswith("heads.language") for name in gradients(loss, model))
+    assert torch.equal(loss.value, loss.terms["ctc"].total / 4)
+
+
+def test_a_head_that_the_model_does_not_have_is_named() -> None:
+    with pytest.raises(IsoglossError, match=r"head_weights: the model has no head lid; it has ctc, language"):
+        build(head_weights={"lid": 0})
 
 
 def test_one_language_is_not_guessed() -> None:
-    loss = objective(languages=())(batch())
-    assert "language" not in loss.parts and "ctc" in loss.parts
+    subject, model = build(languages=())
+    assert take(subject, model, batch()).terms.keys() == {"ctc", "ctc_middle"}
 
 
 def test_the_loss_adds_up() -> None:
-    subject = objective()
+    subject, model = build()
     with torch.no_grad():
         whole, first, second = (
-            subject(batch()),
-            subject(batch(first=0, last=2)),
-            subject(batch(first=2, last=4)),
+            take(subject, model, part) for part in (batch(), batch(first=0, last=2), batch(first=2, last=4))
         )
-    assert whole.count == first.count + second.count
-    assert whole.total.item() == pytest.approx((first.total + second.total).item(), rel=1e-5)
-    for name in ("ctc", "ctc_middle", "language", "language_accuracy", "infeasible"):
-        assert whole.parts[name].item() == pytest.approx((first.parts[name] + second.parts[name]).item(), rel=1e-4)
+    for name, mean in {**whole.terms, **whole.stats}.items():
+        one, two = ({**half.terms, **half.stats}[name] for half in (first, second))
+        assert float(mean.count) == float(one.count) + float(two.count)
+        if name != "blank":  # a share of the frames of a batch
+            assert float(mean.total) == pytest.approx(float(one.total) + float(two.total), rel=1e-4)
 
 
 def test_padding_changes_nothing() -> None:
-    subject, clips = objective(conditioning=(1,)), batch()
+    subject, model = build(conditioning=(1,))
+    clips = batch()
     audio = clips.audio
     values = torch.where(audio.valid, audio.values, torch.nan)
     values = torch.nn.functional.pad(values, (0, 7000), value=torch.nan)
-    padded = Batch(clips.ids, Sequence(values, audio.lengths), clips.texts, clips.languages)
-    plain, noisy = subject(clips), subject(padded)
-    assert noisy.total.item() == pytest.approx(plain.total.item(), rel=1e-5)
-    noisy.total.backward()
-    assert all(torch.isfinite(p.grad).all() for p in subject.parameters() if p.grad is not None)
+    padded = replace(clips, audio=Sequence(values, audio.lengths))
+    plain, noisy = take(subject, model, clips), take(subject, model, padded)
+    assert noisy.value.item() == pytest.approx(plain.value.item(), rel=1e-5)
+    assert all(torch.isfinite(slope).all() for slope in gradients(noisy, model).values())
 
 
 def test_what_cannot_be_aligned_is_counted_and_adds_nothing() -> None:
-    subject = objective(languages=())
+    subject, model = build(languages=())
     clips = batch((16000, 1600))
     long = "this is far too much to say in two frames"
     texts: list[str | None] = ["da", long]
-    loss = subject(Batch(["a", "b"], clips.audio, texts, ["ro", "ro"]))
-    alone = subject(Batch(["a"], Sequence.from_list(clips.audio.unpad()[:1]), ["da"], ["ro"]))
-    assert loss.parts["infeasible"].item() == 1
-    assert loss.total.item() == pytest.approx(alone.total.item(), rel=1e-5)
-    assert loss.count == 2
-    loss.total.backward()
-    assert all(torch.isfinite(p.grad).all() for p in subject.parameters() if p.grad is not None)
+    loss = take(subject, model, Batch(["a", "b"], clips.audio, texts, ["ro", "ro"]))
+    alone = take(subject, model, Batch(["a"], Sequence.from_list(clips.audio.unpad()[:1]), ["da"], ["ro"]))
+    assert loss.stats["infeasible"].total.item() == 1
+    for name, term in loss.terms.items():
+        assert term.total.item() == pytest.approx(alone.terms[name].total.item(), rel=1e-5)
+        assert term.count == 2
+    assert all(torch.isfinite(slope).all() for slope in gradients(loss, model).values())
 
 
 def test_targets_are_normalised_text() -> None:
-    subject = objective()
+    subject, _ = build()
     clips = batch((8000, 8000))
     composed = Batch(["a", "b"], clips.audio, ["Cafe\u0301!", None], ["ro", "ru"])
-    first, second = subject.targets(composed).unpad()
+    extras = subject.prepare(composed, True).extras
+    first, second = extras["symbols"].unpad()
     assert ByteTokenizer().decode(first.tolist()) == "café"
-    assert len(second) == 0
+    assert len(second) == 0 and extras["language"].tolist() == [0, 1]
 
 
 def test_an_untrained_language_is_one_sentence() -> None:
     clips = batch((8000,), last=1)
     with pytest.raises(IsoglossError, match=r'does not know the language "rum"\. Did you mean "ru"\? It knows: ro, ru'):
-        objective()(Batch(["a"], clips.audio, ["da"], ["rum"]))
+        build()[0].prepare(replace(clips, texts=["da"], languages=["rum"]), True)
 
 
 def test_a_model_without_symbols_cannot_learn_to_recognise() -> None:
-    with pytest.raises(IsoglossError, match="needs a tokenizer"):
-        RecognitionConfig().build(Model(ModelConfig(encoder=preset("test"))))
+    with pytest.raises(IsoglossError, match=r"recognition needs a head that predicts symbols; add model\.tokenizer"):
+        RecognitionConfig().build(Model(ModelConfig(encoder=preset("test"))).spec)
 
 
 def test_augmentation_works_in_training_only() -> None:
-    subject = objective(augment="LD")
+    subject, model = build(augment="LD")
     assert isinstance(subject.weights.augment, SpecAugmentConfig)
     clips = batch()
     with torch.no_grad():
-        assert torch.equal(subject(clips).total, objective()(clips).total)
+        assert torch.equal(take(subject, model, clips).value, take(*build(), clips).value)
         subject.train()
         torch.manual_seed(1)
-        first = subject(clips).total
+        first = take(subject, model, clips).value
         torch.manual_seed(1)
-        assert torch.equal(subject(clips).total, first)
-        assert not torch.equal(subject(clips).total, first)
+        assert torch.equal(take(subject, model, clips).value, first)
+        assert not torch.equal(take(subject, model, clips).value, first)
 
 
-def test_the_objective_shares_the_models_weights_and_holds_no_others() -> None:
-    torch.manual_seed(0)
-    model = Model(ModelConfig(encoder=encoder(), languages=LANGUAGES), ByteTokenizer())
-    subject = RecognitionConfig().build(model).train()
-    own = {id(parameter) for parameter in model.parameters()}
-    assert {id(parameter) for parameter in subject.parameters()} == own
-    subject(batch()).total.backward()
-    assert [name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().max() == 0] == []
+def test_the_objective_holds_no_weights_and_trains_all_of_the_model() -> None:
+    subject, model = build()
+    assert subject.state_dict() == {}
+    found = gradients(take(subject.train(), model.train(), batch()), model)
+    assert found.keys() == dict(model.named_parameters()).keys()
+    assert all(slope.abs().max() > 0 for slope in found.values())
 
 
 def test_autocast_gives_nearly_the_same_loss() -> None:
-    subject, clips = objective(), batch()
-    exact = subject(clips)
+    subject, model = build()
+    exact = take(subject, model, batch()).value
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        rounded = subject(clips)
-    assert rounded.total.dtype == torch.float32
-    assert rounded.total.item() == pytest.approx(exact.total.item(), rel=0.02)
+        rounded = take(subject, model, batch()).value
+    assert rounded.dtype == torch.float32
+    assert rounded.item() == pytest.approx(exact.item(), rel=0.02)
 
 
 def test_blank_share_counts_valid_frames() -> None:
@@ -221,26 +230,27 @@ def test_it_learns_four_real_clips_by_heart(clips: list[Utterance]) -> None:
     tokenizer = build_tokenizer(CharactersConfig(), texts)
     torch.manual_seed(0)
     model = Model(ModelConfig(encoder=encoder(), languages=("ro", "ru")), tokenizer)
-    subject = RecognitionConfig(language=0.3).build(model).train()
+    subject = RecognitionConfig(head_weights={"language": 0.3}).build(model.spec).train()
     audio = Sequence.from_list(
         [torch.from_numpy(read(clip.audio, start=clip.start, duration=clip.duration)) for clip in chosen]
     )
     memory = Batch([clip.id for clip in chosen], audio, list(texts), ["ro", "ru", "ru", "ro"])
-    optimizer = torch.optim.AdamW(subject.parameters(), lr=3e-3)
-    first: Loss | None = None
+    optimizer = torch.optim.AdamW(model.train().parameters(), lr=3e-3)
+    losses: list[float] = []
     for _ in range(120):
-        loss = subject(memory)
-        first = first or loss
+        loss = take(subject, model, memory).value
+        losses.append(loss.item())
         optimizer.zero_grad()
-        (loss.total / loss.count).backward()
-        torch.nn.utils.clip_grad_norm_(subject.parameters(), 1.0)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        if loss.total < 0.2:
+        if losses[-1] < 0.05:
             break
-    assert first is not None and loss.total < 0.1 * first.total.detach()
+    assert losses[-1] < 0.1 * losses[0]
     subject.eval()
+    model.eval()
     with torch.no_grad():
-        scores = model.ctc(model.encoder(model.frontend(audio)).final)
-        final = subject(memory)
+        scores = model.ctc_head()(model.encoder(model.features(audio)).final)
+        final = take(subject, model, memory)
     assert [tokenizer.decode(found.tokens) for found in greedy(scores)] == texts
-    assert final.parts["language_accuracy"].item() == 4
+    assert final.stats["language_accuracy"].total.item() == 4

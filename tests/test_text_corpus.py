@@ -83,9 +83,9 @@ def test_a_line_s_own_language_and_source_win(tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": "x"', "a.jsonl:1 is not JSON"),
         ("a.jsonl", b'{"text": "x", "language": 3}', "must be strings"),
         ("a.jsonl", b'{"text": "x", "language": "Romanain"}', "Did you mean"),
-        ("a.txt", b"\xff\xfe", "not UTF-8"),
-        ("a.txt.gz", b"no gzip", "Cannot read"),
-        ("a.txt.gz", gzip.compress(b"abc" * 100)[:-9], "Cannot read"),
+        ("a.txt", b"x\n\xff\xff", "a.txt, line 2: not UTF-8"),
+        ("a.txt.gz", b"no gzip", "unreadable"),
+        ("a.txt.gz", gzip.compress(b"abc" * 100)[:-9], "unreadable"),
     ],
 )
 def test_broken_text_names_file_and_line(name: str, content: bytes, message: str, tmp_path: Path) -> None:

@@ -107,6 +107,16 @@ def test_points_go_only_by_option(text: str, language: str, expected: str) -> No
     assert marks(kept) == marks(text)
 
 
+@pytest.mark.parametrize("language", ["tr", "az", "az-Cyrl", "crh", "gag", "zza", "kk-Latn", "tt-Latn", "ba-Latn-RU"])
+def test_i_has_two_pairs_in_turkic_alphabets(language: str) -> None:
+    assert normalise("QIRIM İzmir I\u0307", language) == "qırım izmir i"
+
+
+@pytest.mark.parametrize("language", ["kk", "tt", "ba", "uz", "tk", "ku", "en", None])
+def test_and_one_elsewhere(language: str | None) -> None:
+    assert normalise("IBM", language) == "ibm"
+
+
 def test_the_version_names_the_unicode_tables() -> None:
     assert NORMALISER_VERSION.endswith(unicodedata.unidata_version)
 

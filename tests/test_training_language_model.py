@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 import isogloss
+from isogloss.model import calibration as confidence
 from isogloss.model.folder import save_model
 from isogloss.text.ngram import load_ngram
 from isogloss.text.tokenizers import digest
-from isogloss.training import development
 from isogloss.training.language_model import train_language_model
 from small_models import build, sound
 
@@ -26,7 +26,7 @@ def model(tmp_path: Path) -> Path:
 def test_words_found_with_it_are_as_sure_as_the_dev_clips_say(
     model: Path, letters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(development, "ENOUGH", 1)
+    monkeypatch.setattr(confidence, "ENOUGH", 1)
     notes = train_language_model(model, tmp_path / "lm", texts=[], data=[letters], order=3)
     assert notes["sentences"] >= 3 and notes["sentences with unknown symbols, left out"] > 3
     calibration = load_ngram(tmp_path / "lm", digest(model)).calibration

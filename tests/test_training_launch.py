@@ -18,7 +18,9 @@ from isogloss.training.budget import Budget
 from isogloss.training.journal import read_log
 from isogloss.training.launch import train_in_processes, useful_processes
 from isogloss.training.recipe import Recipe, load_recipe
-from isogloss.training.trainer import RECIPE, StageRun, train
+from isogloss.training.run import RECIPE
+from isogloss.training.stage_run import StageRun
+from isogloss.training.trainer import train
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +60,10 @@ def test_processes_agree_where_a_parameter_learns_nothing(recipe: Recipe, tmp_pa
     """Text alone teaches no durations, and a guard shuts out all that only its objective teaches."""
     plain = recipe.plain()
     plain["model"]["text"] = {"entry": 1, "convolutions": 0, "layers": 0, "duration_layers": 1, "refiner": 1}
-    objectives = [{"name": "recognition"}, {"name": "aligned_mlm", "mask": None, "guard": 1e-6}]
+    objectives = [{"name": "recognition"}, {"name": "aligned_mlm", "mask": None, "guard": {"cer": 1e-6}}]
     stage = plain["stages"][0] | {"steps": 3, "seconds": {"paired": 16, "text": 16}, "objectives": objectives}
-    free = stage | {"name": "free", "objectives": [objectives[0], objectives[1] | {"guard": None}]}
+    stage["freeze"] = ["text.duration"]
+    free = stage | {"name": "free", "objectives": [objectives[0], objectives[1] | {"guard": {}}]}
     joint = Recipe.parse(plain | {"stages": [stage, free]}, "test")
     train(joint, tmp_path / "one", console=Console(quiet=True))
     train_in_processes(joint, tmp_path / "two", 2)
@@ -115,8 +118,8 @@ def test_minutes_scale_every_stage_alike(recipe: Recipe, tmp_path: Path, monkeyp
 def test_stages_that_train_different_parts_are_fitted_to_a_time(recipe: Recipe, tmp_path: Path) -> None:
     plain = recipe.plain()
     plain["model"]["text"] = {"entry": 1, "layers": 1, "refiner": 1, "duration_layers": 1}
-    write = plain["stages"][0]
-    match = write | {"name": "match", "objectives": [{"name": "most"}]}
+    write = plain["stages"][0] | {"freeze": ["text"]}
+    match = write | {"name": "match", "objectives": [{"name": "most"}], "freeze": []}
     parsed = Recipe.parse(plain | {"stages": [write, match, write]}, "test")
     assert (train_in_processes(parsed, tmp_path / "run", 2, minutes=0.01) / "model.safetensors").exists()
 

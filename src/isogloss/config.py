@@ -80,6 +80,8 @@ def _position(node: list[Any], key: str, path: str) -> int:
 
 WANTED = {
     "tuple_type": "give a list, as in [a, b]",
+    "dict_type": "give keys and values, as in {a: b}",
+    "model_attributes_type": "give keys and values, as in {a: b}",
     "bool_parsing": "give true or false",
     "bool_type": "give true or false",
 }
@@ -91,13 +93,17 @@ def _first_problem(cls: type[pydantic.BaseModel], error: pydantic.ValidationErro
     location = _typed(first["loc"], values)
     if first["type"] == "union_tag_invalid":
         tag, known = first["ctx"]["tag"], first["ctx"]["expected_tags"].replace("'", "")
-        return f'"{location}" has the name "{tag}".{did_you_mean(tag, known.split(", "))} Known: {known}.'
+        key = first["ctx"]["discriminator"].strip("'")
+        return f'"{location}" has the {key} "{tag}".{did_you_mean(tag, known.split(", "))} Known: {known}.'
+    if first["type"] == "union_tag_not_found":
+        return f'"{location}" lacks the key "{first["ctx"]["discriminator"].strip(chr(39))}", which says what it is.'
     if first["type"] == "extra_forbidden":
         *_, key = first["loc"]
         return f'unknown key "{location}".{did_you_mean(str(key), _field_names(cls))}'
     if first["type"] == "missing":
         return f'the key "{location}" is missing.'
-    said = WANTED.get(first["type"], f"{first['msg'][0].lower()}{first['msg'][1:]}")
+    said = WANTED.get(first["type"]) or first["msg"].removeprefix("Value error, ")
+    said = f"{said[0].lower()}{said[1:]}"
     return f'"{location}" is {first["input"]!r}: {said}.'
 
 

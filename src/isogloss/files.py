@@ -1,16 +1,32 @@
-"""Writing that either happens whole or not at all, and digests of what was written."""
+"""Writing that either happens whole or not at all, digests of what was written, and text read line by line."""
 
+import codecs
+import gzip
 import hashlib
+import io
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from isogloss.errors import IsoglossError
+
+_NO_TEXT = re.compile("[\0\udc80-\udcff]")
+
+
+def require_writable(path: Path) -> None:
+    """Raise IsoglossError where no file can be written, before work is done for it."""
+    if path.is_dir():
+        raise IsoglossError(f"{path} is a folder; name a file in it.")
+    nearest = next(parent for parent in path.absolute().parents if parent.exists())
+    if not nearest.is_dir():
+        raise IsoglossError(f"{path} cannot be written: {nearest} is no folder; choose another place.")
 
 
 @contextmanager
@@ -78,9 +94,40 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON that people can read; all in ASCII where it holds the name of a file that is not UTF-8."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    return text if text.isascii() or _is_unicode(text) else json.dumps(value, indent=indent)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON that people can read, atomically."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+    write_text(path, json_text(value, indent=1) + "\n")
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """(number from 1, line without its end) of a text file, plain or .gz, in UTF-8, or in UTF-16 marked as such.
+
+    Raises IsoglossError that names the file and the line where it is something else, or is damaged.
+    """
+    opener: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
+    number = 0
+    try:
+        with opener(path, "rb") as raw:
+            wide = raw.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+            # Bytes that are not UTF-8 come through as lone surrogates, so that their line can be named.
+            encoding, errors = ("utf-16", "strict") if wide else ("utf-8-sig", "surrogateescape")
+            lines = io.TextIOWrapper(raw, encoding=encoding, errors=errors, newline="")
+            for number, line in enumerate(lines, 1):
+                if _NO_TEXT.search(line):
+                    raise IsoglossError(f"{path}, line {number}: not UTF-8 text; convert the file.")
+                yield number, line.rstrip("\r\n")
+    except FileNotFoundError:
+        raise IsoglossError(f"{path} is missing.") from None
+    except UnicodeDecodeError as error:
+        raise IsoglossError(f"{path}, line {number + 1}: not UTF-16 text ({error.reason}); convert the file.") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise IsoglossError(f"{path}, line {max(number, 1)}: unreadable ({error}); mend or rebuild the file.") from None
 
 
 def read_json(path: Path) -> Any:
@@ -97,6 +144,14 @@ def sha256(path: Path) -> str:
     """The SHA-256 of a file as 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _synchronise(path: Path) -> None:

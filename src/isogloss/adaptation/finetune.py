@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from isogloss.data.loading import language_of, text_of
-from isogloss.errors import IsoglossError
+from isogloss.data.manifests import language_of, text_of
+from isogloss.errors import IsoglossError, counted, lasting
 from isogloss.model.folder import load_model
 from isogloss.model.model import Model
 from isogloss.text.languages import normalise_language
@@ -31,7 +31,7 @@ STEP_SECONDS = 24
 PASSES = 40
 """How often the data are heard, if that lies within `STEPS`."""
 STEPS = (600, 20_000)
-FROZEN = ("frontend", "encoder.subsampling", "encoder.stack", "language")
+ENCODER = ("features", "encoder.embed", "encoder.stack")
 GENTLE = {"freq_width": 12, "time_share": 0.05}
 
 
@@ -50,12 +50,13 @@ def plan(
     languages: tuple[str, ...] = (),
     way: Way | None = None,
     name: str | None = None,
+    minutes: float | None = None,
 ) -> Plan:
     """Choose how to fine-tune a model on the transcribed train clips of prepared corpora.
 
     languages: only these. way: what is trained of a recogniser, instead of what the amount of data
-    suggests. Raises IsoglossError where there is nothing transcribed, and for adapters of a model
-    that does not recognise yet.
+    suggests. minutes: into which training is to fit. Raises IsoglossError where there is nothing transcribed, and for
+    adapters of a model that does not recognise yet.
     """
     start = load_model(model_folder)
     languages = tuple(map(normalise_language, languages))
@@ -66,7 +67,7 @@ def plan(
         raise IsoglossError(f"The train split of {where} holds no transcribed clips; fine-tuning needs transcripts.")
     hours = sum(cut.duration for cut in paired) / 3600
     spoken = sorted({language_of(cut) for cut in paired})
-    reasons = [f"{_amount(hours)} of transcribed speech in {', '.join(spoken)}, {len(paired)} clips."]
+    reasons = [f"{_amount(hours)} of transcribed speech in {', '.join(spoken)}, {counted(len(paired), 'clip')}."]
     steps = min(max(round(PASSES * hours * 3600 / STEP_SECONDS), STEPS[0]), STEPS[1])
     if start.tokenizer is None:
         if way == "adapters":
@@ -78,12 +79,16 @@ def plan(
         if way is None:
             way = "adapters" if hours < LITTLE_HOURS else "whole"
             reasons.append(_why(way))
-        identifies = start.language is not None and set(spoken) == set(start.config.languages)
-        model, stages = _adapters(steps) if way == "adapters" else _whole(steps, identifies)
-        if way == "whole" and start.language is not None and not identifies:
+        knows = bool(start.spec.heads_for("language"))
+        identifies = knows and set(spoken) == set(start.config.languages)
+        model, stages = _adapters(start, steps) if way == "adapters" else _whole(start, steps, identifies)
+        if way == "whole" and knows and not identifies:
             reasons.append("It will not tell languages apart any more: the data are not in all of those it knows.")
-    passes = steps * STEP_SECONDS / (hours * 3600)
-    reasons.append(f"{steps} steps of {STEP_SECONDS} s: each clip is heard about {passes:.0f} times.")
+    if minutes is None:
+        passes = steps * STEP_SECONDS / (hours * 3600)
+        reasons.append(f"{steps} steps of {STEP_SECONDS} s: each clip is used about {passes:.0f} times.")
+    else:
+        reasons.append(f"As many steps of {STEP_SECONDS} s as fit into {lasting(minutes * 60)}.")
     values: dict[str, Any] = {
         "name": name or f"{Path(model_folder).resolve().parent.name}-{'-'.join(spoken[:4])}",
         "model": {"start_from": str(model_folder), **model},
@@ -96,37 +101,44 @@ def plan(
 def _from_speech_alone(start: Model, steps: int, identifies: bool) -> tuple[dict[str, Any], list[Any]]:
     """A new CTC head, alone at first: gradients of a random head would undo the pre-training."""
     head = max(1, steps // 10)
-    language = {"language": 0.1 if identifies else 0.0}
     model = {
         "encoder": start.config.encoder.plain(),
-        "frontend": start.config.frontend.plain(),
+        "features": start.config.features.plain(),
         "tokenizer": {"kind": "characters", "unknown": True},
+        "heads": ["ctc", "language"] if identifies else ["ctc"],
     }
     stages = [
-        _stage("head", head, [_recognition(language)], freeze=FROZEN[:-1]) | {"optimizer": {"peak": 2e-3}},
-        _stage("read", 3 * head, [_recognition(language)])
+        _stage("head", head, [_recognition()], freeze=ENCODER) | {"optimizer": {"peak": 2e-3}},
+        _stage("train", 3 * head, [_recognition()])
         | {"optimizer": {"peak": 1e-3, "ema": 0.98, "schedule": "constant"}},
-        _stage("refine", max(1, steps - 4 * head), [_recognition(language, GENTLE)])
+        _stage("refine", max(1, steps - 4 * head), [_recognition(GENTLE)])
         | {"optimizer": {"peak": 1e-3, "ema": 0.99, "warmup": 0.02}},
     ]
     return model, stages
 
 
-def _adapters(steps: int) -> tuple[dict[str, Any], list[Any]]:
+def _adapters(start: Model, steps: int) -> tuple[dict[str, Any], list[Any]]:
     """Adapters and heads of a recogniser; the encoder stays bit for bit."""
-    stage = _stage("adapt", steps, [_recognition({"language": 0.0}, GENTLE)], freeze=FROZEN)
+    language = tuple(f"heads.{name}" for name in start.spec.heads_for("language"))
+    freeze = (*ENCODER, *language, *_unreached(start))
+    stage = _stage("adapt", steps, [_recognition(GENTLE, language=False)], freeze)
     return {"keep": "all", "adapters": {}}, [stage | {"optimizer": {"peak": 3e-3, "ema": 0.99}}]
 
 
-def _whole(steps: int, identifies: bool) -> tuple[dict[str, Any], list[Any]]:
+def _whole(start: Model, steps: int, identifies: bool) -> tuple[dict[str, Any], list[Any]]:
     """All of a recogniser; the encoder, which knows much already, at a third of the rate."""
-    stage = _stage("finetune", steps, [_recognition({"language": 0.1 if identifies else 0.0}, GENTLE)])
+    stage = _stage("finetune", steps, [_recognition(GENTLE, language=identifies)], _unreached(start))
     rates = {"optimizer": {"peak": 1e-3, "ema": 0.99}, "optimizers": {"encoder": {"peak": 3e-4}}}
     return {"keep": "all"}, [stage | rates]
 
 
-def _recognition(settings: dict[str, float], augment: dict[str, float] | None = None) -> dict[str, Any]:
-    return {"name": "recognition", "augment": augment} | settings
+def _unreached(start: Model) -> tuple[str, ...]:
+    """Parts of a model that recognition does not train."""
+    return ("text",) * (start.text is not None) + tuple(f"heads.{name}" for name in start.spec.heads_for("features"))
+
+
+def _recognition(augment: dict[str, float] | None = None, language: bool = True) -> dict[str, Any]:
+    return {"name": "recognition", "augment": augment} | ({} if language else {"head_weights": {"language": 0.0}})
 
 
 def _stage(name: str, steps: int, objectives: list[Any], freeze: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -162,4 +174,4 @@ def _why(way: Way) -> str:
 
 
 def _amount(hours: float) -> str:
-    return f"{hours:.1f} hours" if hours >= 1 else f"{hours * 60:.0f} minutes"
+    return f"{hours:.1f} hours" if hours >= 1 else counted(round(hours * 60), "minute")

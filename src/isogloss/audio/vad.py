@@ -57,6 +57,7 @@ class _SileroVad(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.hann: Tensor
         self.register_buffer("hann", torch.hann_window(256), persistent=False)
         self.conv1 = nn.Conv1d(129, 128, 3, padding=1)
         self.conv2 = nn.Conv1d(128, 64, 3, stride=2, padding=1)

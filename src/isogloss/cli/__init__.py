@@ -24,7 +24,8 @@ def main() -> int:
     """The console script."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8")  # transcripts are in any script, whatever the locale
+            # Transcripts are in any script, whatever the locale, and names of files need not be UTF-8.
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     return run(sys.argv[1:])
 
 

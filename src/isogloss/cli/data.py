@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from isogloss.cli import terminal
-from isogloss.cli.app import JsonFile, app, listed
+from isogloss.cli.app import FAILED, JsonFile, app, listed
+from isogloss.errors import counted, lasting
 
 
 @app.command()
@@ -69,11 +71,31 @@ def prepare(
             overwrite=overwrite,
             on_progress=told if sys.stderr.isatty() else None,
         )
-    print(f"{out}: {card['clips']} clips, {card['hours'] * 60:.1f} min, languages: {' '.join(card['languages'])}")
+    clips, languages = counted(card["clips"], "clip"), " ".join(card["languages"])
+    print(f"{out}: {clips}, {lasting(card['hours'] * 3600)}, languages: {languages}")
+    for line in _told(card):
+        terminal.note(line)
+    terminal.note(f"Look at it with: isogloss inspect {out}")
+
+
+def _told(card: dict[str, Any]) -> Iterator[str]:
+    """What became of everything that the source held, in sentences."""
+    yield f"With a transcript: {card['transcribed']}, without: {card['clips'] - card['transcribed']}."
+    aside = card["aside"]
+    if words := aside["words"]:
+        yield f"Taken as no transcript: {_listed(words)}; in quotation marks it is a word."
     if sentences := card["text"]:
-        terminal.note(f"Unspoken sentences: {sentences['kept']} of {sentences['read']}.")
-    left_out = sum(card["dropped"].values()) + sum(card["broken"].values())
-    terminal.note(f"Clips left out: {left_out}. Look at it with: isogloss inspect {out}")
+        yield f"Unspoken sentences: {sentences['kept']} of {sentences['read']}."
+    left_out = card["dropped"] | card["broken"]
+    yield f"Clips left out: {sum(left_out.values())}" + (f" ({_listed(left_out)})." if left_out else ".")
+    if files := aside["files"]:
+        yield f"Files left aside: {_listed(files)}."
+    if columns := aside["columns"]:
+        yield f"Columns that are not used: {', '.join(columns)}."
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{what}: {count}" for what, count in counts.items())
 
 
 @app.command()
@@ -91,3 +113,7 @@ def inspect(
     terminal.results().print(render(found))
     if json:
         write_json(json, found.plain())
+    if unreadable := [f"{clip} ({cause})" for cause, ids in found.unreadable.items() for clip in ids]:
+        said = f"{counted(len(unreadable), 'clip')} cannot be read: {', '.join(unreadable)}"
+        terminal.complain(f"{said}; mend the files, or prepare the corpus again without them.")
+        raise typer.Exit(FAILED)

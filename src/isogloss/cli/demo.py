@@ -18,11 +18,12 @@ from rich.table import Table
 
 from isogloss.data.manifests import CARD
 from isogloss.data.prepare import prepare
+from isogloss.errors import counted
 from isogloss.evaluation.card import add_figures
 from isogloss.evaluation.evaluate import evaluate
-from isogloss.evaluation.figures import Evaluation
 from isogloss.evaluation.report import write_report
-from isogloss.evaluation.tables import render
+from isogloss.evaluation.results import Evaluation
+from isogloss.evaluation.terminal import render
 from isogloss.training.language_model import train_language_model
 from isogloss.training.launch import train_in_processes, useful_processes
 from isogloss.training.recipe import Recipe, load_recipe
@@ -104,7 +105,8 @@ def _prepared(
             test=test,
             on_progress=lambda stage, done: status.update(f"{stage} · {done}"),
         )
-    demo.console.print(f"  {card['clips']} clips, {card['hours'] * 60:.0f} minutes, {len(card['languages'])} languages")
+    clips, minutes = counted(card["clips"], "clip"), counted(round(card["hours"] * 60), "minute")
+    demo.console.print(f"  {clips}, {minutes}, {counted(len(card['languages']), 'language')}")
     return folder
 
 
@@ -118,7 +120,8 @@ def _train(demo: Demo, corpus: Path) -> Path:
     if resume:
         demo.step("Go on training where the last demo stopped")
     else:
-        demo.step(f"Train for about {demo.minutes:.0f} minutes: on speech, then with text, at last to write")
+        minutes = counted(round(demo.minutes), "minute")
+        demo.step(f"Train for about {minutes}: on speech, then with text, at last to write")
     recipe = _recipe(corpus, demo.languages)
     return train_in_processes(recipe, run, useful_processes(recipe), resume=resume, minutes=demo.minutes)
 
@@ -154,7 +157,7 @@ def _show_examples(demo: Demo, evaluation: Evaluation) -> None:
 
 
 def _say_goodbye(demo: Demo, model: Path, report: Path, seconds: float) -> None:
-    demo.step(f"Done in {seconds / 60:.0f} minutes")
+    demo.step(f"Done in {counted(round(seconds / 60), 'minute')}")
     demo.console.print(
         f"  report   {report}\n"
         f"  model    {model}\n\n"

@@ -10,6 +10,7 @@ import typer
 from isogloss.cli import terminal
 from isogloss.cli.app import FAILED, AudioArguments, Device, ModelFolder, app, loaded
 from isogloss.cli.speech import all_read
+from isogloss.errors import counted
 
 if TYPE_CHECKING:
     from isogloss.cli.recordings import Recording
@@ -36,7 +37,7 @@ def embed(
 
     require_replaceable(out, ITEMS)
     recordings = find_recordings(audio)
-    tag = normalise_language(language) if language else None
+    tag = None if language is None else normalise_language(language)
     lines = [line for path in text or [] for line in read_text_lines(path, language_named(path) or tag)]
     network = loaded(model, device).model
     read = embed_text(network, [line.text for line in lines], [line.language for line in lines])
@@ -57,7 +58,7 @@ def embed(
 
     whole = all_read(recordings, embedded, keep)
     Index(items, vectors, model).save(out)
-    print(f"{out}: {len(items)} entries")
+    print(f"{out}: {counted(len(items), 'entry', 'entries')}")
     if not whole:
         raise typer.Exit(FAILED)
 
@@ -84,7 +85,7 @@ def search(
 
     known = load_index(index, model)
     network = loaded(known.model, device).model
-    tag = normalise_language(language) if language else None
+    tag = None if language is None else normalise_language(language)
     if is_recording(query):
         pieces, vectors = embed_speech(network, [query], languages=[tag], vad=True)
         if not pieces:

@@ -18,6 +18,7 @@ from isogloss.cli.app import (
     app,
     listed,
 )
+from isogloss.evaluation.tasks import task_names
 
 if TYPE_CHECKING:
     from isogloss.training.recipe import Recipe
@@ -60,7 +61,7 @@ def finetune(
     """Teach a model your speech. Chooses how from the amount of transcribed data, and says what it chose."""
     from isogloss.adaptation.finetune import plan
 
-    chosen = plan(model, data, languages=tuple(listed(languages) or ()), way=way)
+    chosen = plan(model, data, languages=tuple(listed(languages) or ()), way=way, minutes=minutes)
     for reason in chosen.reasons:
         terminal.note(reason)
     print(_trained(chosen.recipe, out, processes, resume, minutes))
@@ -114,10 +115,20 @@ def quantise(
     print(out)
 
 
+TASKS = ", ".join(task_names())
+
+
 @app.command()
 def evaluate(
     model: ModelFolder,
     data: Annotated[list[Path], typer.Option(help="prepared corpus; may be repeated", show_default=False)],
+    task: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help=f"what to measure; may be repeated; by default all that can be: {TASKS}"),
+    ] = None,
+    options: Annotated[
+        list[str] | None, typer.Argument(metavar="TASK.KEY=VALUE", help="options of tasks, as in retrieval.pool=200")
+    ] = None,
     split: Annotated[Literal["train", "dev", "test"], typer.Option(help="which clips")] = "test",
     languages: Annotated[str, typer.Option(help="only clips in these, as in ro,pt-BR")] = "",
     tell_language: Annotated[bool, typer.Option("--tell-language", help="tell the model what is spoken")] = False,
@@ -131,12 +142,14 @@ def evaluate(
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Measure a model on held-out speech. Error rates and language identification, with intervals."""
+    """Measure a model on held-out speech. Error rates, languages, retrieval and more, with intervals."""
     from isogloss.evaluation.evaluate import evaluate as work
-    from isogloss.evaluation.tables import render
-    from isogloss.files import write_json
+    from isogloss.evaluation.terminal import render
+    from isogloss.files import require_writable, write_json
     from isogloss.training.hardware import choose_device
 
+    if json:
+        require_writable(json)
     if report:
         from isogloss.evaluation.report import require_report, write_report
 
@@ -147,6 +160,8 @@ def evaluate(
         found = work(
             model,
             data,
+            tasks=task or (),
+            options=options or (),
             split=split,
             languages=listed(languages),
             tell_language=tell_language,
@@ -154,7 +169,7 @@ def evaluate(
             language_model=lm,
             weight=lm_weight,
             device=choose_device(device),
-            on_progress=lambda done, total: told("clips", done, total),
+            on_progress=lambda name, done, total: told(f"clips, {name}", done, total),
         )
     terminal.results().print(render(found))
     if json:

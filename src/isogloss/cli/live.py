@@ -13,7 +13,6 @@ from isogloss.serving import writers
 from isogloss.text.languages import normalise_language
 
 if TYPE_CHECKING:
-    from isogloss.model.model import Decoder
     from isogloss.model.recogniser import Recogniser
 
 SOURCES = ("-", "microphone")
@@ -23,7 +22,7 @@ def transcribe_live(
     audio: list[str],
     load: Callable[[], Recogniser],
     language: str | None,
-    decoder: Decoder | None,
+    decoder: str | None,
     format: str,
     raw: tuple[str, int, int],
 ) -> None:
@@ -36,7 +35,7 @@ def transcribe_live(
         raise IsoglossError("--stream listens to one source: - for raw samples on standard input, or microphone.")
     if format not in writers.WORD_WRITERS:
         raise IsoglossError(f"--stream writes {', '.join(writers.WORD_WRITERS)}, not {format}.")
-    tag = normalise_language(language) if language else None
+    tag = None if language is None else normalise_language(language)
     source = pieces(sys.stdin.buffer, PCM(*raw)) if audio == ["-"] else microphone()
     write = writers.WORD_WRITERS[format]
     for word in load().listen(source, language=tag, decoder=decoder):

@@ -9,13 +9,13 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from isogloss.errors import AudioError, IsoglossError
 
 if TYPE_CHECKING:
+    from isogloss.audio.channels import Channel
     from isogloss.audio.sources import Source
-    from isogloss.model.pieces import Channel
     from isogloss.model.recogniser import Progress
 
 STANDARD_INPUT = "-"
@@ -50,7 +50,9 @@ def find_recordings(arguments: Sequence[str], channel: str = "mix") -> list[Reco
     IsoglossError for another, for a folder without audio and for standard input named twice. A file that
     is missing is found missing when it is read.
     """
+    from isogloss.audio.channels import parse_channel
     from isogloss.audio.sources import describe
+    from isogloss.data.importers import audio_below
 
     found: list[Recording] = []
     for argument in arguments:
@@ -58,52 +60,47 @@ def find_recordings(arguments: Sequence[str], channel: str = "mix") -> list[Reco
         if argument == STANDARD_INPUT:
             found.append(Recording("standard input", sys.stdin.buffer, Path("stdin")))
         elif path.is_dir():
-            files = _audio_in(path)
+            files = audio_below(path)
             found += [Recording(describe(f), f, f.relative_to(path).with_suffix("")) for f in files]
         else:
             found.append(Recording(describe(path), path, Path(path.stem or "audio")))
     if arguments.count(STANDARD_INPUT) > 1:
         raise IsoglossError("Standard input (-) can be read only once; give it once.")
-    return [one for recording in found for one in _channels(recording, channel)]
+    wanted = parse_channel(channel)
+    return [one for recording in found for one in _channels(recording, wanted)]
 
 
-def _channels(recording: Recording, channel: str) -> list[Recording]:
+def _channels(recording: Recording, wanted: Channel | Literal["each"]) -> list[Recording]:
     """The channel of a recording that is asked for, or each."""
+    from isogloss.audio.channels import chosen
     from isogloss.audio.reading import info
 
-    if channel == "mix":
-        return [recording]
-    if channel.isdecimal() and int(channel) > 0:
-        return [replace(recording, channel=int(channel))]
-    if channel != "each":
-        raise IsoglossError(f'There is no channel "{channel}"; give a number from 1, mix or each.')
-    if hasattr(recording.source, "read"):  # what comes through a pipe is read once
-        recording = replace(recording, source=recording.source.read())
+    if wanted != "each":
+        return [replace(recording, channel=wanted)]
+    source = recording.source
+    if not isinstance(source, Path | str | bytes):  # what comes through a pipe is read once
+        source = source.read()
     try:
-        count = info(recording.source).channels
+        channels = chosen(wanted, info(source).channels)
     except AudioError:
         return [recording]  # told when it is read
+    name, place = recording.name, recording.place
     return [
-        replace(
-            recording,
-            name=f"{recording.name} channel {number}",
-            place=recording.place.with_name(f"{recording.place.name}-{number}"),
-            channel=number,
-        )
-        for number in range(1, count + 1)
+        Recording(f"{name} channel {channel}", source, place.with_name(f"{place.name}-{channel}"), channel)
+        for channel in channels
     ]
 
 
 def is_recording(argument: str) -> bool:
     """Whether this is a file, and no sentence; raises IsoglossError for the name of an audio file that is missing."""
-    from isogloss.data.importers import AUDIO_SUFFIXES
+    from isogloss.data.importers import is_audio
 
     try:
         if Path(argument).is_file():
             return True
     except OSError:  # longer than any name may be
         return False
-    if " " not in argument and Path(argument).suffix.lower() in AUDIO_SUFFIXES:
+    if " " not in argument and is_audio(Path(argument)):
         raise IsoglossError(f"{argument} does not exist.")
     return False
 
@@ -175,12 +172,3 @@ def _seconds(recording: Recording) -> float:
         return info(recording.source).seconds
     except AudioError:
         return 0.0
-
-
-def _audio_in(folder: Path) -> list[Path]:
-    from isogloss.data.importers import AUDIO_SUFFIXES
-
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES)
-    if not files:
-        raise IsoglossError(f"{folder} holds no audio; looked for {', '.join(sorted(AUDIO_SUFFIXES))}.")
-    return files

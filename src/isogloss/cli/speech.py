@@ -79,7 +79,7 @@ def transcribe(
     if out is None and format in ("srt", "vtt", "textgrid") and len(recordings) > 1:
         raise typer.BadParameter(f"{format} of several recordings needs a folder; add --out FOLDER")
     files = places(recordings, out, writers.SUFFIXES[format]) if out else {}
-    tag = normalise_language(language) if language else None
+    tag = None if language is None else normalise_language(language)
     recogniser = loaded(model, device, adapter)
     if tag is None and (known := recogniser.unsure_of):
         terminal.note(f"This model does not identify languages; give --language ({', '.join(known)}).")

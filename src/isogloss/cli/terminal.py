@@ -6,9 +6,10 @@ import errno
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from isogloss.errors import IsoglossError
+from isogloss.errors import IsoglossError, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,17 +39,25 @@ def write(text: str) -> None:
 
 def note(text: str) -> None:
     """A sentence beside the result."""
-    remarks().print(text, markup=False, soft_wrap=True)
+    remarks().print(_shown(text), markup=False, soft_wrap=True)
 
 
 def complain(text: str) -> None:
     """A sentence about what went wrong."""
-    remarks().print(text, style="red", markup=False, soft_wrap=True)
+    remarks().print(_shown(text), style="red", markup=False, soft_wrap=True)
+
+
+def _shown(text: str) -> str:
+    # Sentences name files, and the name of a file may hold anything.
+    return "\n".join(map(printable, text.split("\n")))
 
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[..., None]]:
-    """A line on the terminal that counts: `told(unit, done, total)` moves it. Silent elsewhere."""
+    """A line on the terminal that counts and says how long it will take: `told(unit, done, total)` moves it.
+
+    Silent elsewhere.
+    """
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = remarks()
@@ -63,7 +72,10 @@ def counting(what: str) -> Iterator[Callable[..., None]]:
 
         def told(unit: str, done: int, total: int | None = None) -> None:
             count = f"{done} {unit}" if total is None else f"{done} of {total} {unit}"
-            bar.update(task, completed=done, total=total, count=count)
+            bar.update(task, completed=done, total=total)
+            seconds = bar.tasks[task].time_remaining
+            left = f", {timedelta(seconds=round(seconds))} left" if seconds else ""
+            bar.update(task, count=f"{count}{left}")
 
         yield told
 

@@ -7,18 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from isogloss.data.finding import Aside, files_below
 from isogloss.data.manifests import Utterance, examples, read_manifest
-from isogloss.data.rows import from_rows, make_id, match_columns, require_language, split_in
-from isogloss.errors import IsoglossError
+from isogloss.data.rows import COLUMNS, TIMES, from_rows, make_id, match_columns, require_language, split_in
+from isogloss.errors import IsoglossError, counted
 from isogloss.text.languages import normalise_language
 
 
 def manifests(folder: Path, kind: str) -> list[Path]:
     """lhotse manifests of a kind (cuts, recordings, supervisions) in a folder, in order of name."""
-    return sorted(file for end in ("jsonl", "jsonl.gz") for file in folder.glob(f"*{kind}*.{end}"))
+    found = (file for end in ("jsonl", "jsonl.gz") for file in folder.glob(f"*{kind}*.{end}"))
+    return sorted(file for file in found if not file.name.startswith("."))
 
 
-def read_lhotse(path: Path, language: str | None, scratch: Path) -> Iterator[Utterance]:
+def read_lhotse(path: Path, language: str | None, scratch: Path, aside: Aside) -> Iterator[Utterance]:
     """lhotse cuts, or recordings with their supervisions, from a file or all those of a folder.
 
     A cut without supervision, or a recording that no supervision speaks of, is an untranscribed clip.
@@ -99,28 +101,32 @@ def _join(file: Path) -> Iterator[Any]:
             unknown.append(said.id)
     if unknown:
         raise IsoglossError(
-            f"{len(unknown)} supervisions of {supervisions} speak of recordings that are not in "
+            f"{supervisions} has {counted(len(unknown), 'supervision')} of recordings that are not in "
             f"{recordings.name} ({examples(unknown)}); run lhotse.fix_manifests first."
         )
     yield from cuts.values()
 
 
-def read_arrow(path: Path, language: str | None, scratch: Path) -> Iterator[Utterance]:
+def read_arrow(path: Path, language: str | None, scratch: Path, aside: Aside) -> Iterator[Utterance]:
     """Parquet files, or arrow files as `datasets` saves them; audio inside is written to `scratch`."""
-    files = sorted([*path.rglob("*.parquet"), *path.rglob("*.arrow")]) if path.is_dir() else [path]
-    for file in files:
+    files = files_below(path, aside) if path.is_dir() else [path]
+    data = [file for file in files if file.suffix.lower() in (".parquet", ".arrow")]
+    aside.add_files(file for file in files if file not in data)
+    for file in data:
         inner = file.relative_to(path) if path.is_dir() else Path(file.name)
-        names, rows = _open_arrow(file)
+        names, inside, rows = _open_arrow(file)
         # Ids of such data sets often name the sentence and repeat; the row never does.
-        columns = match_columns(names, file) | {"id": "id"}
+        columns = match_columns(names, file, aside, inside) | {"id": "id"}
+        if inside:  # a whole clip: times speak of the recording that it was cut from
+            aside.columns.update(dict.fromkeys(columns.pop(field) for field in TIMES if field in columns))
         clips = _unpacked(rows, columns["audio"], make_id(str(inner.with_suffix(""))), scratch)
         split = split_in(re.split(r"[-_./]", str(inner)))
-        for utterance in from_rows(clips, columns, file, language):
+        for utterance in from_rows(clips, columns, file, language, aside, "row"):
             yield replace(utterance, source=path.resolve().stem, split=utterance.split or split)
 
 
-def _open_arrow(file: Path) -> tuple[list[str], Iterator[dict[str, Any]]]:
-    """Column names and rows of a parquet or arrow file, class labels as their names."""
+def _open_arrow(file: Path) -> tuple[list[str], str | None, Iterator[dict[str, Any]]]:
+    """Column names, the column that holds audio itself, and rows of a parquet or arrow file, labels as their names."""
     try:
         import pyarrow
         from pyarrow import parquet
@@ -128,21 +134,43 @@ def _open_arrow(file: Path) -> tuple[list[str], Iterator[dict[str, Any]]]:
         raise IsoglossError(
             f'Reading {file} needs pyarrow; install it with: pip install "isogloss[datasets]"'
         ) from None
+    is_parquet = file.suffix.lower() == ".parquet"
     try:
-        table = parquet.ParquetFile(file) if file.suffix == ".parquet" else pyarrow.ipc.open_stream(file)
+        table = parquet.ParquetFile(file) if is_parquet else pyarrow.ipc.open_stream(file)
     except pyarrow.ArrowInvalid as error:
         raise IsoglossError(f"{file} is not a readable {file.suffix[1:]} file ({error}).") from None
-    schema = table.schema_arrow if file.suffix == ".parquet" else table.schema
+    schema = table.schema_arrow if is_parquet else table.schema
     features = (
         json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
     )
     labels = {name: feature["names"] for name, feature in features.items() if "names" in feature}
     # One clip can be megabytes, so the batches are small.
-    batches = table.iter_batches(batch_size=64) if file.suffix == ".parquet" else table
+    batches = table.iter_batches(batch_size=64) if is_parquet else table
     rows = (row for batch in batches for row in batch.to_pylist())
-    return schema.names, (
-        {name: _named(value, labels.get(name)) for name, value in row.items()} for row in rows
+    return (
+        schema.names,
+        _audio_inside(schema, features),
+        ({name: _named(value, labels.get(name)) for name, value in row.items()} for row in rows),
     )
+
+
+def _audio_inside(schema: Any, features: dict[str, Any]) -> str | None:
+    """The column of bytes, or of {bytes, path}, that is called audio or is said to be: a picture is stored alike."""
+    from pyarrow import types
+
+    for field in schema:
+        holder = field.type.field("bytes").type if _has_bytes(field.type) else field.type
+        said = features.get(field.name, {}).get("_type")
+        named = said == "Audio" or (said is None and field.name.lower() in COLUMNS["audio"])
+        if named and (types.is_binary(holder) or types.is_large_binary(holder)):
+            return str(field.name)
+    return None
+
+
+def _has_bytes(type: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_struct(type)) and type.get_field_index("bytes") >= 0
 
 
 def _named(value: Any, labels: list[str] | None) -> Any:
@@ -154,7 +182,7 @@ def _unpacked(
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows with the path of their audio in place of its bytes."""
     for number, row in enumerate(rows, 1):
-        audio = row[column]
+        audio = {"bytes": row[column]} if isinstance(row[column], bytes) else row[column]
         if isinstance(audio, dict):
             content, path = audio.get("bytes"), audio.get("path")
             if content:

@@ -1,22 +1,27 @@
-"""What people have: a folder of audio, a table, JSON lines, lhotse manifests, a Hugging Face data set.
+"""What people have: a folder of audio, a table, JSON lines, lhotse, Kaldi, a Hugging Face data set.
 
     FOLDER          clip.wav beside clip.txt (no .txt = untranscribed); sub-folders may name the
-                    language (ro/clip.wav) and the split (train/, dev/, test/)
+                    language (ro/clip.wav) and the split (train/, dev/, test/); or, as in LibriSpeech,
+                    clips beside a NAME.trans.txt whose lines are `clip words`
     TABLE           .csv or .tsv with a heading; columns as in `rows.COLUMNS`
-    JSON lines      .jsonl or .jsonl.gz, one object a line with the same keys; `translations` may be an object
+    JSON lines      .jsonl, .jsonl.gz or .json, one object a line with the same keys; `translations` may be an
+                    object
     lhotse          cuts, or recordings and supervisions, as .jsonl or .jsonl.gz or a folder of them
+    Kaldi           a data directory (wav.scp, text, segments, utt2spk, utt2lang), or a folder of them
     Hugging Face    an audiofolder (metadata.csv or metadata.jsonl), parquet files, or save_to_disk
 
 Paths are relative to the file that names them. Whatever it is, it comes out as `Utterance`s; the
 audio itself is not touched here.
 """
 
-import csv
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from isogloss.data.finding import Aside, files_below, same_name
 from isogloss.data.foreign import manifests, read_arrow, read_lhotse
+from isogloss.data.kaldi import WAV_SCP, read_kaldi, read_pairs
 from isogloss.data.manifests import Utterance, read_jsonl
 from isogloss.data.rows import (
     SPLIT_NAMES,
@@ -27,23 +32,31 @@ from isogloss.data.rows import (
     require_language,
     split_in,
 )
+from isogloss.data.tables import read_rows
 from isogloss.errors import IsoglossError, did_you_mean
+from isogloss.files import numbered_lines
 from isogloss.text.languages import normalise_language
 
-AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf"}
+AUDIO_SUFFIXES = {
+    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".snd", ".caf", ".w64", ".spx"),
+    *(".m4a", ".m4b", ".mp4", ".mov", ".3gp", ".aac", ".amr", ".webm", ".mka", ".mkv", ".wma", ".mp2", ".ac3"),
+}
 
-Reader = Callable[[Path, str | None, Path], Iterator[Utterance]]
+METADATA = ("metadata.csv", "metadata.jsonl")
+TRANS = ".trans.txt"
+
+Reader = Callable[[Path, str | None, Path, Aside], Iterator[Utterance]]
 
 
-def read_source(path: Path, language: str | None, scratch: Path) -> Iterator[Utterance]:
+def read_source(path: Path, language: str | None, scratch: Path, aside: Aside) -> Iterator[Utterance]:
     """The clips of a file or folder; `language` is for clips that do not say theirs.
 
-    `scratch` is where audio goes that lies inside a parquet file. Raises IsoglossError for a path
-    that is nothing of the above, and for whatever is wrong inside, with file and line.
+    `scratch` is where audio goes that lies inside a parquet file; `aside` counts what is not taken in. Raises
+    IsoglossError for a path that is nothing of the above, and for whatever is wrong inside, with file and line.
     """
-    default = normalise_language(language) if language else None
+    default = None if language is None else normalise_language(language)
     try:
-        yield from detect(path)(path, default, scratch)
+        yield from detect(path)(path, default, scratch, aside)
     except OSError as error:
         raise IsoglossError(f"Cannot read {error.filename or path}: {error.strerror or error}.") from None
 
@@ -55,11 +68,12 @@ def detect(path: Path) -> Reader:
         raise IsoglossError(f"There is no file or folder {path}.{near}")
     if path.is_dir():
         return _detect_folder(path)
-    if path.suffix in (".csv", ".tsv"):
+    name = path.name.lower()
+    if name.endswith((".csv", ".tsv")):
         return read_table
-    if path.suffix in (".parquet", ".arrow"):
+    if name.endswith((".parquet", ".arrow")):
         return read_arrow
-    if path.name.endswith((".jsonl", ".jsonl.gz")):
+    if name.endswith((".jsonl", ".jsonl.gz", ".json")):
         _, first = next(read_jsonl(path), (0, {}))
         is_lhotse = "type" in first or "sources" in first or "recording_id" in first
         return read_lhotse if is_lhotse else read_json_lines
@@ -71,74 +85,96 @@ def detect(path: Path) -> Reader:
 def _detect_folder(path: Path) -> Reader:
     if manifests(path, "cuts") or manifests(path, "recordings"):
         return read_lhotse
-    if any(path.rglob("metadata.csv")) or any(path.rglob("metadata.jsonl")):
+    files = files_below(path)
+    names = {file.name for file in files}
+    if names.intersection(METADATA):
         return read_audiofolder
-    if any(path.rglob("*.parquet")) or any(path.rglob("*.arrow")):
+    if any(file.suffix in (".parquet", ".arrow") for file in files):
         return read_arrow
-    return read_folder
+    return read_kaldi if WAV_SCP in names else read_folder
 
 
-def read_folder(path: Path, language: str | None, scratch: Path) -> Iterator[Utterance]:
+def audio_below(folder: Path) -> list[Path]:
+    """The audio files below a folder, in order of name; raises IsoglossError if there are none."""
+    return _audio_among(files_below(folder), folder)
+
+
+def _audio_among(files: list[Path], folder: Path) -> list[Path]:
+    audio = [file for file in files if is_audio(file)]
+    if not audio:
+        raise IsoglossError(f"{folder} holds no audio; looked for {', '.join(sorted(AUDIO_SUFFIXES))}.")
+    return audio
+
+
+def is_audio(file: Path) -> bool:
+    """Whether a file is named as audio."""
+    return file.suffix.lower() in AUDIO_SUFFIXES
+
+
+def read_folder(path: Path, language: str | None, scratch: Path, aside: Aside) -> Iterator[Utterance]:
     """Audio files below a folder, in order of name."""
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES)
-    if not files:
-        raise IsoglossError(f"{path} holds no audio; looked for {', '.join(sorted(AUDIO_SUFFIXES))}.")
-    spoken = {file: language or _language_of(file.relative_to(path)) for file in files}
+    files = files_below(path, aside)
+    audio = _audio_among(files, path)
+    spoken = {file: language or _language_of(file.relative_to(path)) for file in audio}
     require_language([str(file) for file, tag in spoken.items() if tag is None], path)
+    others = dict.fromkeys(file for file in files if not is_audio(file))
+    beside = {_place(file): file for file in reversed(others) if file.suffix.lower() == ".txt"}
+    listed = _listed(others)
     for file, tag in spoken.items():
         inner = file.relative_to(path)
-        transcript = file.with_suffix(".txt")
-        yield Utterance(
-            id=make_id(str(inner.with_suffix(""))),
+        utterance = Utterance(
+            id=make_id(same_name(str(inner.with_suffix("")))),
             audio=file,
             language=tag or "",
             source=path.resolve().name,
-            text=_read_text(transcript) if transcript.is_file() else None,
             split=split_in(inner.parts[:-1]),
         )
+        if (transcript := beside.get(_place(file))) is not None:
+            others.pop(transcript, None)
+            yield replace(utterance, text=_read_text(transcript))
+        elif (found := listed.pop(_place(file), None)) is not None:
+            text, speaker = found
+            split = split_in(re.split("[-/]", str(inner.parent)))  # train-clean-100
+            yield replace(utterance, text=text, speaker=speaker, split=split)
+        else:
+            yield utterance
+    aside.add_files(file for file in others if not file.name.endswith(TRANS))
+    if listed:
+        aside.files[f"lines of {TRANS} without a clip"] += len(listed)
 
 
-def read_table(path: Path, language: str | None, scratch: Path) -> Iterator[Utterance]:
+def read_table(path: Path, language: str | None, scratch: Path, aside: Aside) -> Iterator[Utterance]:
     """Rows of a .csv or .tsv file with a heading."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        # Tab-separated files are written without quoting: a " in a sentence is only a character.
-        rows = (
-            csv.DictReader(file, dialect="excel")
-            if path.suffix == ".csv"
-            else csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        )
-        try:
-            columns = match_columns(rows.fieldnames or [], path)
-            yield from from_rows(((rows.line_num, row) for row in rows), columns, path, language)
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise IsoglossError(
-                f"{path}, line {rows.line_num + 1}: not a readable table ({error})."
-            ) from None
+    heading, rows = read_rows(path)
+    yield from from_rows(rows, match_columns(heading, path, aside), path, language, aside)
 
 
-def read_json_lines(path: Path, language: str | None, scratch: Path) -> Iterator[Utterance]:
-    """Objects of a .jsonl or .jsonl.gz file; every line may hold its own subset of the keys."""
+def read_json_lines(path: Path, language: str | None, scratch: Path, aside: Aside) -> Iterator[Utterance]:
+    """Objects of a file of JSON lines; every line may hold its own subset of the keys."""
     keys: dict[str, None] = {}
     for _, value in read_jsonl(path):
         keys.update(dict.fromkeys(value))
-    yield from from_rows(read_jsonl(path), match_columns(list(keys), path), path, language)
+    yield from from_rows(read_jsonl(path), match_columns(keys, path, aside), path, language, aside)
 
 
-def read_audiofolder(path: Path, language: str | None, scratch: Path) -> Iterator[Utterance]:
+def read_audiofolder(path: Path, language: str | None, scratch: Path, aside: Aside) -> Iterator[Utterance]:
     """The audiofolder layout of Hugging Face datasets: metadata files beside the audio they name."""
-    tables = sorted([*path.rglob("metadata.csv"), *path.rglob("metadata.jsonl")])
-    for table in tables:
+    files = files_below(path, aside)
+    unnamed = {file.absolute() for file in files if file.name not in METADATA}
+    for table in (file for file in files if file.name in METADATA):
         inner = table.parent.relative_to(path)
         read = read_table if table.suffix == ".csv" else read_json_lines
         split = split_in(inner.parts)
         prefix = f"{make_id(str(inner))}/" if inner.parts else ""
-        for utterance in read(table, language or _language_of(inner / "x"), scratch):
+        for utterance in read(table, language or _language_of(inner / "x"), scratch, aside):
+            unnamed.discard(utterance.audio.absolute())
             yield replace(
                 utterance,
                 id=prefix + utterance.id,
                 source=path.resolve().name,
                 split=utterance.split or split,
             )
+    aside.add_files(unnamed)
 
 
 def _language_of(inner: Path) -> str | None:
@@ -146,8 +182,21 @@ def _language_of(inner: Path) -> str | None:
     return language_in(next((part for part in inner.parts[:-1] if part not in SPLIT_NAMES), ""))
 
 
+def _place(file: Path) -> tuple[Path, str]:
+    """What a clip and its transcript have in common."""
+    return file.parent, same_name(file.stem)
+
+
+def _listed(files: Iterable[Path]) -> dict[tuple[Path, str], tuple[str | None, str | None]]:
+    """{place of a clip: (text, speaker)} of all lists like 84-121123.trans.txt, which begin with the speaker."""
+    found = {}
+    for file in files:
+        if file.name.endswith(TRANS):
+            chapter = re.fullmatch(r"(\d+)-\d+", file.name.removesuffix(TRANS))
+            for name, text in read_pairs(file).items():
+                found[file.parent, same_name(name)] = text or None, chapter[1] if chapter else None
+    return found
+
+
 def _read_text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8-sig").strip() or None
-    except UnicodeDecodeError:
-        raise IsoglossError(f"{path} is not UTF-8 text; convert it.") from None
+    return "\n".join(line for _, line in numbered_lines(path)).strip() or None

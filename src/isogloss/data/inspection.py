@@ -17,7 +17,7 @@ from pydantic import Field
 from isogloss.config import Config
 from isogloss.data.manifests import SPLITS, audio_of, language_of, read_card, read_cuts, source_of, split_of
 from isogloss.data.splits import find_leaks
-from isogloss.errors import AudioError
+from isogloss.errors import AudioError, counted, lasting, printable
 from isogloss.text.normalise import normalise
 from isogloss.text.scripts import scripts
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lhotse.cut import MonoCut
     from rich.console import RenderableType
     from rich.table import Table
+    from rich.text import Text
 
 LONG_SECONDS = 30.0
 SHORT_SECONDS = 0.3
@@ -82,7 +83,9 @@ class Inspection(Config):
     too_long: list[Clip] = Field(description=f"longer than {LONG_SECONDS:g} s")
     too_short: list[Clip] = Field(description=f"shorter than {SHORT_SECONDS:g} s")
     silent: list[Clip] = Field(description="peak below -50 dBFS (deep inspection)")
-    unreadable: dict[str, int] = Field(description="clips that cannot be decoded, by cause (deep inspection)")
+    unreadable: dict[str, list[str]] = Field(
+        description="ids of clips that cannot be decoded, by cause (deep inspection)"
+    )
     vocabulary: dict[str, dict[str, int]] = Field(
         description="{script: {character: count}}, normalised, common first"
     )
@@ -147,24 +150,24 @@ def _languages(
     return sorted(rows, key=lambda row: -row.total.hours)
 
 
-def _listen(cuts: list["MonoCut"]) -> tuple[list[Clip], dict[str, int], list[list[str]]]:
-    """Silent clips, broken clips by cause, and ids of clips with the same file and span."""
+def _listen(cuts: list["MonoCut"]) -> tuple[list[Clip], dict[str, list[str]], list[list[str]]]:
+    """Silent clips, and ids: of broken clips by cause, and of clips that sound the same."""
     from isogloss.audio.reading import read
 
     silent = []
-    causes: Counter[str] = Counter()
+    broken: dict[str, list[str]] = defaultdict(list)
     same: dict[str, list[str]] = defaultdict(list)
     for cut in cuts:
         try:
             waveform = read(audio_of(cut), start=cut.start, duration=cut.duration)
         except AudioError as error:
-            causes[error.cause] += 1
+            broken[error.cause].append(cut.id)
             continue
         peak = float(np.abs(waveform).max())
         if peak < SILENT_PEAK:
             silent.append(_clip(cut, peak))
         same[hashlib.sha256(waveform.tobytes()).hexdigest()].append(cut.id)
-    return silent, dict(causes), [ids for ids in same.values() if len(ids) > 1]
+    return silent, dict(broken), [ids for ids in same.values() if len(ids) > 1]
 
 
 def _rates(cuts: list["MonoCut"], texts: list[str | None]) -> list[float | None]:
@@ -233,9 +236,8 @@ def render(inspection: Inspection) -> "RenderableType":
     from rich.text import Text
 
     total = inspection.total
-    title = Text.assemble(
-        (inspection.name, "bold"), f"  {total.clips} clips, {_hours(total.hours)}", style=""
-    )
+    amount = f"  {counted(total.clips, 'clip')}, {lasting(total.hours * 3600)}"
+    title = Text.assemble((printable(inspection.name), "bold"), amount, style="")
     tables = [_language_table(inspection), _amount_table("Source", inspection.sources)]
     if inspection.speakers:
         tables.append(_amount_table("Speaker", inspection.speakers))
@@ -249,8 +251,8 @@ def _language_table(inspection: Inspection) -> "Table":
         rate = row.characters_per_second
         table.add_row(
             row.language,
-            *(_hours(row.splits[split].hours) if split in row.splits else "–" for split in SPLITS),
-            _hours(row.total.hours),
+            *(lasting(row.splits[split].hours * 3600) if split in row.splits else "–" for split in SPLITS),
+            lasting(row.total.hours * 3600),
             str(row.total.clips),
             str(row.speakers or "?"),
             str(row.texts),
@@ -265,7 +267,7 @@ def _amount_table(what: str, amounts: dict[str, Amount]) -> "Table":
     table = _table(what, "total", "clips", "share")
     hours = sum(amount.hours for amount in amounts.values()) or 1.0
     for name, amount in list(amounts.items())[:SHOWN]:
-        table.add_row(name, _hours(amount.hours), str(amount.clips), f"{amount.hours / hours:.0%}")
+        table.add_row(_cell(name), lasting(amount.hours * 3600), str(amount.clips), f"{amount.hours / hours:.0%}")
     if len(amounts) > SHOWN:
         table.add_row(f"and {len(amounts) - SHOWN} more", style="dim")
     return table
@@ -277,7 +279,7 @@ def _vocabulary_table(inspection: Inspection) -> "Table":
         seldom = sum(count < 5 for count in counts.values())
         # A combining mark alone would fall onto the character before it.
         shown = " ".join(f"◌{c}" if not c.isalnum() and not c.isascii() else c for c in counts if c != " ")
-        table.add_row(script, str(len(counts)), str(seldom), shown[:80])
+        table.add_row(script, str(len(counts)), str(seldom), _cell(shown[:80]))
     return table
 
 
@@ -297,12 +299,12 @@ def _finding_table(inspection: Inspection) -> "Table":
         [" = ".join(ids) for ids in inspection.repeated_audio],
     )
     rows["text in several splits"] = (len(inspection.leaks), inspection.leaks)
-    rows |= {f"unreadable: {cause}": (count, []) for cause, count in inspection.unreadable.items()}
+    rows |= {f"unreadable: {cause}": (len(ids), ids) for cause, ids in inspection.unreadable.items()}
     rows |= {f"left out when prepared: {rule}": (count, []) for rule, count in inspection.dropped.items()}
     unheard = () if inspection.deep else ("silent", "same audio as another clip")
     for what, (count, shown) in rows.items():
         number = "not looked" if what in unheard else str(count)
-        table.add_row(what, number, ", ".join(shown[:3])[:80], style="" if count else "dim")
+        table.add_row(what, number, _cell(", ".join(shown[:3])[:80]), style="" if count else "dim")
     return table
 
 
@@ -317,6 +319,8 @@ def _table(first: str, *others: str, left: tuple[str, ...] = ()) -> "Table":
     return table
 
 
-def _hours(hours: float) -> str:
-    """Hours where there are some, minutes where there are not."""
-    return f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
+def _cell(said: str) -> "Text":
+    """What comes from the data: neither rich nor the terminal may take it for more than text."""
+    from rich.text import Text
+
+    return Text(printable(said))

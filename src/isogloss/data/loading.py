@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from collections.abc import Sequence as ListOf
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from isogloss.audio.perturb import PerturbConfig, change_speed, perturb
 from isogloss.audio.reading import read
-from isogloss.data.manifests import translations_of
+from isogloss.data.manifests import language_of, speaker_of, text_of, translations_of
 from isogloss.errors import AudioError, IsoglossError
 from isogloss.sequence import Sequence
 from isogloss.text.corpus import TextLine
 
 if TYPE_CHECKING:
     from lhotse.cut import MonoCut
-
-Kind = Literal["speech", "paired", "text"]
-"""Untranscribed speech, speech with its transcripts, and text that nobody spoke."""
 
 CHARACTERS_A_SECOND = 14.0
 """Of speech, roughly, in every alphabet; by this text alone is weighed against speech."""
@@ -37,8 +36,11 @@ class Batch:
     """Clips of one micro-batch; the lists run parallel to the rows of `audio`.
 
     audio: waveforms at 16 kHz, (B, S) float32; (B, 0) of text alone. texts: None where untranscribed,
-    spelled as in the corpus. languages: BCP 47. seed: everything random about this batch is drawn from it.
-    translations: what they say in other languages, by BCP 47 tag, or no list at all.
+    spelled as in the corpus. languages: BCP 47. seed: everything random about this batch is drawn from it. seeds: the
+    same of each clip, which go with it into whatever batch; drawn from `seed` where they are not given.
+    translations: what they say in other languages, by BCP 47 tag, or no list at all. speakers: None where unknown.
+    labels: (B, T) int64 by name, one number a frame. views: further views of the clips, each with a speed and
+    distortions of its own, (B, S) each. extras: what an objective has prepared, by name.
     """
 
     ids: list[str]
@@ -46,15 +48,49 @@ class Batch:
     texts: list[str | None]
     languages: list[str]
     seed: int = 0
+    seeds: list[int] = field(default_factory=list)
     translations: list[dict[str, str]] = field(default_factory=list)
+    speakers: list[str | None] = field(default_factory=list)
+    labels: dict[str, Sequence] = field(default_factory=dict)
+    views: list[Sequence] = field(default_factory=list)
+    extras: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.seeds:
+            drawn = np.random.SeedSequence(self.seed).generate_state(len(self.ids), np.uint32)
+            object.__setattr__(self, "seeds", drawn.tolist())
 
     @property
     def seconds(self) -> float:
         """Seconds of real audio."""
         return float(self.audio.lengths.sum()) / 16000
 
-    def to(self, device: torch.device | str) -> Batch:
-        return replace(self, audio=self.audio.to(device))
+    def draws(self, purpose: str) -> list[np.random.Generator]:
+        """A generator for each clip, another for every purpose; what it gives depends on no other clip of the batch."""
+        return [np.random.default_rng([seed, *purpose.encode()]) for seed in self.seeds]
+
+    def with_extras(self, extras: Mapping[str, Any]) -> Batch:
+        """The same clips with more that was prepared."""
+        return replace(self, extras={**self.extras, **extras})
+
+    def to(self, device: torch.device | str, moved: dict[int, Any] | None = None) -> Batch:
+        """On another device; moved: what is there already, by id, for batches that share their audio."""
+        known = {} if moved is None else moved
+
+        def move(value: Any) -> Any:
+            if not isinstance(value, Sequence | Tensor):
+                return value
+            if id(value) not in known:
+                known[id(value)] = value.to(device)
+            return known[id(value)]
+
+        return replace(
+            self,
+            audio=move(self.audio),
+            labels={name: move(value) for name, value in self.labels.items()},
+            views=[move(view) for view in self.views],
+            extras={name: move(value) for name, value in self.extras.items()},
+        )
 
 
 def as_cut(line: TextLine) -> MonoCut:
@@ -74,14 +110,6 @@ def waveform(cut: MonoCut) -> NDArray[np.float32]:
     return read(cut.recording.sources[0].source, start=cut.start, duration=cut.duration)
 
 
-def text_of(cut: MonoCut) -> str | None:
-    """The transcript of a cut, None if untranscribed."""
-    return cut.supervisions[0].text if cut.supervisions else None
-
-
-def language_of(cut: MonoCut) -> str:
-    """The BCP 47 tag of a cut, `und` if unknown."""
-    return (cut.supervisions[0].language if cut.supervisions else None) or "und"
 
 
 class Loader:
@@ -89,8 +117,9 @@ class Loader:
 
     Broken clips are left out and counted by cause. Above `max_bad` of all clips asked for (and
     more than three), or when a whole batch is broken, it stops with the causes and an example.
-    Each clip is played at one of `speeds` and perturbed, drawn from the seed of its batch and its place in it. A cut
-    without a recording is text alone (`as_cut`).
+    Each clip is played at one of `speeds` and perturbed, drawn from the seed of its batch and its place in it; but as
+    it is where it has labels, which count its frames. A cut without a recording is text alone (`as_cut`). views: of
+    each clip, each with a speed and perturbations of its own. labels: by name and clip, (T,) int64.
     """
 
     def __init__(
@@ -101,10 +130,14 @@ class Loader:
         max_bad: float = 0.01,
         speeds: tuple[float, ...] = (1.0,),
         perturbed: PerturbConfig | None = None,
+        views: int = 1,
+        labels: Mapping[str, Mapping[str, Tensor]] | None = None,
     ):
         self.cuts = cuts
-        self.speeds = speeds
-        self.perturbed = perturbed
+        self.labels = labels or {}
+        self.speeds = (1.0,) if labels else speeds
+        self.perturbed = None if labels else perturbed
+        self.views = views
         self.max_bad = max_bad
         self.asked = 0
         self.bad: Counter[str] = Counter()
@@ -118,13 +151,13 @@ class Loader:
         indices = [int(index) for index in indices]
         cuts = [self.cuts[index] for index in indices]
         draws = [np.random.default_rng([seed, place]) for place in range(len(cuts))]
-        kept = []
-        for cut, clip in zip(cuts, self._threads.map(self._play, indices, draws), strict=True):
+        kept: list[tuple[int, NDArray[np.float32]]] = []
+        for place, clip in enumerate(self._threads.map(self._play, indices, draws)):
             if isinstance(clip, AudioError):
                 self.bad[clip.cause] += 1
                 self.example = self.example or str(clip)
             else:
-                kept.append((cut, clip))
+                kept.append((place, clip))
         self.asked += len(cuts)
         broken = sum(self.bad.values())
         if not kept or (broken > 3 and broken > self.max_bad * max(self.asked, len(self.cuts))):
@@ -133,14 +166,24 @@ class Loader:
                 f"{broken} of {self.asked} clips could not be read ({causes}); the first: {self.example} "
                 "Prepare the data again to drop them."
             )
+        cuts, indices = [cuts[place] for place, _ in kept], [indices[place] for place, _ in kept]
         return Batch(
-            ids=[cut.id for cut, _ in kept],
-            audio=Sequence.from_list([torch.from_numpy(clip) for _, clip in kept]),
-            texts=[text_of(cut) for cut, _ in kept],
-            languages=[language_of(cut) for cut, _ in kept],
+            ids=[cut.id for cut in cuts],
+            audio=_padded([clip for _, clip in kept]),
+            texts=[text_of(cut) for cut in cuts],
+            languages=[language_of(cut) for cut in cuts],
             seed=seed,
-            translations=[translations_of(cut) for cut, _ in kept],
+            translations=[translations_of(cut) for cut in cuts],
+            speakers=[speaker_of(cut) for cut in cuts],
+            labels={name: Sequence.from_list([known[cut.id] for cut in cuts]) for name, known in self.labels.items()},
+            views=[self._view(indices, seed, view) for view in range(1, self.views)],
         )
+
+    def _view(self, indices: list[int], seed: int, view: int) -> Sequence:
+        """Another view of clips that can be read, the `view`-th."""
+        draws = [np.random.default_rng([seed, place, view]) for place in range(len(indices))]
+        clips = [clip for clip in self._threads.map(self._play, indices, draws) if not isinstance(clip, AudioError)]
+        return _padded(clips)
 
     def _play(self, index: int, random: np.random.Generator) -> NDArray[np.float32] | AudioError:
         """A clip as it is heard this time."""
@@ -163,6 +206,10 @@ class Loader:
 
     def close(self) -> None:
         self._threads.shutdown(cancel_futures=True)
+
+
+def _padded(clips: list[NDArray[np.float32]]) -> Sequence:
+    return Sequence.from_list([torch.from_numpy(clip) for clip in clips])
 
 
 def _read(cut: MonoCut) -> NDArray[np.float32] | AudioError:

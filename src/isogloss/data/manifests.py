@@ -20,8 +20,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isogloss.errors import IsoglossError
-from isogloss.files import atomic_file, read_json, write_json
+from isogloss.errors import IsoglossError, counted
+from isogloss.files import atomic_file, json_text, numbered_lines, read_json, write_json
 
 if TYPE_CHECKING:
     from lhotse.cut import MonoCut
@@ -126,10 +126,7 @@ def write_cuts(folder: Path, cuts: Iterable["MonoCut"]) -> None:
 def _line(cut: "MonoCut") -> bytes:
     # Without custom, because lhotse would copy every translation deeply: half the time of writing.
     value = {**replace(cut, custom=None).to_dict(), "custom": cut.custom or {}}
-    try:
-        return json.dumps(value, ensure_ascii=False).encode() + b"\n"
-    except UnicodeEncodeError:  # a file name that is not UTF-8
-        return json.dumps(value).encode() + b"\n"
+    return json_text(value).encode() + b"\n"
 
 
 def read_cuts(folder: Path, split: str | None = None) -> list["MonoCut"]:
@@ -162,8 +159,18 @@ def split_of(cut: "MonoCut") -> str | None:
 
 
 def language_of(cut: "MonoCut") -> str:
-    """The language that is spoken in the clip, as a BCP 47 tag."""
-    return str(cut.supervisions[0].language)
+    """The language that is spoken in the clip, as a BCP 47 tag; `und` if unknown."""
+    return (cut.supervisions[0].language if cut.supervisions else None) or "und"
+
+
+def text_of(cut: "MonoCut") -> str | None:
+    """The transcript of a cut, None if untranscribed."""
+    return cut.supervisions[0].text if cut.supervisions else None
+
+
+def speaker_of(cut: "MonoCut") -> str | None:
+    """Who speaks in a cut, None if unknown."""
+    return cut.supervisions[0].speaker if cut.supervisions else None
 
 
 def source_of(cut: "MonoCut") -> str:
@@ -192,24 +199,20 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
     Raises IsoglossError that names the file and the line.
     """
-    opener = gzip.open if path.suffix == ".gz" else open
     line = 0
     try:
-        with opener(path, "rt", encoding="utf-8-sig") as file:
-            for line, text in enumerate(file, 1):
-                if text.strip():
-                    value = json.loads(text)
-                    if not isinstance(value, dict):
-                        raise ValueError("not an object")
-                    yield line, value
+        for line, text in numbered_lines(path):
+            if text.strip():
+                value = json.loads(text)
+                if not isinstance(value, dict):
+                    raise ValueError("not an object")
+                yield line, value
     except json.JSONDecodeError as error:
         raise IsoglossError(
             f"{path}, line {line}: not valid JSON ({error.msg}); mend or remove the line."
         ) from None
-    except (ValueError, EOFError, OSError) as error:
-        raise IsoglossError(
-            f"{path}, line {max(line, 1)}: unreadable ({error}); mend or rebuild the file."
-        ) from None
+    except ValueError as error:
+        raise IsoglossError(f"{path}, line {line}: unreadable ({error}); mend or remove the line.") from None
 
 
 def read_manifest(path: Path) -> Iterator[tuple[int, Any]]:
@@ -244,13 +247,13 @@ def _problems(cuts: list["MonoCut"]) -> dict[str, list[str]]:
     """What is wrong with the cuts as a set, by kind."""
     counts = Counter(cut.id for cut in cuts)
     return {
-        "duplicate ids": [id for id, count in counts.items() if count > 1],
-        "negative or empty times": [cut.id for cut in cuts if cut.start < 0 or cut.duration <= 0],
+        "duplicate id": [id for id, count in counts.items() if count > 1],
+        "negative or empty time": [cut.id for cut in cuts if cut.start < 0 or cut.duration <= 0],
     }
 
 
 def _refuse(problems: dict[str, list[str]], what: str) -> None:
-    told = [f"{len(names)} {kind} ({examples(names)})" for kind, names in problems.items() if names]
+    told = [f"{counted(len(names), kind)} ({examples(names)})" for kind, names in problems.items() if names]
     if told:
         raise IsoglossError(
             f"{what} cannot be used: {'; '.join(told)}. Mend them at the source and prepare again."
@@ -264,7 +267,7 @@ def examples(names: list[str]) -> str:
 
 
 def fingerprint(cuts: Iterable["MonoCut"]) -> str:
-    """SHA-256 over the sorted ids, texts and durations: equal if and only if the data are the same."""
+    """SHA-256 over the ids, texts and durations of clips in any order; equal for the same clips, wherever they lie."""
     lines = sorted(f"{cut.id}\t{cut.supervisions[0].text}\t{cut.duration:.3f}" for cut in cuts)
     return hashlib.sha256("\n".join(lines).encode(errors="surrogatepass")).hexdigest()
 
@@ -288,6 +291,8 @@ def write_card(folder: Path, card: dict[str, Any]) -> None:
 
 def read_card(folder: Path) -> dict[str, Any]:
     """The card of a prepared corpus."""
+    if not (folder / CARD).exists():
+        raise IsoglossError(f"{folder} has no {CARD}, which says what its licence is; prepare the corpus again.")
     card = read_json(folder / CARD)
     if not isinstance(card, dict):
         raise IsoglossError(f"{folder / CARD} is not a card; prepare the corpus again.")

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isogloss.audio.reading import AudioInfo, info, read
+from isogloss.data.corpus import Corpus
 from isogloss.data.fetch import cache_folder, fetch_packages
+from isogloss.data.finding import Aside
 from isogloss.data.importers import read_source
 from isogloss.data.manifests import (
     CARD,
@@ -30,10 +32,10 @@ from isogloss.data.manifests import (
     write_card,
     write_cuts,
 )
-from isogloss.data.recipes import Corpus, all_corpora
+from isogloss.data.recipes import all_corpora
 from isogloss.data.rows import language_named
 from isogloss.data.splits import assign_splits, check_splits, find_leaks, held_out_texts
-from isogloss.errors import AudioError, IsoglossError, did_you_mean
+from isogloss.errors import AudioError, IsoglossError, counted, did_you_mean
 from isogloss.files import atomic_folder
 from isogloss.text.corpus import clean_text, read_text_lines, write_text_lines
 from isogloss.text.languages import normalise_language
@@ -80,6 +82,8 @@ def prepare(
 
     Raises IsoglossError; nothing is then written.
     """
+    if language is not None:
+        language = normalise_language(language)
     out = out.expanduser().absolute()
     if out.exists() and not (out.is_dir() and not any(out.iterdir())) and not overwrite:
         raise IsoglossError(f"{out} exists already; choose another folder or give --overwrite.")
@@ -103,10 +107,12 @@ def prepare(
             "licence": given.licence,
             "sources": dict(sorted(Counter(source_of(cut) for cut in cuts).items())),
             "clips": len(cuts),
+            "transcribed": sum(cut.supervisions[0].text is not None for cut in cuts),
             "hours": round(sum(cut.duration for cut in cuts) / 3600, 4),
             "languages": count_cuts(cuts),
             "dropped": dict(sorted(intake.dropped.items())),
             "broken": {cause: len(messages) for cause, messages in sorted(intake.broken.items())},
+            "aside": intake.aside.plain(),
             "text": lines,
             "notes": given.notes,
             "splits": {"by": split_by, "dev": dev, "test": test, "seed": seed, "leaks": leaks},
@@ -120,13 +126,16 @@ def prepare(
 
 @dataclass(frozen=True)
 class Given:
-    """What the user named: its description, how to read it (into a scratch folder, counting drops), notes."""
+    """What the user named: its description, how to read it, notes.
+
+    read: is given a scratch folder, and counters of what is dropped and of what is left aside.
+    """
 
     name: str
     title: str
     licence: str
     kind: str
-    read: Callable[[Path, Counter[str]], Iterator[Utterance]]
+    read: Callable[[Path, Counter[str], Aside], Iterator[Utterance]]
     notes: list[str]
 
 
@@ -144,11 +153,18 @@ def resolve(
         corpus = known[name]
         root, notes = _root(corpus, place, cache or cache_folder(), progress)
         return Given(
-            name, corpus.title, corpus.licence, corpus.kind, lambda *to: corpus.read(root, *to), notes
+            name,
+            corpus.title,
+            corpus.licence,
+            corpus.kind,
+            lambda scratch, dropped, _: corpus.read(root, scratch, dropped),
+            notes,
         )
     if path.exists():
         own = path.resolve().name.partition(".")[0]
-        return Given(own, str(path), "", "own", lambda scratch, _: read_source(path, language, scratch), [])
+        return Given(
+            own, str(path), "", "own", lambda scratch, _, aside: read_source(path, language, scratch, aside), []
+        )
     near = did_you_mean(name, [*known, *(file.name for file in path.absolute().parent.glob("*"))])
     raise IsoglossError(
         f"{source} is neither a file, a folder nor a known corpus.{near} "
@@ -190,6 +206,7 @@ class Intake:
         self.seen: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self.broken: dict[str, list[str]] = defaultdict(list)
+        self.aside = Aside()
 
     def keeps(self, language: str) -> bool:
         return self.wanted is None or language in self.wanted
@@ -202,7 +219,7 @@ class Intake:
         """
         # Many utterances may be segments of one file.
         header = lru_cache(maxsize=64)(info)
-        for number, utterance in enumerate(given.read(self.folder / "audio", self.dropped), 1):
+        for number, utterance in enumerate(given.read(self.folder / "audio", self.dropped, self.aside), 1):
             told("clips", number)
             self.seen[utterance.language] += 1
             kept = self.keeps(utterance.language)
@@ -223,7 +240,7 @@ class Intake:
                 for cause, messages in sorted(self.broken.items(), key=lambda item: -len(item[1]))
             ]
             raise IsoglossError(
-                f"{count} of {total} clips are broken ({count / total:.1%}, allowed: {max_bad:.1%}); "
+                f"{count} of {counted(total, 'clip')} cannot be used ({count / total:.1%}, allowed: {max_bad:.1%}); "
                 f"mend or remove them in {source}, or raise --max-bad.\n" + "\n".join(rows)
             )
 
@@ -233,10 +250,11 @@ class Intake:
             return
         if not self.seen:
             raise IsoglossError(f"{source} holds no clips.")
-        dropped = "; ".join(f"{rule}: {count}" for rule, count in self.dropped.items())
+        broken = {cause: len(messages) for cause, messages in self.broken.items()}
+        left_out = "; ".join(f"{rule}: {count}" for rule, count in (self.dropped | broken).items())
         there = examples(sorted(self.seen))
         raise IsoglossError(
-            f"No clip of {source} is left. Its languages are {there}. Dropped: {dropped or 'none'}."
+            f"No clip of {source} is left. Its languages are {there}. Left out: {left_out or 'none'}."
         )
 
     def _take(self, utterance: Utterance, header: AudioInfo) -> Iterator["MonoCut"]:

@@ -6,7 +6,6 @@ whose recipe stops at the first broken clip. The splits are the official ones.
 """
 
 import contextlib
-import csv
 import io
 import re
 import shutil
@@ -18,10 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from isogloss.data.corpus import Corpus, Reader
 from isogloss.data.foreign import from_lhotse
 from isogloss.data.manifests import SPLITS, Utterance
-from isogloss.data.recipes import Corpus, Reader
 from isogloss.data.rows import make_id
+from isogloss.data.tables import Malformed, read_rows
 from isogloss.errors import AudioError, IsoglossError
 from isogloss.text.languages import normalise_language
 
@@ -68,14 +68,14 @@ def read_common_voice(root: Path, scratch: Path, dropped: Counter[str]) -> Itera
     _require(tables, root, "LANGUAGE/train.tsv")
     for table in tables:
         folder = table.parent
-        for row in _table(table, ("client_id", "path", "sentence")):
+        for row in _table(table, ("client_id", "path", "sentence"), dropped):
             clip = Path(row["path"])
             yield Utterance(
                 id=make_id(f"{folder.name}/{clip.stem}"),
                 audio=folder / "clips" / clip,
                 language=normalise_language(folder.name),
                 source="commonvoice",
-                text=row["sentence"],
+                text=row["sentence"].strip() or None,
                 speaker=row["client_id"],
                 split=table.stem,
             )
@@ -120,10 +120,10 @@ def read_covost2(root: Path, scratch: Path, dropped: Counter[str]) -> Iterator[U
         translations: dict[str, dict[str, str]] = defaultdict(dict)
         splits = {}
         for target, pair in targets:
-            for row in _table(pair, ("path", "translation", "split")):
+            for row in _table(pair, ("path", "translation", "split"), dropped):
                 translations[row["path"]][target] = row["translation"]
                 splits[row["path"]] = row["split"].replace("train_covost", "train")
-        for row in _table(root / source / "validated.tsv", ("path", "sentence", "client_id")):
+        for row in _table(root / source / "validated.tsv", ("path", "sentence", "client_id"), dropped):
             if splits.get(row["path"]) not in ("train", "dev", "test"):
                 dropped["outside CoVoST 2"] += 1
                 continue
@@ -142,8 +142,8 @@ def read_covost2(root: Path, scratch: Path, dropped: Counter[str]) -> Iterator[U
 def read_voxceleb(root: Path, scratch: Path, dropped: Counter[str]) -> Iterator[Utterance]:
     """VoxCeleb 1: vox1_meta.csv and wav/SPEAKER/VIDEO/*.wav; its language is not recorded (und)."""
     columns = ("VoxCeleb1 ID", "Set")
-    splits = {row[columns[0]]: row["Set"].strip() for row in _table(root / "vox1_meta.csv", columns)}
-    files = sorted((root / "wav").glob("*/*/*.wav"))
+    splits = {row[columns[0]]: row["Set"].strip() for row in _table(root / "vox1_meta.csv", columns, dropped)}
+    files = _audio(root, "wav/*/*/*.wav")
     _require(files, root, "wav/SPEAKER/VIDEO/*.wav")
     for file in files:
         video, speaker = file.parent.name, file.parent.parent.name
@@ -162,7 +162,7 @@ def read_voxlingua107(root: Path, scratch: Path, dropped: Counter[str]) -> Itera
 
     The video stands for the speaker: whoever talks in it, they must not be on both sides.
     """
-    files = sorted([*root.glob("*/*.wav"), *root.glob("dev/*/*.wav")])
+    files = _audio(root, "*/*.wav", "dev/*/*.wav")
     _require(files, root, "LANGUAGE/*.wav")
     for file in files:
         split = "dev" if file.parent.parent != root else "train"
@@ -235,17 +235,22 @@ def _utterances(manifests: Mapping[str, Any], source: str, language: str, split:
         yield from_lhotse(cuts[said.recording_id], said, language, source, split, Path())
 
 
-def _table(path: Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
-    """Rows of a tab-separated file that has these columns."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-            missing = sorted(set(columns) - set(rows.fieldnames or []))
-            if missing:
-                raise IsoglossError(f"{path} has no column {', '.join(missing)}; is it the original file?")
-            yield from rows
-    except OSError as error:
-        raise IsoglossError(f"Cannot read {path}: {error.strerror}.") from None
+def _table(path: Path, columns: tuple[str, ...], dropped: Counter[str]) -> Iterator[dict[str, str]]:
+    """Rows of a table that has these columns; rows of too many or too few fields are dropped."""
+    heading, rows = read_rows(path)
+    missing = sorted(set(columns) - set(heading))
+    if missing:
+        raise IsoglossError(f"{path} has no column {', '.join(missing)}; is it the original file?")
+    for _, row in rows:
+        if isinstance(row, Malformed):
+            dropped[f"row of {path.name} with too many or too few fields"] += 1
+        else:
+            yield row
+
+
+def _audio(root: Path, *patterns: str) -> list[Path]:
+    """Files in order of name, without those that macOS writes beside them (._NAME)."""
+    return sorted(file for pattern in patterns for file in root.glob(pattern) if not file.name.startswith("."))
 
 
 def _require(found: Any, root: Path, what: str) -> None:
@@ -254,13 +259,10 @@ def _require(found: Any, root: Path, what: str) -> None:
 
 
 _FLEURS_LANGUAGES = """
-af-ZA am-ET ar-EG as-IN ast-ES az-AZ be-BY bg-BG bn-IN bs-BA ca-ES ceb-PH ckb-IQ cs-CZ cy-GB da-DK de-DE
-el-GR en-US es-419 et-EE fa-IR ff-SN fi-FI fil-PH fr-FR ga-IE gl-ES gu-IN ha-NG he-IL hi-IN hr-HR hu-HU
-hy-AM id-ID ig-NG is-IS it-IT ja-JP jv-ID ka-GE kam-KE kea-CV kk-KZ km-KH kn-IN ko-KR ky-KG lb-LU lg-UG
-ln-CD lo-LA lt-LT luo-KE lv-LV mi-NZ mk-MK ml-IN mn-MN mr-IN ms-MY mt-MT my-MM nb-NO ne-NP nl-NL nso-ZA
-ny-MW oc-FR om-ET or-IN pa-IN pl-PL ps-AF pt-BR ro-RO ru-RU sd-IN sk-SK sl-SI sn-ZW so-SO sr-RS sv-SE
-sw-KE ta-IN te-IN tg-TJ th-TH tr-TR uk-UA umb-AO ur-PK uz-UZ vi-VN wo-SN xh-ZA yo-NG yue-Hant-HK
-zh-Hans-CN zu-ZA
+af am ar as ast az be bg bn-IN bs ca ceb ckb cs cy da de el en es-419 et fa ff fi fil fr ga gl gu ha he
+hi hr hu hy id ig is it ja jv ka kam kea kk km kn ko ky lb lg ln lo lt luo lv mi mk ml mn mr ms mt my nb
+ne nl nso ny oc om or pa pl ps pt-BR ro ru sd-IN sk sl sn so sr sv sw-KE ta te tg th tr uk umb ur uz vi
+wo xh yo yue zh zu
 """
 _VOXLINGUA_LANGUAGES = """
 ab af am ar as az ba be bg bn bo br bs ca ceb cs cy da de el en eo es et eu fa fi fil fo fr gl gn gu gv
@@ -300,7 +302,7 @@ CORPORA: dict[str, Corpus] = {
                 "cs de en es et fi fr hr hu it lt nl pl ro sk sl", 1800, "4295", "sentences",
                 "CC0-1.0", read_voxpopuli),
         _corpus("covost2", "CoVoST 2: Common Voice 4 with translations",
-                "ar ca cy de en es et fa fr id it ja lv mn nl pt ru sl sv-SE ta tr zh-CN", 2880,
+                "ar ca cy de en es et fa fr id it ja lv mn nl pt ru sl sv ta tr zh", 2880,
                 "anonymous ids", "sentences and translations", "CC0-1.0", read_covost2),
         _corpus("voxceleb", "VoxCeleb 1: interviews, for speaker verification", "und", 352, "1251", "none",
                 "CC-BY-4.0 (metadata)", read_voxceleb),

@@ -2,9 +2,10 @@
 
 Two clips hang together when a test on one could be answered from having trained on the other: they
 say the same text (after normalisation, in whatever language), one says a translation of the other,
-or they name the same concept; with `by="speaker"` or `by="source"`, when they share that. Connected
-clips form a group, and a group lies in one split. Groups are ordered by a hash of the seed and
-their texts, so neither the order nor the place of the files matters.
+both have a translation in common, be it into a language that nobody speaks here, or they name the
+same concept; with `by="speaker"` or `by="source"`, when they share that. Connected clips form a
+group, and a group lies in one split. Groups are ordered by a hash of the seed and their texts, so
+neither the order nor the place of the files matters.
 """
 
 import hashlib
@@ -59,8 +60,8 @@ def assign_splits(
     With `by="speaker"` or `"source"` a text may stand on both sides. It then stays in test (else
     in dev), and the other clips that say it are left out of the answer: both laws hold.
 
-    Raises IsoglossError for shares above 1, an unknown `by`, clips without a
-    speaker, and where keeping both laws would cost more than half of the training clips.
+    Raises IsoglossError for shares above 1, an unknown `by`, clips without a speaker, where many texts are all tied
+    together, and where keeping both laws would cost more than half of the training clips.
     """
     if not (dev >= 0 and test >= 0 and dev + test <= 1):
         raise IsoglossError(f"Shares of {dev} dev and {test} test do not add up to at most 1; correct them.")
@@ -71,6 +72,8 @@ def assign_splits(
         for split, share in (("test", test), ("dev", dev)):
             if share:
                 _draw(groups, split, share, texts)
+        if by == "text" and 0 < dev + test < 1:
+            _require_choice(groups, max(texts.values(), default=0))
     rest = "train" if dev + test < 1 else "test" if test else "dev"
     splits = {cut.id: split_of(cut) or group.split or rest for group in groups for cut in group.cuts}
     return splits if by == "text" else _without_shared_texts(cuts, splits, by)
@@ -105,8 +108,7 @@ def held_out_texts(cuts: Iterable["MonoCut"]) -> set[str]:
     held_out: set[str] = set()
     for cut in cuts:
         if split_of(cut) in ("dev", "test"):
-            said = cut.supervisions[0]
-            held_out.update(_normalised(said.text, said.language), *_translations(cut, None))
+            held_out.update(_texts(cut))
     return held_out
 
 
@@ -145,8 +147,7 @@ def _keys(cuts: Sequence["MonoCut"], by: str) -> list[list[str]]:
         return [[f"source:{source_of(cut)}"] for cut in cuts]
     if by == "speaker":
         return _speaker_keys(cuts)
-    spoken = {language_of(cut) for cut in cuts}
-    return [_text_keys(cut, spoken) or [f"file:{audio_of(cut)}"] for cut in cuts]
+    return [_text_keys(cut) or [f"file:{audio_of(cut)}"] for cut in cuts]
 
 
 def _speaker_keys(cuts: Sequence["MonoCut"]) -> list[list[str]]:
@@ -159,24 +160,17 @@ def _speaker_keys(cuts: Sequence["MonoCut"]) -> list[list[str]]:
     return [[f"speaker:{source_of(cut)}/{cut.supervisions[0].speaker}"] for cut in cuts]
 
 
-def _text_keys(cut: "MonoCut", spoken: set[str]) -> list[str]:
-    said = cut.supervisions[0]
-    texts = [
-        *_normalised(said.text, said.language),
-        *(t for texts in _translations(cut, spoken) for t in texts),
-    ]
+def _text_keys(cut: "MonoCut") -> list[str]:
     concept = concept_of(cut)
     named = [f"concept:{concept}"] if concept else []
-    return [f"text:{text}" for text in dict.fromkeys(texts)] + named
+    return [f"text:{text}" for text in dict.fromkeys(_texts(cut))] + named
 
 
-def _translations(cut: "MonoCut", spoken: set[str] | None) -> list[tuple[str, ...]]:
-    """Normalised translations, those into languages that nobody speaks here left out (None = all)."""
-    return [
-        _normalised(text, language)
-        for language, text in translations_of(cut).items()
-        if spoken is None or language in spoken
-    ]
+def _texts(cut: "MonoCut") -> list[str]:
+    """What a clip says, in all languages in which that is known, normalised."""
+    said = cut.supervisions[0]
+    pairs = [(said.language, said.text), *translations_of(cut).items()]
+    return [plain for language, text in pairs for plain in _normalised(text, language)]
 
 
 # A parallel corpus repeats each sentence in the translations of all its readings.
@@ -218,6 +212,21 @@ def _draw(groups: list[Group], split: str, share: float, texts: dict[str, int]) 
     for language in sorted(texts.keys() - served):
         if texts[language] >= MIN_TEXTS:
             _draw_smallest(groups, split, language)
+
+
+def _require_choice(groups: list[Group], texts: int) -> None:
+    """Refuse clips of which none could be held out, though one language has many texts, because all hang together."""
+    if texts < MIN_TEXTS or any(group.split for group in groups):
+        return
+    largest = max(groups, key=lambda group: len(group.cuts)).cuts
+    shared = Counter(key for cut in largest for key in _text_keys(cut))
+    if shared:  # else they are of one recording
+        key, count = shared.most_common(1)[0]
+        raise IsoglossError(
+            f"{len(largest)} clips hang together by what they say or mean, as {count} of them by "
+            f'"{key.partition(":")[2]}", so that none can be held out. Prepare them without translations that stand '
+            "for many sentences, or name their splits."
+        )
 
 
 def _draw_smallest(groups: list[Group], split: str, language: str) -> None:

@@ -6,24 +6,22 @@ every frame, is added with a weight (hybrid CTC/attention; Watanabe et al. 2017)
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from isogloss.decoding.beam import Beam, Found, Prefix, ranked, root, worth_trying
 from isogloss.decoding.ctc_beam import aligned
 from isogloss.decoding.hypothesis import Hypothesis
+from isogloss.decoding.protocols import CTC, AttentionProtocol
 from isogloss.decoding.symbols import limited
-from isogloss.heads.attention import END, AttentionDecoder, Writing
-from isogloss.heads.ctc import ctc_loss, frames_needed
-from isogloss.nn.attention import Memory
+from isogloss.nn.ctc import ctc_loss, frames_needed
 from isogloss.sequence import Sequence
+from isogloss.text.tokenizers import END
 
 
 def attention_beam(
-    head: AttentionDecoder,
-    ctc: Callable[[Sequence], Sequence],
+    head: AttentionProtocol,
+    ctc: CTC,
     states: Sequence,
     beam: Beam,
 ) -> list[list[Hypothesis]]:
@@ -41,14 +39,15 @@ def attention_beam(
     return hypotheses
 
 
-def _search(head: AttentionDecoder, states: Sequence, beam: Beam) -> list[Found]:
+def _search(head: AttentionProtocol, states: Sequence, beam: Beam) -> list[Found]:
     """(1, T, D) -> tokens and scores of the texts that ended; none is longer than the audio has frames."""
-    writing = head.begin(states, remember=False)
+    remembered = head.begin(states, remember=False)
     start = root(beam)
     beams: dict[int, tuple[Prefix, float]] = {id(start): (start, 0.0)}
     finished: list[Found] = []
     for _ in range(int(states.lengths[0]) + 1):
-        scores = limited(_following(head, writing, [p for p, _ in beams.values()]), beam.allowed).double().cpu().numpy()
+        begun = torch.tensor([[END, *prefix.tokens()] for prefix, _ in beams.values()], device=states.device)
+        scores = limited(head.following(begun, remembered), beam.allowed).double().cpu().numpy()
         found: dict[int, tuple[Prefix, float]] = {}
         for row, (prefix, before) in zip(scores, beams.values(), strict=True):
             finished.append((prefix.tokens(), before + float(row[END]) + prefix.ended(beam)))
@@ -64,18 +63,6 @@ def _search(head: AttentionDecoder, states: Sequence, beam: Beam) -> list[Found]
         if not beams or max(s + p.extra for p, s in beams.values()) < finished[-1][1] - beam.margin:
             break
     return finished
-
-
-def _following(head: AttentionDecoder, writing: Writing, prefixes: list[Prefix]) -> Tensor:
-    """log p of the symbol after each prefix, all of one length: (n, V)."""
-    begun = torch.tensor([[END, *prefix.tokens()] for prefix in prefixes], device=writing.memories[0].keys.device)
-    count = len(prefixes)
-    memories = [
-        Memory(m.keys.expand(count, -1, -1, -1), m.values.expand(count, -1, -1, -1), m.mask.expand(count, -1, -1, -1))
-        for m in writing.memories
-    ]
-    lengths = torch.full((count,), begun.shape[1], device=begun.device)
-    return head.scores(Sequence(begun, lengths), Writing(memories, writing.pasts))[:, -1].log_softmax(dim=-1)
 
 
 def _log_ctc(scores: Tensor, tokens: list[int]) -> float:

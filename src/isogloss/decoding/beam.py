@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from isogloss.decoding.hotwords import Hotwords
+from isogloss.decoding.hotwords import START, Hotwords, State
 from isogloss.decoding.symbols import Symbols
 from isogloss.text.ngram import BOUNDARY, NGram
 
@@ -66,7 +66,7 @@ class Prefix:
     parent: Prefix | None
     extra: float
     context: tuple[int, ...] = ()
-    matched: int = 0
+    matched: State = START
     within: int = 0
     following: dict[int, Prefix] = field(default_factory=dict)
 

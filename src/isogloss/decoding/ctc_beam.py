@@ -14,9 +14,9 @@ from torch import Tensor
 from isogloss.decoding.beam import Beam, Found, Prefix, Scores, ranked, root, total, worth_trying
 from isogloss.decoding.hypothesis import Hypothesis
 from isogloss.decoding.symbols import limited
-from isogloss.heads.ctc import BLANK
 from isogloss.nn.ctc import ctc_best_path
 from isogloss.sequence import Sequence
+from isogloss.text.tokenizers import BLANK
 
 Beams = dict[int, tuple[Prefix, float, float]]
 """By identity: a prefix, and log p of the paths that end in blank and in its last symbol."""

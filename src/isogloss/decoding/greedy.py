@@ -1,20 +1,17 @@
 """Greedy decoding: the best step at every step, of CTC and of the transducer, at once or as states arrive; and of
 the attention decoder, which must have heard everything."""
 
-from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from isogloss.decoding.hypothesis import Draft, Hypothesis
+from isogloss.decoding.protocols import CTC, AttentionProtocol, TransducerProtocol
 from isogloss.decoding.symbols import Symbols, limited
-from isogloss.heads.attention import END, AttentionDecoder
-from isogloss.heads.ctc import BLANK
-from isogloss.heads.transducer import TransducerHead
 from isogloss.nn.ctc import ctc_best_path
-from isogloss.nn.predictors import BEGIN
 from isogloss.sequence import Sequence
+from isogloss.text.tokenizers import BLANK, END
 
 MOST = 10
 """Symbols one frame may write: more is a loop."""
@@ -48,7 +45,7 @@ class GreedyCTC:
     head: states -> log-probabilities. allowed: which symbols may follow which.
     """
 
-    def __init__(self, head: Callable[[Sequence], Sequence], batch: int, allowed: Symbols | None = None):
+    def __init__(self, head: CTC, batch: int, allowed: Symbols | None = None):
         self.head = head
         self.allowed = allowed
         self.drafts = [Draft() for _ in range(batch)]
@@ -87,13 +84,7 @@ class GreedyAttention:
     through them; where CTC has none, they are spread evenly. allowed: which symbols may follow which.
     """
 
-    def __init__(
-        self,
-        head: AttentionDecoder,
-        ctc: Callable[[Sequence], Sequence],
-        batch: int,
-        allowed: Symbols | None = None,
-    ):
+    def __init__(self, head: AttentionProtocol, ctc: CTC, batch: int, allowed: Symbols | None = None):
         self.head = head
         self.ctc = ctc
         self.allowed = allowed
@@ -139,14 +130,12 @@ class GreedyTransducer:
     for its next one. allowed: which symbols may follow which.
     """
 
-    def __init__(self, head: TransducerHead, batch: int, allowed: Symbols | None = None):
+    def __init__(self, head: TransducerProtocol, batch: int, allowed: Symbols | None = None):
         self.head = head
         self.allowed = allowed
         self.drafts = [Draft() for _ in range(batch)]
-        device = head.output.weight.device
-        begin = torch.full((batch,), BEGIN, device=device)
-        self._text, self._state = head.read(begin, head.predictor.start(batch, device))
-        self._within = torch.zeros(batch, dtype=torch.int64, device=device)  # states of the words being written
+        self._text, self._state = head.begin(batch)
+        self._within = torch.zeros(batch, dtype=torch.int64, device=self._text.device)  # states of words being written
         self._frames = 0
 
     def feed(self, states: Sequence) -> None:
@@ -181,6 +170,6 @@ class GreedyTransducer:
             self.drafts[row].write(symbol, self._frames + frame, probability)
         if self.allowed is not None:
             self._within[rows] = self.allowed.after[self._within[rows], symbols]
-        text, state = self.head.read(symbols, tuple(part[rows] for part in self._state))
+        text, state = self.head.step(symbols, tuple(part[rows] for part in self._state))
         self._text = self._text.index_copy(0, rows, text)
         self._state = tuple(old.index_copy(0, rows, new) for old, new in zip(self._state, state, strict=True))

@@ -6,22 +6,20 @@ two symbols writes the second one into the next frame, which costs little and ma
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from isogloss.decoding.beam import Beam, Found, Prefix, ranked, root, total, worth_trying
 from isogloss.decoding.hypothesis import Hypothesis
+from isogloss.decoding.protocols import TransducerProtocol
 from isogloss.decoding.symbols import Symbols, limited
-from isogloss.heads.ctc import BLANK
-from isogloss.heads.transducer import TransducerHead
 from isogloss.nn.lattice import best_path
-from isogloss.nn.predictors import BEGIN
+from isogloss.nn.predictors import State
 from isogloss.sequence import Sequence
+from isogloss.text.tokenizers import BLANK
 
 
-def transducer_beam(head: TransducerHead, states: Sequence, beam: Beam) -> list[list[Hypothesis]]:
+def transducer_beam(head: TransducerProtocol, states: Sequence, beam: Beam) -> list[list[Hypothesis]]:
     """(B, T, D) -> for each utterance up to `beam.most` hypotheses, the best first.
 
     A symbol's frame is that of the best path through the hypothesis.
@@ -33,12 +31,11 @@ def transducer_beam(head: TransducerHead, states: Sequence, beam: Beam) -> list[
 class _Texts:
     """What the predictor makes of each prefix: computed once, for all new ones of a frame together."""
 
-    def __init__(self, head: TransducerHead, start: Prefix):
+    def __init__(self, head: TransducerProtocol, start: Prefix):
         self.head = head
-        device = head.output.weight.device
-        self._silence = torch.zeros(head.audio.out_features, device=device)
-        text, state = head.read(torch.full((1,), BEGIN, device=device), head.predictor.start(1, device))
-        self._known: dict[int, tuple[Tensor, Any]] = {}
+        text, state = head.begin(1)
+        self._silence = torch.zeros(text.shape[1], device=text.device)
+        self._known: dict[int, tuple[Tensor, State]] = {}
         self._add([start], text, state)
 
     def read(self, prefixes: list[Prefix]) -> None:
@@ -47,7 +44,7 @@ class _Texts:
         if new:
             symbols = torch.tensor([prefix.symbol for prefix in new], device=self._silence.device)
             states = [self._known[id(prefix.parent)][1] for prefix in new]
-            self._add(new, *self.head.read(symbols, tuple(torch.stack(part) for part in zip(*states, strict=True))))
+            self._add(new, *self.head.step(symbols, tuple(torch.stack(part) for part in zip(*states, strict=True))))
 
     def states(self, prefixes: list[Prefix]) -> Tensor:
         """(n, J)."""
@@ -58,12 +55,12 @@ class _Texts:
         scores = self.head.join(self._silence, self.states(prefixes))
         return scores.index_fill(1, torch.tensor([BLANK], device=scores.device), -torch.inf).log_softmax(dim=1)
 
-    def _add(self, prefixes: list[Prefix], text: Tensor, state: Any) -> None:
+    def _add(self, prefixes: list[Prefix], text: Tensor, state: State) -> None:
         for row, prefix in enumerate(prefixes):
             self._known[id(prefix)] = text[row], tuple(part[row] for part in state)
 
 
-def _search(head: TransducerHead, audio: Tensor, beam: Beam) -> list[Found]:
+def _search(head: TransducerProtocol, audio: Tensor, beam: Beam) -> list[Found]:
     """(T, J) -> tokens and scores, the best first."""
     start = root(beam)
     texts = _Texts(head, start)
@@ -92,12 +89,12 @@ def _add(found: dict[int, tuple[Prefix, float]], prefix: Prefix, score: float) -
     found[id(prefix)] = prefix, total(before, float(score))
 
 
-def _aligned(head: TransducerHead, audio: Tensor, found: Found, allowed: Symbols | None) -> Hypothesis:
+def _aligned(head: TransducerProtocol, audio: Tensor, found: Found, allowed: Symbols | None) -> Hypothesis:
     """(T, J): frames of symbols by the best path through the lattice, and their probabilities there."""
     tokens, score = found
     written = torch.tensor(tokens, dtype=torch.int64, device=audio.device)
     lengths = torch.tensor([len(audio)], device=audio.device), torch.tensor([len(tokens)], device=audio.device)
-    text = head.text(head.predictor(Sequence(written[None], lengths[1])))[0]
+    text = head.predict(Sequence(written[None], lengths[1]))[0]
     scores = limited(head.join(audio[:, None], text), allowed)  # (T, U+1, V)
     symbols = torch.cat([written, written.new_zeros(1)])
     label = scores.gather(2, symbols.expand(len(audio), -1)[..., None])[..., 0]

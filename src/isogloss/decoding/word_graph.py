@@ -23,10 +23,9 @@ from numpy.typing import NDArray
 from isogloss.decoding.ctc_beam import aligned
 from isogloss.decoding.hypothesis import Hypothesis
 from isogloss.errors import IsoglossError
-from isogloss.heads.ctc import BLANK
 from isogloss.sequence import Sequence
 from isogloss.text.ngram import BOUNDARY, NGram, train_ngram
-from isogloss.text.tokenizers import SentencePieceTokenizer, Tokenizer
+from isogloss.text.tokenizers import BLANK, SentencePieceTokenizer, Tokenizer
 
 EPSILON = 0
 """Of automata; hence symbol s has the label s + 1."""

@@ -24,7 +24,10 @@ from isogloss.nn.past import Past
 class ConformerConfig(Config):
     """A stack of Conformer blocks."""
 
-    feeds: ClassVar[int] = 2  # feed-forward modules of a block
+    feeds: ClassVar[int] = 2
+    attends: ClassVar[bool] = True
+    any_width: ClassVar[bool] = False
+    final_norm: ClassVar[bool] = False  # a block ends in a LayerNorm of its own
 
     kind: Literal["conformer"] = "conformer"
     layers: int = Field(8, ge=1, description="blocks")
@@ -36,9 +39,18 @@ class ConformerConfig(Config):
     causal: bool = Field(False, description="the convolution sees no later frame, as streaming needs")
     dropout: float = Field(0.1, ge=0, lt=1, description="after every branch")
 
-    def block(self) -> "ConformerBlock":
-        """One block of the stack."""
-        return ConformerBlock(self)
+    @property
+    def cannot_stream(self) -> str | None:
+        """Why blocks cannot work on audio as it arrives, and what helps; None where they can."""
+        return None if self.causal else "its convolutions look ahead; train with model.encoder.blocks.causal=true."
+
+    def entry(self) -> nn.Module:
+        """What is done before the first block: nothing."""
+        return nn.Identity()
+
+    def build(self, inputs: int) -> list[nn.Module]:
+        """The blocks, one after another."""
+        return [ConformerBlock(self) for _ in range(self.layers)]
 
 
 class ConformerBlock(nn.Module):

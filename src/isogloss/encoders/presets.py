@@ -1,38 +1,60 @@
-"""Named sizes, from one that trains in minutes on a laptop to USM-2B.
+"""Named sizes, from one that trains in minutes on a laptop to USM-2B; and the features that each begins with.
 
-Parameter counts of the blocks (reference: USM Table 2, Conformer Table 1; tests hold them):
+Parameters of the blocks (reference: USM Table 2, Conformer Table 1; tests hold them):
     toy 25.32 M · conformer_l 107.51 M · usm_600m 604.89 M · usm_2b 1813.76 M
     transformer_base 85.05 M and transformer_large 302.31 M are the blocks of wav2vec 2.0
+Of features and encoder, without what only pre-training needs:
+    apc 4.06 M · wav2vec2_base 94.37 M · wav2vec2_large 315.44 M
 """
 
+from isogloss.audio.features import FeaturesConfig
+from isogloss.audio.log_mel import LogMelConfig
+from isogloss.audio.waveform import WaveformConfig
 from isogloss.encoders.conformer import ConformerConfig
+from isogloss.encoders.embed import IdentityConfig, ProjectionConfig, SubsamplingConfig
+from isogloss.encoders.recurrent import RecurrentConfig
 from isogloss.encoders.speech import SpeechEncoderConfig
-from isogloss.encoders.transformer import TransformerConfig
+from isogloss.encoders.transformer import ConvolutionalPositionConfig, TransformerConfig
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.nn.masks import LocalContext
 
 
-def _conformer(layers: int, width: int, heads: int, kernel: int = 5, channels: int = 64) -> SpeechEncoderConfig:
-    blocks = ConformerConfig(layers=layers, width=width, heads=heads, kernel=kernel, position="relative")
-    return SpeechEncoderConfig(blocks=blocks, channels=channels)
+def _subsampled(channels: int, blocks: ConformerConfig | TransformerConfig) -> SpeechEncoderConfig:
+    return SpeechEncoderConfig(embed=SubsamplingConfig(channels=channels), blocks=blocks)
+
+
+def _paper(layers: int, width: int, heads: int, kernel: int = 5, channels: int = 64) -> SpeechEncoderConfig:
+    return _subsampled(
+        channels, ConformerConfig(layers=layers, width=width, heads=heads, kernel=kernel, position="relative")
+    )
+
+
+def _wav2vec2(dropout: float, blocks: TransformerConfig) -> SpeechEncoderConfig:
+    changes = {"position": "none", "convolution": ConvolutionalPositionConfig(), "dropout": dropout}
+    return SpeechEncoderConfig(embed=ProjectionConfig(dropout=dropout), blocks=blocks.model_copy(update=changes))
 
 
 PRESETS: dict[str, SpeechEncoderConfig] = {
-    "test": SpeechEncoderConfig(blocks=ConformerConfig(layers=2, width=64, heads=4, kernel=5), channels=8),
-    "tiny": SpeechEncoderConfig(
-        blocks=ConformerConfig(layers=6, width=144, heads=4, kernel=15, dropout=0.0), channels=32
-    ),
-    "small": SpeechEncoderConfig(blocks=ConformerConfig(layers=12, width=256, heads=4, kernel=15), channels=64),
-    "base": SpeechEncoderConfig(blocks=ConformerConfig(layers=12, width=512, heads=8, kernel=15), channels=128),
-    "toy": _conformer(16, 256, 8),
-    "conformer_l": _conformer(17, 512, 8, kernel=32, channels=512),
-    "transformer_base": SpeechEncoderConfig(blocks=TransformerConfig(), channels=128),
-    "transformer_large": SpeechEncoderConfig(
-        blocks=TransformerConfig(layers=24, width=1024, heads=16), channels=128
-    ),
-    "usm_600m": _conformer(24, 1024, 8, channels=128).model_copy(update={"context": LocalContext()}),
-    "usm_2b": _conformer(32, 1536, 16, channels=128).model_copy(update={"context": LocalContext()}),
+    "test": _subsampled(8, ConformerConfig(layers=2, width=64, heads=4, kernel=5)),
+    "tiny": _subsampled(32, ConformerConfig(layers=6, width=144, heads=4, kernel=15, dropout=0.0)),
+    "small": _subsampled(64, ConformerConfig(layers=12, width=256, heads=4, kernel=15)),
+    "base": _subsampled(128, ConformerConfig(layers=12, width=512, heads=8, kernel=15)),
+    "toy": _paper(16, 256, 8),
+    "conformer_l": _paper(17, 512, 8, kernel=32, channels=512),
+    "transformer_base": _subsampled(128, TransformerConfig()),
+    "transformer_large": _subsampled(128, TransformerConfig(layers=24, width=1024, heads=16)),
+    "usm_600m": _paper(24, 1024, 8, channels=128).model_copy(update={"context": LocalContext()}),
+    "usm_2b": _paper(32, 1536, 16, channels=128).model_copy(update={"context": LocalContext()}),
+    "apc": SpeechEncoderConfig(embed=IdentityConfig(), blocks=RecurrentConfig()),
+    "wav2vec2_base": _wav2vec2(0.1, TransformerConfig(norm="post")),
+    "wav2vec2_large": _wav2vec2(0.0, TransformerConfig(layers=24, width=1024, heads=16)),
 }
+FEATURES: dict[str, FeaturesConfig] = {
+    "apc": LogMelConfig(flavour="kaldi"),
+    "wav2vec2_base": WaveformConfig(),
+    "wav2vec2_large": WaveformConfig(norm="layer", bias=True, normalisation="utterance"),
+}
+"""Features of the presets that do not begin with the default ones."""
 
 
 def preset(name: str) -> SpeechEncoderConfig:
@@ -42,3 +64,8 @@ def preset(name: str) -> SpeechEncoderConfig:
             f'There is no encoder preset "{name}".{did_you_mean(name, PRESETS)} Known: {", ".join(PRESETS)}.'
         )
     return PRESETS[name]
+
+
+def preset_features(name: str) -> FeaturesConfig:
+    """The features that the encoder of a named size begins with."""
+    return FEATURES.get(name) or LogMelConfig()

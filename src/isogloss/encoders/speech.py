@@ -1,57 +1,66 @@
-"""The speech encoder: normalised log-mel features -> hidden states at 25 Hz.
+"""The speech encoder: features -> hidden states.
 
-    (B, T, F) ── subsampling ×4 ── dropout ── stack of blocks ──> (B, ceil(T/4), D)
+    (B, T, F) ── embed ──> (B, T', D) ── [masks] ── contextualise: a stack of blocks ──> (B, T', D)
+
+`embed` and `contextualise` one after the other are `forward`. What hides a part of the input from the blocks does so
+between the two: wav2vec 2.0 puts its mask vector there.
 """
 
 from collections.abc import Iterable
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from isogloss.config import Config
+from isogloss.encoders.blocks import BlocksConfig
 from isogloss.encoders.conformer import ConformerConfig
-from isogloss.encoders.stack import Between, BlocksConfig, Encoded, Stack
+from isogloss.encoders.embed import EmbedConfig, SubsamplingConfig
+from isogloss.encoders.stack import Between, Encoded, Stack
 from isogloss.errors import IsoglossError
+from isogloss.framing import Framing
 from isogloss.nn.adapters import AdapterConfig, Adapters, Branch
-from isogloss.nn.dropout import Dropout
-from isogloss.nn.masks import ChunkContext, Context, FullContext, LocalContext
+from isogloss.nn.masks import Context, FullContext
 from isogloss.nn.past import EncoderPast, Past
-from isogloss.nn.subsampling import Subsampling
 from isogloss.sequence import Sequence
 
 
 class SpeechEncoderConfig(Config):
-    """Subsampler and blocks of a speech encoder."""
+    """What leads features into the blocks, and the blocks."""
 
+    embed: EmbedConfig = Field(default_factory=SubsamplingConfig, description="from features to what enters the blocks")
     blocks: BlocksConfig = Field(default_factory=ConformerConfig, description="the stack")
-    channels: int = Field(32, ge=1, description="channels of the subsampler's convolutions")
     context: Context = Field(default_factory=FullContext, description="which frames a frame may attend to")
     adapters: AdapterConfig | None = Field(None, description="small networks for single languages beside the blocks")
     recompute: bool = Field(False, description="recompute activations in the backward pass to save memory")
 
+    @model_validator(mode="after")
+    def _check(self) -> "SpeechEncoderConfig":
+        if not self.blocks.attends and self.context.kind != "full":
+            raise ValueError(f"{self.blocks.kind} blocks have no attention for context {self.context.kind} to limit")
+        return self
+
+    @property
+    def cannot_stream(self) -> str | None:
+        """Why audio cannot be encoded as it arrives, and what helps; None where it can."""
+        if self.blocks.attends and self.context.history is None:
+            return (
+                f'its attention context is "{self.context.kind}", which looks ahead without bound; '
+                "train with model.encoder.context={kind: chunk, size: 16, left_chunks: 8}."
+            )
+        return self.blocks.cannot_stream
+
 
 class SpeechEncoder(nn.Module):
-    """Features of `bins` per frame -> hidden states of `width`."""
+    """Features of width `inputs` -> hidden states of `width`."""
 
-    def __init__(self, config: SpeechEncoderConfig, bins: int):
+    def __init__(self, config: SpeechEncoderConfig, inputs: int):
         super().__init__()
-        self.blocks = config.blocks
+        self.config = config
         self.width = config.blocks.width
         self.layers = config.blocks.layers
-        self.context: Context = config.context
-        self.subsampling = Subsampling(bins, config.channels, self.width)
-        self.dropout = Dropout(config.blocks.dropout)
-        self.stack = Stack(config.blocks, config.recompute)
-        self.adapters: Adapters | None = None
-        if config.adapters is not None:
-            self._without = config.adapters.after * config.blocks.feeds
-            places = config.blocks.layers * config.blocks.feeds - self._without
-            if places <= 0:
-                raise IsoglossError(
-                    f"adapters.after {config.adapters.after} leaves no block for adapters; the encoder has "
-                    f"{self.layers}, choose less."
-                )
-            self.adapters = Adapters(config.adapters, places, self.width)
+        self.embed = config.embed.build(inputs, config.blocks)
+        self.stack = Stack(config.blocks, config.recompute, self.embed.width)
+        self.adapters = _adapters(config)
 
     def forward(
         self,
@@ -62,51 +71,63 @@ class SpeechEncoder(nn.Module):
         between: Between | None = None,
         until: int | None = None,
     ) -> Encoded:
-        """(B, T, F) -> (B, ceil(T/4), D), with the hidden states of `layers` (0 … number of blocks).
+        """(B, T, F) -> (B, T', D): `embed`, then `contextualise`, with its arguments.
 
-        past: from `begin`, where features arrive in pieces; each piece but the last is of 4 · `chunk`
-        frames or a multiple of it, and the states are those of the whole. languages: of the utterances,
-        which choose their adapters; without them no adapter works. between, until: as of `Stack`.
+        past: from `begin`, where features arrive in pieces; each piece but the last makes `chunk` frames or
+        a multiple of it, and the states are those of the whole.
         """
-        states = self.subsampling(features, past.subsampling if past else None).map(self.dropout)
-        blocks = past.blocks if past else None
-        return self.stack(states, self.context, layers, blocks, self._adapters(languages), between, until=until)
+        states = self.embed(features, past.embed if past else None)
+        return self.contextualise(states, 0, until, layers, languages, between, past)
 
-    def go_on(
+    def contextualise(
         self,
         states: Sequence,
-        after: int,
+        after: int = 0,
+        until: int | None = None,
         layers: tuple[int, ...] = (),
         languages: Iterable[str | None] | None = None,
         between: Between | None = None,
+        past: EncoderPast | None = None,
     ) -> Encoded:
-        """What came out of block `after`, (B, T, D), or could have -> (B, T, D); arguments as of `forward`."""
-        return self.stack(states, self.context, layers, None, self._adapters(languages), between, after)
+        """What came out of `embed`, or of block `after`, (B, T, D), or could have -> (B, T, D).
 
-    def _adapters(self, languages: Iterable[str | None] | None) -> list[Branch | None] | None:
-        if self.adapters is None or languages is None:
-            return None
-        return [None] * self._without + self.adapters(languages)
+        until: the last block, whose output is then final as it is. layers: hidden states to return as well,
+        0 … number of blocks. languages: of the utterances, which choose their adapters; without them no adapter
+        works. between: what is done to the outputs of blocks. past: from `begin`, as in `forward`.
+        """
+        branches: list[Branch | None] | None = None
+        if self.adapters is not None and languages is not None:
+            last = self.adapters(languages)
+            branches = [None] * (self.layers * self.stack.feeds - len(last)) + last
+        blocks = past.blocks if past else None
+        return self.stack(states, self.config.context, layers, blocks, branches, between, after, until)
+
+    @property
+    def framing(self) -> Framing:
+        """From frames of features to those of the hidden states."""
+        return self.embed.framing
 
     @property
     def chunk(self) -> int:
-        """Encoder frames that must be there before the first of them is known."""
-        return self.context.size if isinstance(self.context, ChunkContext) else 1
+        """Frames of hidden states that must be there before the first of them is known."""
+        return self.config.context.chunk
 
     def begin(self) -> EncoderPast:
         """What is remembered before the first frame; raises IsoglossError for an encoder that looks ahead."""
-        context = self.context
-        if isinstance(context, ChunkContext):
-            keep = context.left_chunks * context.size
-        elif isinstance(context, LocalContext) and context.right == 0:
-            keep = context.left
-        else:
-            raise IsoglossError(
-                f'This encoder cannot stream: its attention context is "{context.kind}", which looks ahead without '
-                "bound; train with encoder.context={kind: chunk, size: 16, left_chunks: 8}."
-            )
-        if isinstance(self.blocks, ConformerConfig) and not self.blocks.causal:
-            raise IsoglossError(
-                "This encoder cannot stream: its convolutions look ahead; train with encoder.blocks.causal=true."
-            )
-        return EncoderPast([Past(keep) for _ in range(self.layers)])
+        if why := self.config.cannot_stream:
+            raise IsoglossError(f"This encoder cannot stream: {why}")
+        return EncoderPast([Past(self.config.context.history or 0) for _ in range(self.layers)])
+
+
+def _adapters(config: SpeechEncoderConfig) -> Adapters | None:
+    """The bank of adapters that a configuration asks for."""
+    if config.adapters is None:
+        return None
+    blocks, after = config.blocks, config.adapters.after
+    if not blocks.feeds:
+        raise IsoglossError(f"Adapters stand beside feed-forward modules, of which {blocks.kind} blocks have none.")
+    if after >= blocks.layers:
+        raise IsoglossError(
+            f"adapters.after {after} leaves no block for adapters; the encoder has {blocks.layers}, choose less."
+        )
+    return Adapters(config.adapters, (blocks.layers - after) * blocks.feeds, blocks.width)

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from isogloss.encoders.conformer import ConformerConfig
-from isogloss.encoders.transformer import TransformerConfig
+from isogloss.encoders.blocks import BlocksConfig
+from isogloss.errors import IsoglossError
 from isogloss.nn.adapters import Branch
 from isogloss.nn.masks import Context, attention_mask
 from isogloss.nn.past import Past
@@ -17,7 +16,6 @@ from isogloss.sequence import Sequence
 
 Between = Mapping[int, Callable[[Tensor], Tensor]]
 """By the number of a block, what is done to its output before the next one has it: (B, T, D) -> (B, T, D)."""
-BlocksConfig = Annotated[ConformerConfig | TransformerConfig, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,7 @@ class Encoded:
     """What an encoder returns.
 
     final: (B, T, D) after the last norm. layers: outputs of the blocks asked for, by number;
-    0 is the input of the first block, n the output of block n.
+    0 is the input of the first block (with positions, if it is given any), n the output of block n.
     """
 
     final: Sequence
@@ -33,15 +31,25 @@ class Encoded:
 
 
 class Stack(nn.Module):
-    """Blocks of one kind and a final LayerNorm, under one context policy."""
+    """Blocks of one kind under one context policy, with what stands before the first and after the last.
 
-    def __init__(self, config: ConformerConfig | TransformerConfig, recompute: bool = False):
+    inputs: the width of what comes in, by default that of the blocks.
+    """
+
+    def __init__(self, config: BlocksConfig, recompute: bool = False, inputs: int | None = None):
         super().__init__()
-        self.blocks = nn.ModuleList(config.block() for _ in range(config.layers))
-        # A Conformer block ends in a LayerNorm of its own.
-        self.norm = nn.Identity() if isinstance(config, ConformerConfig) else nn.LayerNorm(config.width)
+        inputs = inputs or config.width
+        if inputs != config.width and not config.any_width:
+            raise IsoglossError(
+                f"{config.kind.capitalize()} blocks of width {config.width} cannot take features of width {inputs} as "
+                "they are; set encoder.embed to a projection or subsampling."
+            )
+        self.attends = config.attends
         self.feeds = config.feeds
         self.recompute = recompute
+        self.entry = config.entry()
+        self.blocks = nn.ModuleList(config.build(inputs))
+        self.norm = nn.LayerNorm(config.width) if config.final_norm else nn.Identity()
 
     def forward(
         self,
@@ -59,12 +67,14 @@ class Stack(nn.Module):
         past: of each block, where the states go on from earlier ones. adapters: one for
         each feed-forward module, in order. between: what happens after blocks; `layers` are
         as they were before that. after, until: only the blocks after this one, and up to that one, whose
-        output then is final as it is. With `recompute`, activations inside blocks are computed
-        again in the backward pass instead of being kept: memory for time.
+        output then is final as it is; what stands before the first block belongs to it. With `recompute`,
+        activations inside blocks are computed again in the backward pass instead of being kept: memory for time.
         """
         valid = states.valid
-        mask = attention_mask(valid, context, past[0].frames if past else 0)
+        mask = attention_mask(valid, context, past[0].frames if past else 0) if self.attends else None
         x = states.zero_padding().values
+        if after == 0 and until != 0:
+            x = self.entry(x)
         kept: dict[int, Sequence] = {after: states.with_values(x)} if after in layers else {}
         for number, block in enumerate(self.blocks[after:until], start=after + 1):
             extra: dict[str, Any] = {"past": past[number - 1]} if past else {}

@@ -1,6 +1,11 @@
-"""Transformer block (arXiv 1706.03762), pre-norm, GELU: the control beside the Conformer.
+"""Transformer blocks with GELU: pre-norm, the control beside the Conformer, or post-norm (arXiv 1706.03762).
 
-    x ─ +MHSA ─ +FFN ─>        (B, T, D) -> (B, T, D)
+    pre     x ─ +MHSA(LN) ─ +FFN(LN) ─>                LayerNorm after the last block        wav2vec 2.0 large
+    post    LN ─ x ─ +MHSA ─ LN ─ +FFN ─ LN ─>         LayerNorm before the first block      wav2vec 2.0 base, BERT
+
+(B, T, D) -> (B, T, D). Positions are in the attention, or a convolution adds them before the first block, or both.
+
+Differs from wav2vec 2.0: no dropout on attention weights, which would force the slow path that materialises them.
 """
 
 from collections.abc import Sequence
@@ -15,27 +20,73 @@ from isogloss.nn.attention import Position, SelfAttention
 from isogloss.nn.dropout import Dropout
 from isogloss.nn.feedforward import FeedForward
 from isogloss.nn.past import Past
+from isogloss.nn.position import ConvolutionalPosition
+
+
+class ConvolutionalPositionConfig(Config):
+    """Positions that a convolution adds before the first block; the defaults are wav2vec 2.0's."""
+
+    kernel: int = Field(128, ge=1, description="frames K under the convolution")
+    groups: int = Field(16, ge=1, description="groups of channels that do not mix")
 
 
 class TransformerConfig(Config):
     """A stack of Transformer blocks."""
 
-    feeds: ClassVar[int] = 1  # feed-forward modules of a block
+    feeds: ClassVar[int] = 1
+    attends: ClassVar[bool] = True
+    any_width: ClassVar[bool] = False
 
     kind: Literal["transformer"] = "transformer"
     layers: int = Field(12, ge=1, description="blocks")
     width: int = Field(768, ge=8, description="model width D")
     heads: int = Field(12, ge=1, description="attention heads")
-    position: Position = Field("rotary", description="none = the caller adds positions")
+    norm: Literal["pre", "post"] = Field("pre", description="LayerNorm before each branch, or after its sum")
+    position: Position = Field("rotary", description="positions in the attention")
+    convolution: ConvolutionalPositionConfig | None = Field(None, description="positions before the first block: {}")
     dropout: float = Field(0.1, ge=0, lt=1, description="after every branch")
 
-    def block(self) -> "TransformerBlock":
-        """One block of the stack."""
-        return TransformerBlock(self)
+    @property
+    def final_norm(self) -> bool:
+        """Whether a LayerNorm follows the last block; one that is post-norm ends in its own."""
+        return self.norm == "pre"
+
+    @property
+    def cannot_stream(self) -> str | None:
+        """Why blocks cannot work on audio as it arrives, and what helps; None where they can."""
+        if self.convolution is not None:
+            return "its convolutional positions look ahead; train with model.encoder.blocks.convolution=null."
+        return None
+
+    def entry(self) -> nn.Module:
+        """What is done before the first block."""
+        return nn.Identity() if self.convolution is None and self.norm == "pre" else TransformerEntry(self)
+
+    def build(self, inputs: int) -> list[nn.Module]:
+        """The blocks, one after another."""
+        kind = TransformerBlock if self.norm == "pre" else PostNormBlock
+        return [kind(self) for _ in range(self.layers)]
+
+
+class TransformerEntry(nn.Module):
+    """Convolutional positions, and the LayerNorm that post-norm blocks expect: (B, T, D) -> (B, T, D)."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.positions = None
+        if config.convolution is not None:
+            self.positions = ConvolutionalPosition(config.width, config.convolution.kernel, config.convolution.groups)
+        self.norm = nn.LayerNorm(config.width) if config.norm == "post" else nn.Identity()
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.positions is not None:
+            x = x + self.positions(x)
+        return self.dropout(self.norm(x))
 
 
 class TransformerBlock(nn.Module):
-    """One Transformer block. Parameters without relative positions: 12 D² + 13 D."""
+    """One pre-norm block. Parameters without relative positions: 12 D² + 13 D."""
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
@@ -58,3 +109,27 @@ class TransformerBlock(nn.Module):
         """
         x = x + self.dropout(self.attention(self.norm_attention(x), mask, past))
         return x + self.feed(x, adapters[0])
+
+
+class PostNormBlock(nn.Module):
+    """One post-norm block, with as many parameters."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.attention = SelfAttention(config.width, config.heads, config.position)
+        self.norm_attention = nn.LayerNorm(config.width)
+        self.feed = FeedForward(config.width, config.dropout, nn.GELU, norm_first=False)
+        self.norm = nn.LayerNorm(config.width)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(
+        self,
+        x: Tensor,
+        valid: Tensor,
+        mask: Tensor | None,
+        past: Past | None = None,
+        adapters: Sequence[Branch | None] = (None,),
+    ) -> Tensor:
+        """(B, T, D) -> (B, T, D); arguments as of `TransformerBlock`."""
+        x = self.norm_attention(x + self.dropout(self.attention(x, mask, past)))
+        return self.norm(x + self.feed(x, adapters[0]))

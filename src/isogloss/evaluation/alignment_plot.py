@@ -1,4 +1,4 @@
-"""Where speech and text meet, in pictures: block by block over many clips, and frame by frame in one."""
+"""Where speech and text of one clip meet, in a picture: durations and states."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,14 +7,12 @@ import numpy as np
 import torch
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from isogloss.evaluation.posteriors import name_of_symbol
-from isogloss.evaluation.shared_space import SharedSpace
-from isogloss.evaluation.svg import ACCENT, INK, QUIET, SERIES, draw
+from isogloss.evaluation.svg import INK, QUIET, SERIES, draw
+from isogloss.model.alignment import Aligner, align
 from isogloss.model.model import Model
-from isogloss.objectives.maestro import Reader, align
 from isogloss.sequence import Sequence
 
 
@@ -39,11 +37,11 @@ class Meeting:
 def meet(model: Model, samples: NDArray[np.float32], text: str, language: str) -> Meeting | None:
     """A waveform (S,) and what it says through the shared blocks; None where the two cannot be aligned."""
     device = next(model.parameters()).device
-    tokens = model.units([text], [language]).to(device)
+    tokens = model.processor.unit_ids([text], [language]).to(device)
     symbols = tokens.values[0].tolist()
     audio = Sequence.from_list([torch.from_numpy(samples)]).to(device)
-    heard = model.encode(model.frontend(audio), languages=[language]).final
-    lasting, found = align(Reader.of(model, heard), tokens)
+    heard = model.encode(model.features(audio), languages=[language]).final
+    lasting, found = align(Aligner.of(model, heard), tokens)
     if not symbols or not bool(found.all()):
         return None
     read = model.encode_shared(model.encode_text(tokens, [language], lasting), languages=[language]).final
@@ -54,7 +52,7 @@ def meet(model: Model, samples: NDArray[np.float32], text: str, language: str) -
     aligned = lasting.unpad()[0].cpu().numpy()
     predicted = model.text_encoder.durations(model.text_encoder.embed(tokens, [language])).unpad()[0].cpu().numpy()
     return Meeting(
-        names=("", *(name_of_symbol(model.unit_name(symbol), symbol) for symbol in symbols)),
+        names=("", *(name_of_symbol(model.processor.unit_name(symbol), symbol) for symbol in symbols)),
         aligned=aligned,
         predicted=predicted,
         speech=flat[: len(speech)].numpy(),
@@ -93,20 +91,3 @@ def plot(meeting: Meeting, name: str) -> Markup:
         below.set_title("states after the last block, their two main directions; a line joins a frame", loc="left")
 
     return draw(name, "Durations and states of speech and text of one clip", paint, width=7.8, height=5.2)
-
-
-def blocks(space: SharedSpace, name: str) -> Markup:
-    """Linear CKA of speech and text over the shared blocks, in order and out of order."""
-
-    def paint(figure: Figure) -> None:
-        ax = figure.subplots()
-        numbers = [layer.number for layer in space.layers]
-        ax.plot(numbers, [layer.cka for layer in space.layers], "o-", color=ACCENT, label="frame by frame")
-        ax.plot(numbers, [layer.shuffled for layer in space.layers], "^:", color=QUIET, label="out of order")
-        ax.set_ylim(0, 1)
-        ax.set_xlabel("block")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.set_title("likeness of speech and text (linear CKA)", loc="left", color=INK)
-        ax.legend(loc="best")
-
-    return draw(name, "Likeness of speech and text by block", paint)

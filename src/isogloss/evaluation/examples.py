@@ -1,4 +1,4 @@
-"""Clips to look at and listen to: chosen by rule, what was said and heard aligned, audio inlined."""
+"""Clips to look at and listen to: chosen by rule, what is said and what was written aligned, audio inlined."""
 
 import base64
 import io
@@ -16,7 +16,8 @@ from isogloss.audio.reading import SAMPLE_RATE
 from isogloss.data.loading import waveform
 from isogloss.data.manifests import read_cuts, source_of
 from isogloss.errors import AudioError, IsoglossError
-from isogloss.evaluation.figures import Evaluation, Prediction, errors
+from isogloss.evaluation.predictions import Prediction, errors
+from isogloss.evaluation.results import Evaluation
 
 LONGEST = 12.0
 """Seconds of a clip that is inlined; longer ones would make the page heavy."""
@@ -24,11 +25,11 @@ LONGEST = 12.0
 
 @dataclass(frozen=True)
 class Piece:
-    """A run of characters of one kind: equal, substitute, delete (said only), insert (heard only)."""
+    """A run of characters of one kind: equal, substitute, delete (said only), insert (written only)."""
 
     kind: str
     said: str
-    heard: str
+    written: str
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,9 @@ def examples(evaluation: Evaluation, count: int = 8) -> list[Example]:
 
 
 def columns(prediction: Prediction) -> Iterator[tuple[Piece, ...]]:
-    """The alignment, cut wherever a space was both said and heard: columns that a line may break between."""
+    """The alignment, cut wherever a space is in both: columns that a line may break between."""
     column: list[Piece] = []
-    for piece in align(prediction.said, prediction.heard):
+    for piece in align(prediction.said, prediction.written):
         if piece.kind != "equal":
             column.append(piece)
             continue
@@ -87,15 +88,15 @@ def columns(prediction: Prediction) -> Iterator[tuple[Piece, ...]]:
     yield tuple(column)
 
 
-def align(said: str, heard: str) -> list[Piece]:
+def align(said: str, written: str) -> list[Piece]:
     """A minimal alignment of two texts by letters, each with the marks that combine with it."""
     import jiwer
 
-    left, right = clusters(said), clusters(heard)
+    left, right = clusters(said), clusters(written)
     # jiwer aligns strings: one private character for each distinct letter.
     codes = {cluster: chr(0xF0000 + number) for number, cluster in enumerate(dict.fromkeys(left + right))}
     if not left:
-        return [Piece("insert", "", heard)] if heard else []
+        return [Piece("insert", "", written)] if written else []
     reference, hypothesis = ("".join(codes[cluster] for cluster in side) for side in (left, right))
     found = jiwer.process_characters(reference, hypothesis)
     return [

@@ -10,17 +10,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from isogloss.audio.features import LogMelConfig
+from isogloss.audio.log_mel import LogMel, LogMelConfig
 from isogloss.decoding.greedy import greedy
 from isogloss.errors import IsoglossError
 from isogloss.evaluation.svg import INK, QUIET, SERIES, draw
-from isogloss.heads.ctc import BLANK
 from isogloss.model.model import Model
 from isogloss.sequence import Sequence
-from isogloss.text.tokenizers import UNKNOWN
+from isogloss.text.tokenizers import BLANK, UNKNOWN
 
 VISIBLE = 0.1
 """Symbols that never reach this probability are not drawn."""
+SPECTROGRAM = LogMelConfig()
+"""What is drawn of the sound, whatever features the model takes."""
 TICKS_HZ = (250, 500, 1000, 2000, 4000)
 
 
@@ -31,7 +32,6 @@ class Inside:
     features: NDArray[np.float32]
     posteriors: NDArray[np.float32]
     runs: tuple[tuple[int, int, int], ...]
-    config: LogMelConfig
     frame_seconds: float
     names: dict[int, str]
 
@@ -39,19 +39,18 @@ class Inside:
 @torch.inference_mode()
 def look_inside(model: Model, samples: NDArray[np.float32], language: str | None = None) -> Inside:
     """Run a model on one waveform (S,) in a language; raises IsoglossError for a model without a CTC head."""
-    if model.ctc is None or model.tokenizer is None:
+    if model.tokenizer is None:
         raise IsoglossError("This model has no CTC head to look into; fine-tune it first.")
     device = next(model.parameters()).device
     audio = Sequence.from_list([torch.from_numpy(samples)]).to(device)
-    scores = model.ctc(model.encode(model.frontend(audio), languages=[language]).final)
+    scores = model.ctc_head()(model.encode(model.features(audio), languages=[language]).final)
     path = greedy(scores)[0]
     posteriors = scores.unpad()[0].exp().cpu().numpy()
     drawn = {int(symbol) for symbol in np.flatnonzero(posteriors.max(axis=0) >= VISIBLE)} | set(path.tokens)
     return Inside(
-        features=model.frontend.log_mel(audio).unpad()[0].cpu().numpy(),
+        features=LogMel(SPECTROGRAM)(audio).unpad()[0].cpu().numpy(),
         posteriors=posteriors,
         runs=tuple((token, *frames) for token, frames in zip(path.tokens, path.frames, strict=True)),
-        config=model.frontend.config.features,
         frame_seconds=model.frame_seconds,
         names={symbol: name_of_symbol(model.tokenizer.decode([symbol]), symbol) for symbol in sorted(drawn - {BLANK})},
     )
@@ -59,7 +58,7 @@ def look_inside(model: Model, samples: NDArray[np.float32], language: str | None
 
 def plot(inside: Inside, name: str) -> Markup:
     """Spectrogram and posteriors over the same seconds; a colour a symbol, blank as a thin dotted line."""
-    seconds = len(inside.features) * inside.config.shift_ms / 1000
+    seconds = len(inside.features) * SPECTROGRAM.shift_ms / 1000
 
     def paint(figure: Figure) -> None:
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1.15, 1))
@@ -71,11 +70,11 @@ def plot(inside: Inside, name: str) -> Markup:
             cmap="Greys",
             vmin=low,
             vmax=high,
-            extent=(0, seconds, -0.5, inside.config.bins - 0.5),
+            extent=(0, seconds, -0.5, SPECTROGRAM.bins - 0.5),
             interpolation="nearest",
         )
-        ticks = [hertz for hertz in TICKS_HZ if hertz < inside.config.high_hz]
-        places = [_bin(hertz, inside.config) for hertz in ticks]
+        ticks = [hertz for hertz in TICKS_HZ if hertz < SPECTROGRAM.high_hz]
+        places = [_bin(hertz) for hertz in ticks]
         above.set_yticks(places, [f"{hertz / 1000:g}" for hertz in ticks])
         above.set_title("log-mel energy, frequency in kHz", loc="left")
         above.grid(visible=False)
@@ -87,7 +86,7 @@ def plot(inside: Inside, name: str) -> Markup:
 
 
 def _draw_posteriors(ax: Axes, inside: Inside) -> None:
-    # A frame's posterior stands for the middle of its 40 ms.
+    # A posterior stands for the middle of its frame.
     times = (np.arange(len(inside.posteriors)) + 0.5) * inside.frame_seconds
     ax.plot(times, inside.posteriors[:, BLANK], color=QUIET, linewidth=0.8, linestyle=(0, (1, 1.5)))
     colours = {symbol: SERIES[number % len(SERIES)] for number, symbol in enumerate(inside.names)}
@@ -105,10 +104,10 @@ def _draw_posteriors(ax: Axes, inside: Inside) -> None:
     ax.set_title("CTC posterior of each symbol (dotted: blank), best path above", loc="left", color=INK)
 
 
-def _bin(hertz: float, config: LogMelConfig) -> float:
+def _bin(hertz: float) -> float:
     """Where a frequency lies between the centres of the mel filters."""
-    low, at, high = np.log1p(np.array([config.low_hz, hertz, config.high_hz]) / 700)
-    return float((at - low) / (high - low) * (config.bins + 1) - 1)
+    low, at, high = np.log1p(np.array([SPECTROGRAM.low_hz, hertz, SPECTROGRAM.high_hz]) / 700)
+    return float((at - low) / (high - low) * (SPECTROGRAM.bins + 1) - 1)
 
 
 def name_of_symbol(text: str, symbol: int) -> str:

@@ -3,13 +3,13 @@
 run/log.jsonl ─ curves ─┐
 run/recipe.yaml ────────┤
 run/model ── posteriors ┼── report.html.j2 ──> report.html
-evaluation ─ figures ───┤
+evaluation ─── tables ──┤
 audio of a few clips ───┘
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,47 +17,46 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from isogloss.data.loading import language_of, text_of
-from isogloss.data.manifests import CARD, SPLITS, read_card, read_cuts
+from isogloss.data.manifests import CARD, SPLITS, read_card
 from isogloss.errors import IsoglossError
 from isogloss.evaluation import alignment_plot, plots, posteriors
-from isogloss.evaluation.examples import LONGEST, Example, examples
-from isogloss.evaluation.figures import ALL, FEW, OTHER, SAME, Evaluation, Identification, errors
+from isogloss.evaluation.comparison import compare
+from isogloss.evaluation.examples import Example, examples
 from isogloss.evaluation.history import StageHistory, read_history
-from isogloss.evaluation.shared_space import SharedSpace, shared_space
-from isogloss.evaluation.tables import CONFUSIONS, confusions, limits, name_of, percent, span, where
-from isogloss.files import write_json, write_text
-from isogloss.metrics.bootstrap import PairedDifference, paired_difference
+from isogloss.evaluation.layout import Grid, headlines, lay_out, name_of, spread, written
+from isogloss.evaluation.pictures import caption, picture
+from isogloss.evaluation.results import Evaluation
+from isogloss.evaluation.table import Table
+from isogloss.files import require_writable, write_json, write_text
 from isogloss.model.model import Model
 from isogloss.model.recogniser import load
 from isogloss.training.recipe import Recipe, load_recipe
-from isogloss.training.trainer import RECIPE
+from isogloss.training.run import RECIPE
 
 TEMPLATE = "report.html.j2"
-COMPARED = 100
-"""Clips whose speech and text are compared, about."""
-
 
 Hours = dict[str, dict[str, float]]
 """{language: {split: hours}}"""
 
 
 @dataclass(frozen=True)
-class System:
-    """One row of the comparison; difference: CER of the reported system minus this one's, same clips."""
+class Part:
+    """What a task found on some clips."""
 
-    name: str
-    evaluation: Evaluation
-    difference: PairedDifference | None
+    caption: str
+    table: Table
+    grid: Grid
+    pictures: list[tuple[Markup, str]]
 
 
 @dataclass(frozen=True)
-class Shared:
-    """Speech and text in a model that has both: figures of many clips, the blocks, and one clip in pictures."""
+class Section:
+    """One task, on all clips it was run on."""
 
-    space: SharedSpace
-    blocks: Markup
-    clip: tuple[Example, Markup] | None
+    task: str
+    title: str
+    about: str
+    parts: list[Part]
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,7 @@ class Tile:
 
 def require_report(run: Path, out: Path) -> None:
     """Raise IsoglossError where no report can be written, before anything is measured."""
-    if out.is_dir():
-        raise IsoglossError(f"{out} is a folder; name a file in it, as {out / 'report.html'}.")
+    require_writable(out)
     if not (run / RECIPE).is_file():
         raise IsoglossError(f"A report shows how a model was trained, and {run} is no run; use --json.")
 
@@ -86,35 +84,25 @@ def write_report(
 ) -> None:
     """Write the page `out`, and the same figures under its name as `.json`.
 
-    run: what `train` wrote (log, recipe, model). evaluations: of its model; the headline, the
-    examples and the comparison are on the first. systems: other systems on the clips of the first, by
-    the name to show.
+    run: what `train` wrote (log, recipe, model). evaluations: of its model; the examples and the comparison are on
+    the first. systems: other systems on the clips of the first, by the name to show.
 
     Raises IsoglossError if `run` is no finished run, or the evaluated data are gone.
     """
     evaluations = [evaluations] if isinstance(evaluations, Evaluation) else list(evaluations)
-    first = evaluations[0]
+    first, systems = evaluations[0], systems or {}
     recipe, history = load_recipe(run / RECIPE), read_history(run)
-    compared = [System(name, other, difference(first, other)) for name, other in (systems or {}).items()]
     hours, cards = _hours(recipe, evaluations)
-    identified, shown = _identified(evaluations), examples(first)
+    shown = examples(first)
     model = load(run / "model").model
-    shared = _shared(model, first, shown)
     page = _template().render(
-        evaluation=first,
         evaluations=evaluations,
         conditions=first.conditions,
-        tiles=_tiles(evaluations, identified),
-        systems=[System(first.conditions.system, first, None), *compared],
-        error_rates=_error_rates(first, compared),
-        identified=identified,
-        confusions={
-            name: plots.confusion(figures, f"confusion-{number}")
-            for number, (name, figures) in enumerate(identified.items())
-        },
+        tiles=list(_tiles(evaluations)),
+        sections=list(_sections(evaluations, systems)),
         examples=shown,
-        inside=_inside(model, first, shown),
-        shared=shared,
+        inside=_inside(model, shown),
+        aligned=_aligned(model, shown),
         stages=[(stage, _stage_plots(stage, number)) for number, stage in enumerate(history)],
         hours=hours,
         corpora=cards,
@@ -123,111 +111,99 @@ def write_report(
         recipe_text=(run / RECIPE).read_text(encoding="utf-8"),
         run=run.name,
     )
+    write_json(out.with_suffix(".json"), _metrics(recipe, history, evaluations, systems, hours))
     write_text(out, page)
-    write_json(out.with_suffix(".json"), _metrics(recipe, history, evaluations, compared, hours, shared))
 
 
-def difference(ours: Evaluation, theirs: Evaluation) -> PairedDifference | None:
-    """Our CER minus theirs over the clips both transcribed, resampled together; None if there are none."""
-    others = {(p.source, p.id): p for p in theirs.predictions if p.scored}
-    pairs = [
-        (p, others[p.source, p.id])
-        for p in ours.predictions
-        if p.scored and (p.source, p.id) in others and others[p.source, p.id].said == p.said
-    ]
-    if not pairs:
-        return None
-    counts = errors([p for p, _ in pairs])
-    return paired_difference(counts.errors, errors([q for _, q in pairs]).errors, counts.totals)
+def _sections(evaluations: list[Evaluation], systems: Mapping[str, Evaluation]) -> Iterator[Section]:
+    """A section a task; beside other systems first how they compare."""
+    first = evaluations[0]
+    if systems:
+        compared = compare(first, systems)
+        yield Section(compared.task, compared.title, compared.about, [_part(compared, first.conditions.where, {})])
+    tables = [(table, evaluation) for evaluation in evaluations for table in evaluation.tables]
+    for task in dict.fromkeys(table.task for table, _ in tables):
+        found = [(table, evaluation) for table, evaluation in tables if table.task == task]
+        peers = {name: table for name, theirs in systems.items() for table in theirs.tables if table.task == task}
+        parts: list[Part] = []
+        for table, evaluation in found:
+            beside = {evaluation.conditions.system: table} | peers if peers and evaluation is first else {}
+            parts.append(_part(table, evaluation.conditions.where, beside, len(parts)))
+        yield Section(task, found[0][0].title, found[0][0].about, parts)
 
 
-def _identified(evaluations: list[Evaluation]) -> dict[str, Identification]:
-    """Language identification by group of sources; all sources together only where groups are not known."""
-    found: dict[str, Identification] = {}
-    for evaluation in evaluations:
-        groups = evaluation.identification
-        for group in [name for name in (OTHER, SAME) if name in groups] or list(groups):
-            name = "all sources" if group == ALL else group
-            found[f"{name}: {where(evaluation)}" if name in found else name] = groups[group]
-    return dict(sorted(found.items(), key=lambda item: not item[0].startswith(OTHER)))
+def _part(table: Table, where: str, beside: Mapping[str, Table], number: int = 0) -> Part:
+    names = (f"{table.task.replace('_', '-')}-{number}-{place}" for place in range(len(table.pictures)))
+    drawn = [picture(asked, table, name, beside) for asked, name in zip(table.pictures, names, strict=True)]
+    grid, captions = lay_out(table), map(caption, table.pictures)
+    return Part(", ".join([where, *grid.common]), table, grid, list(zip(drawn, captions, strict=True)))
 
 
 def _limits(evaluations: list[Evaluation]) -> list[str]:
     if len(evaluations) == 1:
-        return limits(evaluations[0])
-    return [f"{where(evaluation)}: {sentence}" for evaluation in evaluations for sentence in limits(evaluation)]
+        return evaluations[0].conditions.limits
+    return [f"{each.conditions.where}: {sentence}" for each in evaluations for sentence in each.conditions.limits]
 
 
-def _tiles(evaluations: list[Evaluation], identified: dict[str, Identification]) -> list[Tile]:
-    first = evaluations[0]
-    tiles = []
-    if first.mean_cer is not None:
-        note = f"95 %: {span(first.mean_cer)}"
-        tiles.append(Tile(percent(first.mean_cer), f"mean CER over {len(first.languages)} languages", note))
-    for group, figures in identified.items():
-        note = f"95 %: {span(figures)} · chance {percent(figures.chance)}"
-        tiles.append(Tile(percent(figures.accuracy), f"languages identified, {group}", note))
-    minutes = sum(evaluation.seconds for evaluation in evaluations) / 60
+def _tiles(evaluations: list[Evaluation]) -> Iterator[Tile]:
+    first = evaluations[0].conditions
+    for evaluation in evaluations:
+        for table in evaluation.tables:
+            unit = table.measures[0].unit
+            for what, figure, value in headlines(table):
+                sure = spread(figure, unit)
+                beside = [f"{name} {written(trivial, unit)}" for name, trivial in figure.baselines.items()]
+                interval = [f"95 %: {sure}" if figure.deviation is None else sure] if sure else []
+                place = [evaluation.conditions.where] if len(evaluations) > 1 else []
+                yield Tile(value, f"{table.title}: {what}", " · ".join([*place, *interval, *beside[:2]]))
+    minutes = sum(evaluation.conditions.seconds for evaluation in evaluations) / 60
     clips = sum(evaluation.clips for evaluation in evaluations)
-    tiles.append(Tile(str(clips), f"clips of the {first.conditions.split} split", f"{minutes:.1f} minutes"))
-    speed = first.real_time_factor
-    if speed:
-        tiles.append(Tile(f"{1 / speed:.0f} ×", "as fast as real time", "transcribing, where evaluated"))
-    return tiles
+    yield Tile(str(clips), f"clips of the {first.split} split", f"{minutes:.1f} minutes")
+    if speed := first.real_time_factor:
+        yield Tile(f"{1 / speed:.0f} ×", "as fast as real time", "transcribing, where evaluated")
 
 
-def _error_rates(evaluation: Evaluation, compared: list[System]) -> Markup | None:
-    if not evaluation.languages:
-        return None
-    named = {evaluation.conditions.system: evaluation}
-    return plots.error_rates(named | {system.name: system.evaluation for system in compared}, "error-rates")
+DRAWN = {
+    "code_perplexity": ("codes in use (perplexity of the targets)", False),
+    "accuracy": ("masked codes predicted right", True),
+    "matching": ("squared distance of speech and text", False),
+    "language_accuracy": ("languages identified in training batches", True),
+}
+"""Statistics of objectives that have a plot of their own: its label, and whether they are shares."""
 
 
 def _stage_plots(stage: StageHistory, number: int) -> list[Markup]:
     drawn = [plots.losses(stage, f"loss-{number}")]
-    if stage.curve("best_rq/code_perplexity") is not None:
-        label = "codes in use (perplexity of the targets)"
-        drawn.append(plots.curve(stage, "best_rq/code_perplexity", f"codes-{number}", label))
-        label = "masked codes predicted right"
-        drawn.append(plots.curve(stage, "best_rq/accuracy", f"accuracy-{number}", label, share=True))
     if stage.languages():
         drawn.append(plots.dev_error_rates(stage, f"dev-{number}"))
-    for objective in ("most", "maestro"):
-        if stage.curve(f"{objective}/matching") is not None:
-            key, label = f"{objective}/matching", "squared distance of speech and text"
-            drawn.append(plots.curve(stage, key, f"matching-{number}", label))
-    if stage.curve("recognition/language_accuracy") is not None:
-        label, name = "languages identified in training batches", f"language-{number}"
-        drawn.append(plots.curve(stage, "recognition/language_accuracy", name, label, share=True))
+    for key in sorted({key for record in stage.steps for key in record}):
+        objective, _, stat = key.partition("/")
+        if stat in DRAWN:
+            label, share = DRAWN[stat]
+            drawn.append(plots.curve(stage, key, f"{objective}-{stat}-{number}", f"{objective}: {label}", share=share))
     return drawn
 
 
-def _inside(model: Model, evaluation: Evaluation, shown: list[Example]) -> tuple[Example, Markup] | None:
-    """Of the shown clips that fit a figure, the one whose error rate is nearest to that of all clips."""
-    if evaluation.overall is None or evaluation.overall.cer is None or not shown:
+def _inside(model: Model, shown: list[Example]) -> tuple[Example, Markup] | None:
+    """Of the shown clips that fit a figure, the one whose error rate is nearest to their mean."""
+    if not shown:
         return None
     fitting = [example for example in shown if 1 <= example.prediction.seconds <= 6] or shown
-    typical = evaluation.overall.cer.value
+    typical = sum(example.cer for example in shown) / len(shown)
     chosen = min(fitting, key=lambda example: (abs(example.cer - typical), example.prediction.id))
     inside = posteriors.look_inside(model, chosen.samples, chosen.prediction.language)
     return chosen, posteriors.plot(inside, "inside")
 
 
-def _shared(model: Model, evaluation: Evaluation, shown: list[Example]) -> Shared | None:
-    """How speech and text lie to each other, in a model that stretches texts; None for others."""
+def _aligned(model: Model, shown: list[Example]) -> tuple[Example, Markup] | None:
+    """One clip and its text in pictures, in a model that stretches texts; None for others."""
     if model.text is None or model.text.duration is None:
         return None
-    known, conditions = model.config.text_languages, evaluation.conditions
-    cuts = [cut for folder in conditions.data for cut in read_cuts(Path(folder), conditions.split)]
-    cuts = [cut for cut in cuts if text_of(cut) and language_of(cut) in known and cut.duration <= LONGEST]
-    if not cuts:
-        return None
-    space = shared_space(model, cuts[:: -(-len(cuts) // COMPARED)])
+    known = model.config.text_languages
     clips = [example for example in shown if example.prediction.said and example.prediction.language in known]
     said = ((clip, clip.samples, clip.prediction.said, clip.prediction.language) for clip in clips)
     met = ((clip, alignment_plot.meet(model, samples, text, tag)) for clip, samples, text, tag in said)
-    pictures = ((clip, alignment_plot.plot(found, "meeting")) for clip, found in met if found is not None)
-    return Shared(space, alignment_plot.blocks(space, "blocks"), next(pictures, None))
+    return next(((clip, alignment_plot.plot(found, "meeting")) for clip, found in met if found is not None), None)
 
 
 def _hours(recipe: Recipe, evaluations: list[Evaluation]) -> tuple[Hours, list[dict[str, Any]]]:
@@ -260,27 +236,15 @@ def _metrics(
     recipe: Recipe,
     history: list[StageHistory],
     evaluations: list[Evaluation],
-    compared: list[System],
+    systems: Mapping[str, Evaluation],
     hours: Hours,
-    shared: Shared | None,
 ) -> dict[str, Any]:
     return {
         "evaluations": [evaluation.plain() for evaluation in evaluations],
-        "systems": {
-            system.name: {
-                "evaluation": system.evaluation.plain(),
-                "cer_difference": system.difference
-                and {
-                    "value": system.difference.difference,
-                    "low": system.difference.interval.low,
-                    "high": system.difference.interval.high,
-                },
-            }
-            for system in compared
-        },
+        "systems": {name: evaluation.plain() for name, evaluation in systems.items()},
+        "comparison": compare(evaluations[0], systems).plain() if systems else None,
         "training": [stage.plain() for stage in history],
         "hours": hours,
-        "shared": shared and shared.space.plain(),
         "recipe": recipe.plain(),
     }
 
@@ -293,23 +257,6 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "confusions": confusions,
-        "where": where,
-        "percent": percent,
-        "span": span,
-        "language": name_of,
-        "signed": _signed,
-    }
-    environment.globals |= {
-        "CONFUSIONS": CONFUSIONS,
-        "FEW": FEW,
-        "NUMBERED": plots.NUMBERED,
-        "SPLITS": SPLITS,
-    }
+    environment.filters |= {"percent": written, "language": name_of}
+    environment.globals |= {"SPLITS": SPLITS}
     return environment.get_template(TEMPLATE)
-
-
-def _signed(value: float) -> str:
-    """A difference in percent points, with its sign."""
-    return f"{100 * value:+.1f}".replace("-", "−")

@@ -8,23 +8,31 @@ order.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from isogloss.data.loading import Loader, language_of, text_of
+from isogloss.data.loading import Loader
+from isogloss.data.manifests import language_of, text_of
 from isogloss.errors import IsoglossError
+from isogloss.evaluation.data import Data, said_in
 from isogloss.metrics.similarity import linear_cka
+from isogloss.model.alignment import Aligner, align
 from isogloss.model.model import Model
-from isogloss.objectives.maestro import Reader, align
 from isogloss.sequence import Sequence
 
 if TYPE_CHECKING:
     from lhotse.cut import MonoCut
 
+    from isogloss.model.recogniser import Recogniser
+
 CLIPS = 16
 """Clips that are encoded at once."""
+COMPARED = 100
+"""Clips that are compared, about."""
+LONGEST = 12.0
+"""Seconds of a clip that is compared."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +54,14 @@ class Layer:
 class SharedSpace:
     """Figures over the clips whose transcript the recogniser could align.
 
-    durations: frames of each symbol, aligned and predicted, (M, 2).
+    durations: frames of each symbol, aligned and predicted, (M, 2). frames: that were compared.
     """
 
     layers: tuple[Layer, ...]
     durations: Tensor
     clips: int
     aligned: int
+    frames: int
 
     @property
     def duration_error(self) -> float:
@@ -65,21 +74,31 @@ class SharedSpace:
         aligned = self.durations[:, 0]
         return float((aligned - aligned.median()).abs().mean())
 
-    def plain(self) -> dict[str, Any]:
-        """The figures for JSON."""
-        return {
-            "layers": [vars(layer) for layer in self.layers],
-            "clips": self.clips,
-            "aligned": self.aligned,
-            "duration_error": self.duration_error,
-            "trivial_duration_error": self.trivial_duration_error,
-        }
+
+def why_not_compared(model: Recogniser, data: Data) -> str | None:
+    """In a sentence why speech and text of these clips cannot be compared; None if they can."""
+    if model.model.text is None:
+        return "The model has no text encoder, so that nothing written can be compared with speech."
+    if model.model.text.duration is None:
+        return "The text encoder does not stretch texts; its states have no frames to compare."
+    return None if _comparable(model, data) else "No clip is transcribed in a language that the text encoder knows."
+
+
+def compare(model: Recogniser, data: Data) -> SharedSpace:
+    """Figures of about a hundred clips, evenly spread over the data."""
+    cuts = _comparable(model, data)
+    return shared_space(model.model, cuts[:: -(-len(cuts) // COMPARED)])
+
+
+def _comparable(model: Recogniser, data: Data) -> list[MonoCut]:
+    known = model.model.config.text_languages
+    return [cut for cut in data.cuts if language_of(cut) in known and said_in(cut) and cut.duration <= LONGEST]
 
 
 @torch.inference_mode()
 def shared_space(model: Model, cuts: list[MonoCut], seed: int = 0) -> SharedSpace:
     """Figures of transcribed clips; raises IsoglossError if there are none, and for a model that stretches no text."""
-    cuts = [cut for cut in cuts if model.tokens(text_of(cut) or "", language_of(cut))]
+    cuts = [cut for cut in cuts if model.processor.tokens(text_of(cut) or "", language_of(cut))]
     if not cuts:
         raise IsoglossError("Speech and text are compared on transcribed clips; the data hold none.")
     if model.text_encoder.duration is None:
@@ -93,9 +112,9 @@ def shared_space(model: Model, cuts: list[MonoCut], seed: int = 0) -> SharedSpac
     loader = Loader(cuts)
     for start in range(0, len(cuts), CLIPS):
         batch = loader.load(range(start, min(start + CLIPS, len(cuts)))).to(device)
-        tokens = model.units(batch.texts, batch.languages).to(device)
-        heard = model.encode(model.frontend(batch.audio), numbers, languages=batch.languages)
-        found, paths = align(Reader.of(model, heard.final), tokens)
+        tokens = model.processor.unit_ids(batch.texts, batch.languages).to(device)
+        heard = model.encode(model.features(batch.audio), numbers, languages=batch.languages)
+        found, paths = align(Aligner.of(model, heard.final), tokens)
         read = model.encode_shared(model.encode_text(tokens, batch.languages, found), numbers, batch.languages)
         for number in numbers:
             speech[number] += _chosen(heard.layers[number], paths)
@@ -109,7 +128,8 @@ def shared_space(model: Model, cuts: list[MonoCut], seed: int = 0) -> SharedSpac
         raise IsoglossError("The recogniser aligned no clip with its transcript: every clip is too short for its text.")
     generator = torch.Generator().manual_seed(seed)
     layers = tuple(_layer(n, torch.cat(speech[n]), torch.cat(text[n]), generator) for n in numbers)
-    return SharedSpace(layers, torch.cat(lasting).double(), len(cuts), aligned)
+    frames = sum(map(len, speech[numbers[0]]))
+    return SharedSpace(layers, torch.cat(lasting).double(), len(cuts), aligned, frames)
 
 
 def _chosen(states: Sequence, rows: Tensor) -> list[Tensor]:

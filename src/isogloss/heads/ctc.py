@@ -1,30 +1,80 @@
 """Connectionist temporal classification (Graves et al. 2006): hidden states -> symbol posteriors."""
 
-from itertools import pairwise
+from collections.abc import Callable
+from typing import Literal
 
+from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
+from isogloss.decoding.beam import Beam
+from isogloss.decoding.ctc_beam import ctc_beam
+from isogloss.decoding.greedy import Greedy, GreedyCTC
+from isogloss.decoding.hypothesis import Hypothesis
+from isogloss.decoding.symbols import Symbols
+from isogloss.heads.base import BaseHeadConfig, Modules, Sizes, SymbolHead
+from isogloss.nn.ctc import ctc_best_path, ctc_loss
 from isogloss.sequence import Sequence
 
-BLANK = 0
+
+class CTCConfig(BaseHeadConfig):
+    """Symbols or phonemes, each frame by itself."""
+
+    kind: Literal["ctc"] = "ctc"
+    target: Literal["symbols", "phonemes"] = Field(
+        "symbols", description="phonemes: IPA characters by espeak-ng's rules (extra synthesis)"
+    )
+    conditioning: tuple[int, ...] = Field(
+        (), description="blocks after which its posteriors are fed back to the encoder (self-conditioning)"
+    )
+
+    def build(self, sizes: Sizes) -> "CTCHead":
+        """An output for each symbol, and for blank."""
+        return CTCHead(sizes.width, sizes.of(self.target), self.conditioning)
 
 
-class CTCHead(nn.Module):
-    """One linear layer to V symbols; symbol 0 is blank."""
+class CTCHead(SymbolHead):
+    """One linear layer to V symbols; symbol 0 is blank.
 
-    def __init__(self, width: int, vocabulary: int):
+    conditioning: blocks after which the posteriors are fed back.
+    """
+
+    def __init__(self, width: int, vocabulary: int, conditioning: tuple[int, ...] = ()):
         super().__init__()
         self.output = nn.Linear(width, vocabulary)
+        self.conditioning = SelfConditioning(width, vocabulary) if conditioning else None
+        self.conditioned = conditioning
 
     def forward(self, states: Sequence) -> Sequence:
         """(B, T, D) -> float32 log-probabilities (B, T, V)."""
         # Zeros in the padding: NaN there would reach the gradient of the weights as 0 · NaN.
         return states.zero_padding().map(lambda values: self.output(values).float().log_softmax(dim=-1))
 
+    def loss(self, states: Sequence, tokens: Sequence) -> Tensor:
+        """-log P(tokens) of each utterance, in nats: (B, T, D) and (B, U) -> (B,); 0 where there is no path."""
+        return ctc_loss(self(states), tokens)
+
+    def align(self, states: Sequence, tokens: Sequence) -> Tensor:
+        """The first frame of each symbol on the best path: (B, T, D), (B, U) -> (B, U) int64, -1 where there is none.
+        """
+        return ctc_best_path(self(states), tokens)[0][..., 0]
+
+    def greedy(self, batch: int, allowed: Symbols | None = None, heads: Modules | None = None) -> Greedy:
+        return GreedyCTC(self, batch, allowed)
+
+    def beam(self, states: Sequence, beam: Beam, heads: Modules | None = None) -> list[list[Hypothesis]]:
+        return ctc_beam(self(states), beam)
+
+    def between(self) -> dict[int, Callable[[Tensor], Tensor]]:
+        return dict.fromkeys(self.conditioned, self._feed_back)
+
+    def _feed_back(self, states: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        assert self.conditioning is not None
+        return self.conditioning(states, self.output(states))
+
 
 class SelfConditioning(nn.Module):
-    """What a block writes is told to the blocks after it: x + W softmax(CTC(x)) (Nozaki & Komatsu 2021, eq. 9).
+    """What CTC finds after a block is fed back: x + W softmax(CTC(x)) (Nozaki & Komatsu 2021, eq. 9).
 
     CTC then no longer decides each frame without the others (arXiv 2104.02724).
     """
@@ -33,36 +83,6 @@ class SelfConditioning(nn.Module):
         super().__init__()
         self.back = nn.Linear(vocabulary, width)
 
-    def forward(self, states: Tensor, head: CTCHead) -> Tensor:
-        """(B, T, D) -> (B, T, D); the head is the one that reads the last layer."""
-        return states + self.back(head.output(states).float().softmax(dim=-1).to(states.dtype))
-
-
-def ctc_loss(log_probabilities: Sequence, tokens: Sequence) -> Tensor:
-    """-log P(tokens) of each utterance, in nats: (B, T, V) and (B, U) -> (B,).
-
-    An utterance with fewer frames than `frames_needed` has no path; its loss is zero here, and
-    whoever calls counts it (the preflight refuses such data before training).
-    """
-    return functional.ctc_loss(
-        log_probabilities.values.transpose(0, 1),
-        tokens.values,
-        log_probabilities.lengths,
-        tokens.lengths,
-        blank=BLANK,
-        reduction="none",
-        zero_infinity=True,
-    )
-
-
-def frames_needed(tokens: list[int]) -> int:
-    """Frames the shortest CTC path takes: one a symbol and a blank between equal neighbours."""
-    return len(tokens) + sum(a == b for a, b in pairwise(tokens))
-
-
-def infeasible(frames: Tensor, tokens: Sequence) -> Tensor:
-    """(B,) bool, True where an utterance has fewer frames than its shortest path needs."""
-    values = tokens.values
-    inside = tokens.valid[:, 1:]
-    repeats = ((values[:, 1:] == values[:, :-1]) & inside).sum(dim=1)
-    return frames < tokens.lengths + repeats
+    def forward(self, states: Tensor, logits: Tensor) -> Tensor:
+        """States (B, T, D) and CTC's logits of them (B, T, V) -> (B, T, D)."""
+        return states + self.back(logits.float().softmax(dim=-1).to(states.dtype))

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from isogloss.metrics.bootstrap import Interval
+from isogloss.metrics.checks import require_level, require_pairs
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,12 @@ class Classification:
 def classification(
     references: Sequence[str], predictions: Sequence[str], *, level: float = 0.95
 ) -> Classification:
-    """Accuracy, macro-F1 and confusion matrix; raises ValueError if the lists differ in length."""
-    if len(references) != len(predictions):
-        raise ValueError(f"{len(references)} references and {len(predictions)} predictions")
+    """Accuracy, macro-F1 and confusion matrix.
+
+    Raises ValueError if the lists differ in length, or for a level outside (0, 1).
+    """
+    require_pairs(references, predictions, ("references", "predictions"))
+    require_level(level)
     if not references:
         nothing = Interval(math.nan, math.nan)
         return Classification(math.nan, nothing, math.nan, (), np.zeros((0, 0), dtype=np.int64))
@@ -60,8 +64,9 @@ def classification(
 def wilson_interval(successes: int, total: int, *, level: float = 0.95) -> Interval:
     """The score interval of a proportion (Wilson 1927): sound for few items and near 0 and 1.
 
-    Both ends are NaN if total is 0. Raises ValueError unless 0 <= successes <= total.
+    Both ends are NaN if total is 0. Raises ValueError unless 0 <= successes <= total and 0 < level < 1.
     """
+    require_level(level)
     if not 0 <= successes <= total:
         raise ValueError(f"{successes} successes of {total}")
     if total == 0:

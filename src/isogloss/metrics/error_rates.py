@@ -1,11 +1,15 @@
 """Word and character error rates, by Levenshtein alignment (jiwer), over a whole corpus."""
 
+import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+
+from isogloss.metrics.checks import require_pairs
 
 Unit = Literal["word", "character"]
 
@@ -60,8 +64,7 @@ def error_counts(references: Sequence[str], hypotheses: Sequence[str], unit: Uni
     """The same, utterance by utterance: for bootstrap intervals and for finding the worst clips."""
     import jiwer
 
-    if len(references) != len(hypotheses):
-        raise ValueError(f"{len(references)} references and {len(hypotheses)} hypotheses")
+    require_pairs(references, hypotheses)
     kinds = ("substitute", "delete", "insert")
     counts = np.zeros((len(references), 4), dtype=np.int64)
     if references:
@@ -82,6 +85,7 @@ def matching_words(references: Sequence[str], hypotheses: Sequence[str]) -> list
     """Of each utterance the (place in the reference, place in the hypothesis) of words that the alignment has equal."""
     import jiwer
 
+    require_pairs(references, hypotheses)
     if not references:
         return []
     output = jiwer.process_words(_single_spaced(references), _single_spaced(hypotheses))
@@ -103,6 +107,18 @@ def right_words(references: Sequence[str], hypotheses: Sequence[str]) -> list[li
         for _, place in pairs:
             row[place] = True
     return found
+
+
+def nearest_to_others(texts: Sequence[str], most: int = 100, seed: int = 0) -> str:
+    """Of `most` texts drawn at random, the one with the fewest character errors if it is said instead of each of them.
+
+    A recogniser that always writes it has heard nothing: what it reaches is the trivial error rate of the texts.
+    """
+    drawn = random.Random(seed).sample(list(texts), min(most, len(texts)))
+    # Texts that are equal are compared once.
+    distinct = Counter(drawn)
+    others, copies = list(distinct), np.array(list(distinct.values()))
+    return min(others, key=lambda text: int(copies @ error_counts(others, [text] * len(others), "character").errors))
 
 
 def _single_spaced(texts: Sequence[str]) -> list[str]:

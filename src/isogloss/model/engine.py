@@ -16,7 +16,7 @@ from isogloss.decoding.beam import Beam
 from isogloss.decoding.hypothesis import Hypothesis
 from isogloss.decoding.symbols import Symbols
 from isogloss.errors import IsoglossError, did_you_mean
-from isogloss.model.model import Decoder, Model
+from isogloss.model.model import Model
 from isogloss.model.pieces import Piece, batches
 from isogloss.model.results import Alternative, Segment
 from isogloss.nn.adapters import nearest
@@ -34,7 +34,7 @@ class Request:
 
     language: str | None = None
     spoken: str | None = None
-    decoder: Decoder | None = None
+    decoder: str | None = None
     beam: Beam | None = None
     letters: str | None = None
 
@@ -73,7 +73,7 @@ class Engine:
         for batch in batches(list(pieces)):
             audio = Sequence.from_list([torch.from_numpy(piece.samples) for piece in batch]).to(self.device)
             languages = [spoken[piece.owner] for piece in batch] if spoken else None
-            encoded = model.encode(model.frontend(audio), () if layer is None else (layer,), languages=languages)
+            encoded = model.encode(model.features(audio), () if layer is None else (layer,), languages=languages)
             yield batch, encoded.final if layer is None else encoded.layers[layer]
 
     @torch.inference_mode()
@@ -111,7 +111,7 @@ class Engine:
     @property
     def identifies(self) -> bool:
         """Whether the model tells languages apart."""
-        return self.model.language is not None
+        return bool(self.model.spec.heads_for("language"))
 
     @property
     def adapts(self) -> bool:
@@ -126,8 +126,7 @@ class Engine:
         return self._symbols[key]
 
     def _language(self, states: Sequence) -> ListOf[Tensor]:
-        assert self.model.language is not None
-        return list(self.model.language(states).log_softmax(dim=-1).cpu())
+        return list(self.model.identify(states).log_softmax(dim=-1).cpu())
 
     def _written(
         self, batch: list[Piece], states: Sequence, requests: list[Request], model: Model
@@ -140,7 +139,7 @@ class Engine:
         for rows in alike.values():
             for row, found in zip(rows, self._decoded(model, _rows(states, rows), requests[rows[0]]), strict=True):
                 ranked[row] = found
-        phonemes = model.ipa(states) if model.phonemes is not None else [""] * len(batch)
+        phonemes = model.ipa(states) if model.spec.heads_for("phonemes") else [""] * len(batch)
         together = zip(batch, ranked, requests, phonemes, strict=True)
         return [_segment(model, piece, found, request, sounds) for piece, found, request, sounds in together]
 

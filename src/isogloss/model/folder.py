@@ -2,6 +2,7 @@
 
     config.json         format version, configuration, SHA-256 of itself and of weights and tokenizer
     model.safetensors   the weights
+    pretraining.safetensors   what objectives learned for themselves, if anything: quantizers, softmaxes, teachers
     tokenizer.*         the tokenizer's files, if the model has one
     README.md           the model card
 
@@ -20,19 +21,26 @@ from torch import Tensor
 
 from isogloss.errors import IsoglossError
 from isogloss.files import atomic_folder, read_json, sha256, write_json
-from isogloss.model.model import Model, ModelConfig
+from isogloss.model.model import Model
+from isogloss.model.spec import ModelConfig
 from isogloss.text.tokenizers import digest, load_tokenizer
 
-FORMAT = 1
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+FORMAT = 2
+CONFIG, WEIGHTS, PRETRAINING, CARD = "config.json", "model.safetensors", "pretraining.safetensors", "README.md"
 
 
 def save_model(
-    model: Model, folder: Path, card: str, recipe: dict[str, Any] | None = None, base: Path | None = None
+    model: Model,
+    folder: Path,
+    card: str,
+    recipe: dict[str, Any] | None = None,
+    base: Path | None = None,
+    pretraining: dict[str, Tensor] | None = None,
 ) -> None:
     """Write the folder, whole or not at all.
 
     recipe: the resolved recipe of the run. base: a model folder whose weights need not be written again.
+    pretraining: what objectives learned for themselves, as `OBJECTIVE/NAME`.
     """
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     if base is not None:
@@ -41,6 +49,8 @@ def save_model(
     origin = None if base is None else {"folder": str(base.absolute()), "digest": model_digest(base)}
     with atomic_folder(folder, CONFIG) as temporary:
         write_tensors(temporary / WEIGHTS, weights)
+        if pretraining:
+            write_tensors(temporary / PRETRAINING, {n: t.detach().cpu().contiguous() for n, t in pretraining.items()})
         if model.tokenizer is not None:
             model.tokenizer.save(temporary)
         (temporary / CARD).write_text(card, encoding="utf-8")
@@ -94,6 +104,12 @@ def load_model(folder: Path, base: tuple[Path, Model] | None = None) -> Model:
     return model.eval()
 
 
+def load_pretraining(folder: Path) -> dict[str, Tensor]:
+    """What the objectives that trained a model learned for themselves, as `OBJECTIVE/NAME`; {} if it was left out."""
+    config = _checked_config(folder)
+    return read_tensors(folder / PRETRAINING) if PRETRAINING in config["files"] else {}
+
+
 def model_digest(folder: Path) -> str:
     """What tells a model folder from every other, after a look at its files."""
     return _digest(_checked_config(folder))
@@ -144,7 +160,11 @@ def _checked_config(folder: Path) -> dict[str, Any]:
         raise IsoglossError(f"{folder / CONFIG} is not the configuration of an isogloss model.")
     if config["format"] > FORMAT:
         raise IsoglossError(
-            f"{folder} has model format {config['format']}, this isogloss reads up to {FORMAT}; update isogloss."
+            f"{folder} has model format {config['format']}, this isogloss reads {FORMAT}; update isogloss."
+        )
+    if config["format"] < FORMAT:
+        raise IsoglossError(
+            f"{folder} has the older model format {config['format']}, this isogloss reads {FORMAT}; train it again."
         )
     digest = config.pop("digest", None)
     if digest != _digest(config):

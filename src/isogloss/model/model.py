@@ -1,69 +1,49 @@
-"""`Model`: front end, encoder, heads and tokenizer together; what is trained, saved and used.
+"""`Model`: features, encoder, heads and tokenizer together; what is trained, saved and used.
 
-    audio (B, S) ─ frontend ─ (B, T, F) ─ encoder ─ (B, T/4, D) ─┬─ ctc ──────> (B, T/4, V)
-                                           │ after some blocks   ├─ transducer ─> symbol by symbol
-    symbols (B, U) ─ text encoder ─────────┘                     ├─ attention ──> symbol by symbol
-                                                                 └─ language ─> (B, languages)
+    audio (B, S) ─ features ─ (B, T, F) ─ embed ─ [masks] ─ blocks ─ (B, T', D) ─┬─ ctc ──────> (B, T', V)
+                                                            │ after some blocks  ├─ transducer ─> symbol by symbol
+    symbols (B, U) ─ text encoder ──────────────────────────┘                    ├─ attention ──> symbol by symbol
+                                                                                 └─ language ─> (B, languages)
 """
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import partial
 from math import inf
-from typing import Literal
+from typing import Literal, TypeVar
 
-import torch
-from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
-from isogloss.config import Config
-from isogloss.data.synthesis import phonemes
-from isogloss.decoding.attention_beam import attention_beam
 from isogloss.decoding.beam import Beam
-from isogloss.decoding.ctc_beam import ctc_beam
-from isogloss.decoding.greedy import Greedy, GreedyAttention, GreedyCTC, GreedyTransducer, decoded, greedy
+from isogloss.decoding.greedy import Greedy, decoded
 from isogloss.decoding.hypothesis import Hypothesis
 from isogloss.decoding.symbols import Symbols
-from isogloss.decoding.transducer_beam import transducer_beam
 from isogloss.decoding.words import Calibration, Word, words
-from isogloss.encoders.presets import preset
-from isogloss.encoders.speech import SpeechEncoder, SpeechEncoderConfig
+from isogloss.encoders.speech import SpeechEncoder
 from isogloss.encoders.stack import Between, Encoded
-from isogloss.encoders.text import TextEncoder, TextEncoderConfig
+from isogloss.encoders.text import TextEncoder
 from isogloss.errors import IsoglossError, did_you_mean
-from isogloss.heads.attention import AttentionConfig, AttentionDecoder
+from isogloss.framing import Framing
+from isogloss.heads import KINDS
+from isogloss.heads.base import Head, SymbolHead
 from isogloss.heads.classifier import Classifier
-from isogloss.heads.ctc import CTCHead, SelfConditioning
-from isogloss.heads.speech import SpeechDecoder, SpeechDecoderConfig
-from isogloss.heads.transducer import TransducerConfig, TransducerHead
-from isogloss.model.frontend import Frontend, FrontendConfig
+from isogloss.heads.ctc import CTCHead
+from isogloss.model.spec import ModelConfig, ModelSpec
 from isogloss.nn.int8 import with_int8_weights
 from isogloss.nn.past import EncoderPast
-from isogloss.nn.subsampling import FACTOR
 from isogloss.sequence import Sequence
-from isogloss.text.normalise import normalise
+from isogloss.text.processor import TextProcessor
 from isogloss.text.tokenizers import Tokenizer
 
-Decoder = Literal["transducer", "ctc", "attention"]
+H = TypeVar("H", bound=Head)
 
-
-class ModelConfig(Config):
-    """Everything needed to rebuild a model's modules, but for the tokenizer's files."""
-
-    frontend: FrontendConfig = Field(default_factory=FrontendConfig, description="features and normalisation")
-    encoder: SpeechEncoderConfig = Field(default_factory=lambda: preset("tiny"), description="the speech encoder")
-    transducer: TransducerConfig | None = Field(None, description="a transducer beside the CTC head")
-    attention: AttentionConfig | None = Field(None, description="an attention decoder beside the CTC head")
-    speech: SpeechDecoderConfig | None = Field(None, description="what makes the attention decoder write speech too")
-    conditioning: tuple[int, ...] = Field((), description="blocks after which CTC's symbols are told to the next")
-    phonemes: tuple[str, ...] = Field((), description="IPA characters that a second CTC head writes, in order")
-    text: TextEncoderConfig | None = Field(None, description="a text encoder, whose states enter the speech encoder")
-    text_languages: tuple[str, ...] = Field((), description="BCP 47 tags the text encoder knows, in order")
-    languages: tuple[str, ...] = Field((), description="BCP 47 tags the model tells apart, in class order")
-    alphabets: dict[str, tuple[int, ...]] = Field({}, description="symbols in each language's transcripts")
-    weights: Literal["float32", "int8"] = Field("float32", description="of linear layers; int8 to use only")
-    calibration: tuple[float, float] = Field((1.0, 0.0), description="slope and offset of the words' log-odds")
+WANTS = {
+    "symbols": "model.tokenizer",
+    "phonemes": "phonemes in the model's configuration",
+    "language": "data in two languages or more",
+    "features": "model.tokenizer, as does the decoder it works with",
+}
+"""What a head of a target cannot do without."""
 
 
 class Model(nn.Module):
@@ -73,42 +53,38 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         self.tokenizer = tokenizer
-        self.frontend = Frontend(config.frontend)
-        self.encoder = SpeechEncoder(config.encoder, self.frontend.bins)
-        width = self.encoder.width
-        self.ctc = CTCHead(width, tokenizer.size) if tokenizer else None
-        self.phonemes = CTCHead(width, 1 + len(config.phonemes)) if config.phonemes else None
-        self._pronounced: dict[tuple[str, str], list[int]] = {}
-        self.transducer = (
-            TransducerHead(config.transducer, width, tokenizer.size) if config.transducer and tokenizer else None
-        )
-        self.attention = (
-            AttentionDecoder(config.attention, width, tokenizer.size) if config.attention and tokenizer else None
-        )
-        self.speech = None
-        if config.speech and config.attention and tokenizer:
-            self.speech = SpeechDecoder(config.speech, width, config.attention.width, self.frontend.bins)
-        self.conditioning = SelfConditioning(width, tokenizer.size) if config.conditioning and tokenizer else None
-        if not all(1 <= block < self.encoder.layers for block in config.conditioning):
-            raise IsoglossError(
-                f"conditioning {list(config.conditioning)} must name blocks before the last, "
-                f"1 to {self.encoder.layers - 1}."
-            )
+        self.processor = TextProcessor(tokenizer, config.phonemes, config.text.units if config.text else "symbols")
+        spec = self.spec
+        self.features = config.features.build()
+        self.encoder = SpeechEncoder(config.encoder, self.features.width)
+        # What writes draws its weights before the text encoder, what classifies after it.
+        heads = {name: head.build for name, head in spec.heads.items() if head.target != "language"}
+        self.heads = nn.ModuleDict({name: build(spec.sizes) for name, build in heads.items()})
         self.text = None
-        if config.text and tokenizer:
-            pronounced = config.text.units == "phonemes"
-            if pronounced and not config.phonemes:
-                raise IsoglossError("text.units: phonemes needs a head that writes phonemes; set model.phonemes: true.")
-            spelling = [b"", *(symbol.encode() for symbol in config.phonemes)] if pronounced else tokenizer.spelling()
-            self.text = TextEncoder(config.text, width, spelling, config.text_languages)
-            if config.text.entry >= self.encoder.layers:
-                raise IsoglossError(
-                    f"text.entry {config.text.entry} leaves no block for text to share; the encoder has "
-                    f"{self.encoder.layers}, choose less."
-                )
-        self.language = Classifier(width, len(config.languages)) if config.languages else None
+        if config.text is not None and tokenizer is not None:
+            self.text = TextEncoder(config.text, spec.width, self.processor.spelling(), config.text_languages)
+        for name, head in spec.heads.items():
+            if head.target == "language":
+                self.heads[name] = head.build(spec.sizes)
         if config.weights == "int8":
             with_int8_weights(self)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the model is without its weights."""
+        return ModelSpec(self.config, self.processor)
+
+    def head(self, name: str, kind: type[H]) -> H:
+        """A head by its name; raises IsoglossError where there is none, or one of another kind."""
+        if name not in self.config.heads:
+            raise IsoglossError(f'This model has no head "{name}"; add model.heads.{name} to the recipe.')
+        config = self.config.heads[name]
+        if name not in self.heads:
+            raise IsoglossError(f'The head "{name}" of this model was not built: it wants {WANTS[config.target]}.')
+        found = self.heads[name]
+        if not isinstance(found, kind):
+            raise IsoglossError(f'The head "{name}" is of the kind {config.kind}; another is wanted by that name.')
+        return found
 
     def quantised(self) -> "Model":
         """The same model with int8 weights, to use and not to train."""
@@ -124,12 +100,30 @@ class Model(nn.Module):
         past: EncoderPast | None = None,
         languages: Iterable[str | None] | None = None,
     ) -> Encoded:
-        """Features (B, T, F) -> hidden states (B, T/4, D), as the encoder's; self-conditioned if the model is."""
+        """Features (B, T, F) -> hidden states (B, T', D), as the encoder's; self-conditioned if the model is.
+
+        `embed` and `contextualise` in one, for those that have nothing to hide in between.
+        """
         return self.encoder(features, layers, past, languages, self._between())
 
+    def embed(self, features: Sequence) -> Sequence:
+        """Features (B, T, F) -> the states that enter the encoder's blocks, (B, T', D): where masks go."""
+        return self.encoder.embed(features)
+
+    def contextualise(
+        self,
+        states: Sequence,
+        after: int = 0,
+        until: int | None = None,
+        layers: tuple[int, ...] = (),
+        languages: Iterable[str | None] | None = None,
+    ) -> Encoded:
+        """States from `embed`, or of block `after`, (B, T', D) -> hidden states (B, T', D), as `encode` gives."""
+        return self.encoder.contextualise(states, after, until, layers, languages, self._between())
+
     def encode_speech(self, features: Sequence, languages: Iterable[str | None] | None = None) -> Sequence:
-        """Features (B, T, F) -> states (B, T/4, D) after the blocks that only speech goes through: MAESTRO's e_s."""
-        return self.encoder(features, languages=languages, between=self._between(), until=self.text_encoder.entry).final
+        """Features (B, T, F) -> states (B, T', D) after the blocks that only speech goes through: MAESTRO's e_s."""
+        return self.contextualise(self.embed(features), until=self.text_encoder.entry, languages=languages).final
 
     def encode_text(
         self, tokens: Sequence, languages: Iterable[str | None] | None = None, durations: Sequence | None = None
@@ -146,7 +140,7 @@ class Model(nn.Module):
         self, states: Sequence, layers: tuple[int, ...] = (), languages: Iterable[str | None] | None = None
     ) -> Encoded:
         """What `encode_speech` or `encode_text` gave, (B, T, D) -> hidden states (B, T, D), as `encode` gives."""
-        return self.encoder.go_on(states, self.text_encoder.entry, layers, languages, self._between())
+        return self.contextualise(states, self.text_encoder.entry, layers=layers, languages=languages)
 
     @property
     def text_encoder(self) -> TextEncoder:
@@ -156,28 +150,30 @@ class Model(nn.Module):
         return self.text
 
     def _between(self) -> Between | None:
-        if self.conditioning is None:
-            return None
-        return dict.fromkeys(self.config.conditioning, partial(self.conditioning, head=self.ctc))
+        hooks: dict[int, Callable[[Tensor], Tensor]] = {}
+        for head in self.heads.values():
+            assert isinstance(head, Head)
+            for block, hook in head.between().items():
+                hooks[block] = _both(hooks[block], hook) if block in hooks else hook
+        return hooks or None
+
+    @property
+    def framing(self) -> Framing:
+        """From samples of audio to frames of hidden states."""
+        return self.spec.framing
 
     @property
     def frame_seconds(self) -> float:
-        """Seconds from one encoder frame to the next."""
-        return FACTOR * self.frontend.frame_ms / 1000
+        """Seconds from one frame of hidden states to the next."""
+        return self.spec.frame_seconds
 
     @property
-    def decoders(self) -> tuple[Decoder, ...]:
-        """What `decode` can read the states with, the default first; none before fine-tuning."""
-        heads: dict[Decoder, nn.Module | None] = {
-            "transducer": self.transducer,
-            "ctc": self.ctc,
-            "attention": self.attention,
-        }
-        return tuple(name for name, head in heads.items() if head is not None)
+    def decoders(self) -> tuple[str, ...]:
+        """The heads that `decode` can use, the default first; none before fine-tuning."""
+        spec = self.spec
+        return tuple(sorted(spec.heads_for("symbols"), key=lambda name: KINDS.index(spec.heads[name].kind)))
 
-    def decode(
-        self, states: Sequence, decoder: Decoder | None = None, allowed: Symbols | None = None
-    ) -> list[Hypothesis]:
+    def decode(self, states: Sequence, decoder: str | None = None, allowed: Symbols | None = None) -> list[Hypothesis]:
         """Encoder states (B, T, D) -> B hypotheses, step by step.
 
         decoder: one of `decoders`, by default the first. allowed: which symbols may follow which.
@@ -185,35 +181,30 @@ class Model(nn.Module):
         return decoded(self.greedy_decoder(len(states), decoder, allowed), states)
 
     def search(
-        self, states: Sequence, beam: Beam, decoder: Decoder | None = None, allowed: Symbols | None = None
+        self, states: Sequence, beam: Beam, decoder: str | None = None, allowed: Symbols | None = None
     ) -> list[list[Hypothesis]]:
         """Encoder states (B, T, D) -> for each utterance up to `beam.most` hypotheses, the best first."""
-        decoder, beam = self._decoder(decoder), replace(beam, allowed=allowed)
-        assert self.ctc is not None
-        if decoder == "transducer" and self.transducer is not None:
-            return transducer_beam(self.transducer, states, beam)
-        if decoder == "attention" and self.attention is not None:
-            return attention_beam(self.attention, self.ctc, states, beam)
-        return ctc_beam(self.ctc(states), beam)
+        return self.decoder(decoder).beam(states, replace(beam, allowed=allowed), dict(self.heads.items()))
 
-    def greedy_decoder(self, batch: int, decoder: Decoder | None = None, allowed: Symbols | None = None) -> Greedy:
-        """What reads the states of a batch, all at once or as they arrive; arguments as for `decode`."""
-        decoder = self._decoder(decoder)
-        assert self.ctc is not None
-        if decoder == "transducer" and self.transducer is not None:
-            return GreedyTransducer(self.transducer, batch, allowed)
-        if decoder == "attention" and self.attention is not None:
-            return GreedyAttention(self.attention, self.ctc, batch, allowed)
-        return GreedyCTC(self.ctc, batch, allowed)
+    def greedy_decoder(self, batch: int, decoder: str | None = None, allowed: Symbols | None = None) -> Greedy:
+        """What decodes the states of a batch, all at once or as they arrive; arguments as for `decode`."""
+        return self.decoder(decoder).greedy(batch, allowed, dict(self.heads.items()))
 
-    def _decoder(self, asked: Decoder | None) -> Decoder:
-        """The decoder asked for, by default the first."""
-        if not self.decoders:
+    def decoder(self, name: str | None = None) -> SymbolHead:
+        """One of `decoders`, by default the first; raises IsoglossError where there is none of that name."""
+        known = self.decoders
+        if not known:
             raise IsoglossError("This model has no recogniser: it was pre-trained on speech alone; fine-tune it first.")
-        if asked is not None and asked not in self.decoders:
-            near = did_you_mean(asked, self.decoders)
-            raise IsoglossError(f'This model has no decoder "{asked}".{near} It has: {", ".join(self.decoders)}.')
-        return asked or self.decoders[0]
+        if name is not None and name not in known:
+            near = did_you_mean(name, known)
+            raise IsoglossError(f'This model has no decoder "{name}".{near} It has: {", ".join(known)}.')
+        return self.symbol_head(name or known[0])
+
+    def symbol_head(self, name: str) -> SymbolHead:
+        """A head that predicts symbols or phonemes, by its name."""
+        head = self.heads[name]
+        assert isinstance(head, SymbolHead)
+        return head
 
     def words(
         self,
@@ -233,68 +224,31 @@ class Model(nn.Module):
         sure = Calibration(*(calibration or self.config.calibration))
         return words(hypothesis, self.tokenizer, self.frame_seconds, start, end, sure, before)
 
-    def tokens(self, text: str, language: str | None = None) -> list[int]:
-        """A transcript as the symbols the heads predict, after normalisation."""
-        if self.tokenizer is None:
-            raise IsoglossError("This model has no tokenizer: it was pre-trained on speech alone; fine-tune it first.")
-        return self.tokenizer.encode(normalise(text, language))
-
-    def written(self, texts: Iterable[str | None], languages: Iterable[str | None]) -> Sequence:
-        """Transcripts as the symbols the heads predict, (B, U) int64; None is an empty one."""
-        rows = [self.tokens(text or "", tag) for text, tag in zip(texts, languages, strict=True)]
-        return Sequence.from_list([torch.tensor(row, dtype=torch.int64) for row in rows])
-
-    def pronounced(self, texts: Iterable[str | None], languages: Iterable[str | None]) -> Sequence:
-        """Transcripts as phonemes, (B, P) int64; those that no head writes are left out.
-
-        Raises IsoglossError for a language whose rules espeak-ng does not know, and for none.
-        """
-        said = [(normalise(text or "", tag), tag or "und") for text, tag in zip(texts, languages, strict=True)]
-        if any(tag == "und" for _, tag in said):
-            raise IsoglossError("This model reads text as it is pronounced; say in which language it is (--language).")
-        ids = {symbol: number for number, symbol in enumerate(self.config.phonemes, start=1)}
-        new: dict[str, list[str]] = {}
-        for text, tag in dict.fromkeys(said):
-            if (text, tag) not in self._pronounced:
-                new.setdefault(tag, []).append(text)
-        for tag, group in new.items():
-            for text, line in zip(group, phonemes(group, tag), strict=True):
-                self._pronounced[text, tag] = [ids[symbol] for symbol in line if symbol in ids]
-        return Sequence.from_list([torch.tensor(self._pronounced[key], dtype=torch.int64) for key in said])
+    def identify(self, states: Sequence) -> Tensor:
+        """Encoder states (B, T, D) -> logits of the languages of the configuration, (B, languages)."""
+        names = self.spec.heads_for("language")
+        if not names:
+            raise IsoglossError("This model does not identify languages; fine-tune it on more than one first.")
+        return self.head(names[0], Classifier)(states)
 
     def ipa(self, states: Sequence) -> list[str]:
-        """What is said, in the International Phonetic Alphabet, read off states (B, T, D) step by step."""
-        if self.phonemes is None:
-            raise IsoglossError("This model writes no phonemes; train one with model.phonemes: true.")
-        return [self.spelled(path.tokens) for path in greedy(self.phonemes(states))]
+        """What is said, in the International Phonetic Alphabet, decoded step by step from states (B, T, D)."""
+        found = decoded(self.ctc_head("phonemes").greedy(len(states)), states)
+        return [self.processor.ipa(path.tokens) for path in found]
 
-    def spelled(self, phonemes: Iterable[int]) -> str:
-        """Phonemes in the International Phonetic Alphabet."""
-        return "".join(self.config.phonemes[phoneme - 1] for phoneme in phonemes)
-
-    def units(self, texts: Iterable[str | None], languages: Iterable[str | None]) -> Sequence:
-        """Texts as the text encoder takes them, (B, U) int64: phonemes, or what the heads predict."""
-        assert self.config.text is not None
-        return (self.pronounced if self.config.text.units == "phonemes" else self.written)(texts, languages)
+    def ctc_head(self, target: Literal["symbols", "phonemes"] = "symbols") -> CTCHead:
+        """The first CTC head that predicts this; raises IsoglossError where there is none."""
+        heads = self.spec.heads
+        names = [name for name in self.spec.heads_for(target) if heads[name].kind == "ctc"]
+        if not names:
+            raise IsoglossError(f"This model has no CTC head for {target}; train one with model.heads in the recipe.")
+        return self.head(names[0], CTCHead)
 
     @property
     def unit_head(self) -> CTCHead:
-        """The CTC head that writes the units of the text encoder."""
-        assert self.config.text is not None and self.ctc is not None
-        return self.phonemes if self.config.text.units == "phonemes" and self.phonemes is not None else self.ctc
+        """The CTC head that predicts the units of the text encoder; raises IsoglossError where there is none."""
+        return self.ctc_head("phonemes" if self.processor.units == "phonemes" else "symbols")
 
-    def unit_name(self, unit: int) -> str:
-        """A unit of the text encoder as it is spelled."""
-        assert self.config.text is not None and self.tokenizer is not None
-        if self.config.text.units == "phonemes":
-            return self.config.phonemes[unit - 1]
-        return self.tokenizer.decode([unit])
 
-    def language_index(self, tag: str) -> int:
-        """The class of a language."""
-        try:
-            return self.config.languages.index(tag)
-        except ValueError:
-            known = ", ".join(self.config.languages)
-            near = did_you_mean(tag, self.config.languages)
-            raise IsoglossError(f'The model does not know the language "{tag}".{near} It knows: {known}.') from None
+def _both(first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return lambda states: second(first(states))

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as ListOf
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from isogloss.audio.channels import Channel
 from isogloss.audio.reading import SAMPLE_RATE, Audio, as_waveform, info, read
 from isogloss.audio.vad import no_speech, segment, speech_probabilities
 from isogloss.errors import AudioError
@@ -34,9 +34,6 @@ GROUP_SECONDS = 600.0
 BATCH_SECONDS = 120.0
 SHORTEST = 640
 """Samples below which a piece is padded with silence: one encoder frame."""
-
-Channel = int | Literal["mix"]
-"""Of several channels one, counted from 1, or their mean."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +134,7 @@ class Recordings:
             return rest[:most], len(rest) <= most
         last = info(source).seconds - start <= WINDOW_SECONDS
         duration = None if last else WINDOW_SECONDS
-        window = read(source, start=start, duration=duration, **_choosing(self.channels[owner]))
+        window = read(source, start=start, duration=duration, channel=self.channels[owner])
         self.seconds[owner] = max(self.seconds[owner], start + len(window) / SAMPLE_RATE)
         return window, last
 
@@ -147,7 +144,7 @@ class Recordings:
             if isinstance(audio, (str, os.PathLike)) and (seconds := info(Path(audio)).seconds) > WINDOW_SECONDS:
                 self.total += seconds
                 return Path(audio)
-            waveform: NDArray[np.float32] = as_waveform(audio, **_choosing(self.channels[owner]))
+            waveform: NDArray[np.float32] = as_waveform(audio, channel=self.channels[owner])
         except AudioError as error:
             self.errors[owner] = error
             return np.zeros(0, np.float32)
@@ -178,10 +175,6 @@ def _groups(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
             group, seconds = [], 0.0
     if group:
         yield group
-
-
-def _choosing(channel: Channel) -> dict[str, Any]:
-    return {} if channel == "mix" else {"channel": channel}
 
 
 def _cut(

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from isogloss.audio.channels import Channel
 from isogloss.audio.reading import Audio
 from isogloss.decoding.beam import Beam
 from isogloss.decoding.hotwords import Hotwords
@@ -20,8 +21,8 @@ from isogloss.decoding.words import Word
 from isogloss.errors import AudioError, IsoglossError
 from isogloss.model.engine import Engine, Request
 from isogloss.model.folder import load_model
-from isogloss.model.model import Decoder, Model
-from isogloss.model.pieces import Channel, Piece, Recordings
+from isogloss.model.model import Model
+from isogloss.model.pieces import Piece, Recordings
 from isogloss.model.results import Identification, LanguageScores, Segment, Transcript, transcript
 from isogloss.model.streaming import WordStream
 from isogloss.text.languages import normalise_language
@@ -46,7 +47,7 @@ class Constraints(Common, total=False):
     """What else `transcribe` understands."""
 
     language: str | list[str | None] | None
-    decoder: Decoder | list[Decoder | None] | None
+    decoder: str | list[str | None] | None
     beam: Beam | list[Beam | None] | None
     letters: str | list[str | None] | None
     vad: bool
@@ -243,7 +244,7 @@ class Recogniser:
             if any(other.tokenizer is not self.model.tokenizer for other in self.engine.adapted):
                 raise IsoglossError("A language model knows the symbols of one model; leave out adapters with others.")
             given = load_ngram(language_model, digest(self.folder))
-        words = [self.model.tokens(word) for word in hotwords]
+        words = [self.model.processor.tokens(word) for word in hotwords]
         for word, tokens in zip(hotwords, words, strict=True):
             if not tokens:
                 raise IsoglossError(f'The hotword "{word}" has no letters.')
@@ -256,7 +257,7 @@ class Recogniser:
         pieces: Iterable[NDArray[np.float32]],
         *,
         language: str | None = None,
-        decoder: Decoder | None = None,
+        decoder: str | None = None,
     ) -> Iterator[Word]:
         """Each word of one recording as soon as the next has begun, while the recording arrives.
 

@@ -68,7 +68,7 @@ def embed_speech(
         for pieces in batches(group):
             waveforms = Sequence.from_list([torch.from_numpy(piece.samples) for piece in pieces]).to(device)
             tags = [languages[piece.owner] for piece in pieces] if languages else None
-            vectors.add(model.encode(model.frontend(waveforms), tuple(vectors.layers), languages=tags).layers)
+            vectors.add(model.encode(model.features(waveforms), tuple(vectors.layers), languages=tags).layers)
             found += pieces
     order = sorted(range(len(found)), key=lambda place: (found[place].owner, found[place].start))
     return [found[place] for place in order], vectors[order]
@@ -84,7 +84,7 @@ def embed_text(model: Model, texts: list[str], languages: ListOf[str | None], la
         raise IsoglossError(f"Text enters after block {entry}; it has no states of block {early[0]}.")
     for start in range(0, len(texts), TEXTS):
         tags = list(languages[start : start + TEXTS])
-        units = model.units(texts[start : start + TEXTS], tags).to(device)
+        units = model.processor.unit_ids(texts[start : start + TEXTS], tags).to(device)
         if not bool(units.lengths.all()):
             empty = texts[start + int(units.lengths.argmin())]
             raise IsoglossError(f"The text {empty!r} is empty after normalisation; nothing can be found by it.")
@@ -96,7 +96,8 @@ def embed_text(model: Model, texts: list[str], languages: ListOf[str | None], la
 def embed_query(model: Model, text: str, language: str | None) -> Vectors:
     """The vector of a sentence to search by; raises IsoglossError too if it is in letters never seen."""
     vectors = embed_text(model, [text], [language])
-    letters = {model.unit_name(unit) for unit in model.units([text], [language]).values[0].tolist()}
+    units = model.processor.unit_ids([text], [language]).values[0].tolist()
+    letters = {model.processor.unit_name(unit) for unit in units}
     if letters <= {" ", UNKNOWN}:
         raise IsoglossError(f"The text {text!r} is in letters that the model has never seen; train it on them.")
     return vectors

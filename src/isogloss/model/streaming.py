@@ -1,18 +1,16 @@
 """Audio as it arrives: encoder states, symbols and words, equal to those of the whole recording.
 
-    samples ─ buffer ─ a chunk's worth ─ front end ─ encoder with its past ─ decoder with its past ─> words
+    samples ─ buffer ─ a chunk's worth ─ features ─ encoder with its past ─ decoder with its past ─> words
 """
 
 import torch
 from torch import Tensor
 
-from isogloss.audio.normalise import UtteranceNormaliser
 from isogloss.audio.reading import SAMPLE_RATE
 from isogloss.decoding.symbols import Symbols
 from isogloss.decoding.words import Word, spelled
 from isogloss.errors import IsoglossError
-from isogloss.model.model import Decoder, Model
-from isogloss.nn.subsampling import FACTOR
+from isogloss.model.model import Model
 from isogloss.sequence import Sequence
 
 TOGETHER = 200
@@ -28,17 +26,13 @@ class SpeechStream:
     """
 
     def __init__(self, model: Model, batch: int = 1, languages: list[str | None] | None = None):
-        if isinstance(model.frontend.normaliser, UtteranceNormaliser):
-            raise IsoglossError(
-                "This model cannot stream: it normalises features by the whole utterance; "
-                "train with model.frontend.normalisation=running."
-            )
+        if why := model.config.features.cannot_stream:
+            raise IsoglossError(f"This model cannot stream: {why}")
         self.model = model
         self.languages = languages
         self.past = model.encoder.begin()
-        config = model.frontend.config.features
-        self.step = FACTOR * model.encoder.chunk * config.shift
-        self.need = self.step - config.shift + config.window
+        self.step = model.encoder.chunk * model.framing.stride
+        self.need = model.framing.needed(model.encoder.chunk)
         self.most = max(1, TOGETHER // model.encoder.chunk)
         self.samples = torch.zeros(batch, 0, device=next(model.parameters()).device)
 
@@ -64,7 +58,7 @@ class SpeechStream:
 
     def _encoded(self, samples: Tensor) -> Tensor:
         lengths = torch.full((len(samples),), samples.shape[1], device=samples.device)
-        features = self.model.frontend(Sequence(samples, lengths))
+        features = self.model.features(Sequence(samples, lengths))
         encoded = self.model.encode(features, past=self.past, languages=self.languages).final
         return encoded.values[:, : int(encoded.lengths[0])]
 
@@ -79,11 +73,11 @@ class WordStream:
     def __init__(
         self,
         model: Model,
-        decoder: Decoder | None = None,
+        decoder: str | None = None,
         allowed: Symbols | None = None,
         language: str | None = None,
     ):
-        if decoder == "attention":
+        if not model.decoder(decoder).streams:
             raise IsoglossError("The attention decoder wants everything before it writes; stream with another.")
         self.model = model
         self.stream = SpeechStream(model, languages=[language])

@@ -1,9 +1,11 @@
-"""CTC's best path: which frames say which symbol (forced alignment).
+"""CTC's lattice: the loss, whether there is any path, and the best one, which says where each symbol is.
 
 The states of an utterance are blank, y_1, blank, y_2, … y_U, blank. From frame to frame a path stays, goes
 one state on, or two: past the blank between different symbols (Graves et al. 2006, eq. 6-8, with the maximum
-in place of the sum).
+in place of the sum for the best path). Symbol 0 is the blank, as in every tokenizer.
 """
+
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -12,9 +14,40 @@ from torch import Tensor
 from torch.nn import functional
 
 from isogloss.sequence import Sequence
+from isogloss.text.tokenizers import BLANK
 
 
-def ctc_best_path(log_probabilities: Sequence, tokens: Sequence, blank: int = 0) -> tuple[Tensor, Tensor]:
+def ctc_loss(log_probabilities: Sequence, tokens: Sequence) -> Tensor:
+    """-log P(tokens) of each utterance, in nats: (B, T, V) and (B, U) -> (B,).
+
+    An utterance with fewer frames than `frames_needed` has no path; its loss is zero here, and
+    whoever calls counts it (the preflight refuses such data before training).
+    """
+    return functional.ctc_loss(
+        log_probabilities.values.transpose(0, 1),
+        tokens.values,
+        log_probabilities.lengths,
+        tokens.lengths,
+        blank=BLANK,
+        reduction="none",
+        zero_infinity=True,
+    )
+
+
+def frames_needed(tokens: list[int]) -> int:
+    """Frames the shortest CTC path takes: one a symbol and a blank between equal neighbours."""
+    return len(tokens) + sum(a == b for a, b in pairwise(tokens))
+
+
+def infeasible(frames: Tensor, tokens: Sequence) -> Tensor:
+    """(B,) bool, True where an utterance has fewer frames than its shortest path needs."""
+    values = tokens.values
+    inside = tokens.valid[:, 1:]
+    repeats = ((values[:, 1:] == values[:, :-1]) & inside).sum(dim=1)
+    return frames < tokens.lengths + repeats
+
+
+def ctc_best_path(log_probabilities: Sequence, tokens: Sequence, blank: int = BLANK) -> tuple[Tensor, Tensor]:
     """Viterbi: (B, T, V) and (B, U) -> spans (B, U, 2) int64 and log P of the path, (B,) float64.
 
     A span is the first frame that says the symbol and the one after the last. Spans are -1 after the

@@ -1,4 +1,4 @@
-"""A copy of a network that follows its weights slowly: teachers and aligners."""
+"""A slow copy of a network: teachers and aligners."""
 
 import copy
 from typing import Generic, Self, TypeVar
@@ -6,18 +6,17 @@ from typing import Generic, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-Followed = TypeVar("Followed", bound=nn.Module)
+Followed = TypeVar("Followed", bound=nn.Module, covariant=True)
 
 
-class Follower(nn.Module, Generic[Followed]):
+class EMA(nn.Module, Generic[Followed]):
     """The exponential moving average of a module's weights, in evaluation mode whatever is trained around it.
 
     Its weights are buffers: they are saved with whoever holds it, and no optimizer ever sees them.
     """
 
-    def __init__(self, module: Followed, decay: float):
+    def __init__(self, module: Followed):
         super().__init__()
-        self.decay = decay
         self.steps: Tensor
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.copy: Followed = copy.deepcopy(module)
@@ -32,10 +31,10 @@ class Follower(nn.Module, Generic[Followed]):
         return super().train(False)
 
     @torch.no_grad()
-    def follow(self, module: nn.Module) -> None:
+    def follow(self, module: nn.Module, decay: float) -> None:
         """w ← decay · w + (1 - decay) · w of `module`; the decay rises to its value, so that early weights go soon."""
         self.steps += 1
-        decay = min(self.decay, (1 + int(self.steps)) / (10 + int(self.steps)))
+        decay = min(decay, (1 + int(self.steps)) / (10 + int(self.steps)))
         theirs = module.state_dict()
         for name, mine in self.copy.state_dict().items():
             if mine.is_floating_point():

@@ -7,11 +7,18 @@ from isogloss.nn.dropout import Dropout
 
 
 class FeedForward(nn.Module):
-    """LN → D→4D → activation → dropout → 4D→D → dropout, for a residual branch."""
+    """LN → D→4D → activation → dropout → 4D→D → dropout, for a residual branch; without the LN where it comes after."""
 
-    def __init__(self, width: int, dropout: float, activation: type[nn.Module] = nn.SiLU, expansion: int = 4):
+    def __init__(
+        self,
+        width: int,
+        dropout: float,
+        activation: type[nn.Module] = nn.SiLU,
+        expansion: int = 4,
+        norm_first: bool = True,
+    ):
         super().__init__()
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width) if norm_first else nn.Identity()
         self.expand = nn.Linear(width, expansion * width)
         self.activation = activation()
         self.project = nn.Linear(expansion * width, width)

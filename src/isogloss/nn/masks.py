@@ -6,7 +6,7 @@ Policies (USM, arXiv 2303.01037 §2.4), for query i and key j, both in encoder f
     chunk    chunk(i) - left_chunks <= chunk(j) <= chunk(i): bounded whatever the depth
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -20,6 +20,8 @@ class FullContext(Config):
     """Every frame sees every frame."""
 
     kind: Literal["full"] = "full"
+    chunk: ClassVar[int] = 1
+    history: ClassVar[int | None] = None
 
 
 class LocalContext(Config):
@@ -28,6 +30,12 @@ class LocalContext(Config):
     kind: Literal["local"] = "local"
     left: int = Field(128, ge=0, description="frames seen before the query")
     right: int = Field(128, ge=0, description="frames seen after the query")
+    chunk: ClassVar[int] = 1
+
+    @property
+    def history(self) -> int | None:
+        """Frames before its own that a chunk may attend to; None where frames after it are seen as well."""
+        return self.left if self.right == 0 else None
 
 
 class ChunkContext(Config):
@@ -36,6 +44,16 @@ class ChunkContext(Config):
     kind: Literal["chunk"] = "chunk"
     size: int = Field(200, ge=1, description="chunk size in encoder frames")
     left_chunks: int = Field(0, ge=0, description="whole chunks of history")
+
+    @property
+    def chunk(self) -> int:
+        """Frames that must be there before the first of them is known."""
+        return self.size
+
+    @property
+    def history(self) -> int | None:
+        """Frames before its own that a chunk may attend to."""
+        return self.left_chunks * self.size
 
 
 Context = Annotated[FullContext | LocalContext | ChunkContext, Field(discriminator="kind")]

@@ -21,12 +21,14 @@ class Past:
     keep: frames whose keys and values later chunks may attend to.
     keys, values: (B, H, P, D/H) of the last frames, P <= keep, before positions are added to them.
     gated: (B, K-1, D), the last inputs of a causal convolution; nothing at the start.
+    state: of a recurrent layer, as torch has it: (1, B, D), for an LSTM two of them.
     """
 
-    keep: int
+    keep: int = 0
     keys: Tensor | None = None
     values: Tensor | None = None
     gated: Tensor | None = None
+    state: Tensor | tuple[Tensor, Tensor] | None = None
 
     @property
     def frames(self) -> int:
@@ -43,7 +45,7 @@ class Past:
 
 @dataclass
 class EncoderPast:
-    """What a speech encoder remembers: of its subsampler and of each block."""
+    """What a speech encoder remembers: where frames become fewer, and of each block."""
 
     blocks: list[Past]
-    subsampling: SubsamplingPast = field(default_factory=SubsamplingPast)
+    embed: SubsamplingPast = field(default_factory=SubsamplingPast)

@@ -1,9 +1,11 @@
-"""Where a frame stands: rotary and Transformer-XL relative positions."""
+"""Where a frame stands: rotary, Transformer-XL relative and convolutional positions."""
 
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.parametrizations import weight_norm
 
 
 def rotary_table(frames: int, head_width: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -36,5 +38,28 @@ def relative_shift(scores: Tensor) -> Tensor:
     T-1-r+j: the rows slide by one each, which padding one column and refolding does without a gather.
     """
     batch, heads, frames, width = scores.shape
-    padded = torch.nn.functional.pad(scores, (1, 0)).view(batch, heads, width + 1, frames)
+    padded = functional.pad(scores, (1, 0)).view(batch, heads, width + 1, frames)
     return padded[:, :, 1:].reshape(batch, heads, frames, width)[..., : width - frames + 1]
+
+
+class ConvolutionalPosition(nn.Module):
+    """Positions that a grouped convolution of many frames finds, to be added to its input (wav2vec 2.0 §2).
+
+    The length of each of the K taps is learned apart from its direction (weight normalisation, arXiv 1602.07868).
+    A frame sees ⌊K/2⌋ frames before it and ⌊(K−1)/2⌋ after it.
+    """
+
+    def __init__(self, width: int, kernel: int, groups: int):
+        super().__init__()
+        if width % groups:
+            raise ValueError(f"width {width} does not divide into {groups} groups")
+        convolution = nn.Conv1d(width, width, kernel, groups=groups)
+        nn.init.normal_(convolution.weight, std=2 / math.sqrt(kernel * width))
+        assert convolution.bias is not None
+        nn.init.zeros_(convolution.bias)
+        self.convolution = weight_norm(convolution, dim=2)
+        self.around = kernel // 2, (kernel - 1) // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) with zeros in the padding -> (B, T, D)."""
+        return functional.gelu(self.convolution(functional.pad(x.transpose(1, 2), self.around))).transpose(1, 2)

@@ -8,26 +8,49 @@
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from isogloss.nn.lattice import Lengths, forward_backward, log_likelihood
-from isogloss.nn.transducer import exact, successors
+from isogloss.nn.transducer import PIECE, exact, fused_transducer_loss, successors
 
 
 def simple_arcs(audio: Tensor, text: Tensor, tokens: Tensor, token_lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probabilities of the arcs, (B, T, U+1) each, of the logits audio_t + text_u, which are never made.
 
-    audio: (B, T, V), text: (B, U+1, V), tokens: (B, U); symbol 0 is blank. Σ_v exp(a_v + b_v) is a product of
-    matrices; what is largest in each row is taken out first, so that no factor exceeds 1.
+    audio: (B, T, V), text: (B, U+1, V), tokens: (B, U); symbol 0 is blank.
     """
     audio, text = (x.to(exact(x.dtype)) for x in (audio, text))
-    loudest, likeliest = (x.amax(dim=-1, keepdim=True) for x in (audio, text))
-    # The device's own bf16 product would cost the sum its digits.
-    with torch.autocast(audio.device.type, enabled=False):
-        total = (audio - loudest).exp() @ (text - likeliest).exp().transpose(1, 2)
-    normaliser = (total + torch.finfo(total.dtype).tiny).log() + loudest + likeliest.transpose(1, 2)
+    normaliser = _log_sums(audio, text)
     symbols = successors(tokens, token_lengths)
     label = audio.gather(2, symbols[:, None].expand(-1, audio.shape[1], -1)) + text.gather(2, symbols[..., None]).mT
     return audio[..., :1] + text[..., 0][:, None] - normaliser, label - normaliser
+
+
+def _log_sums(audio: Tensor, text: Tensor) -> Tensor:
+    """log Σ_v exp(audio_tv + text_uv): (B, T, V), (B, U+1, V) -> (B, T, U+1).
+
+    The sum is a product of matrices; what is largest in each row is taken out first, so that no factor exceeds 1.
+    Where audio and text favour symbols that exclude each other, too little is left of it: there it is done in full.
+    """
+    loudest, likeliest = (x.amax(dim=-1, keepdim=True) for x in (audio, text))
+    # The device's own bf16 product would cost the sum its digits.
+    with torch.autocast(audio.device.type, enabled=False):
+        total = (audio - loudest).exp() @ (text - likeliest).exp().mT
+    # V terms that underflow are rounding errors of a sum above this.
+    limits = torch.finfo(total.dtype)
+    faint = total < audio.shape[2] * limits.tiny / limits.eps
+    sums = total.masked_fill(faint, 1.0).log() + loudest + likeliest.mT
+    nodes = faint.nonzero()
+    pieces = nodes.split(max(1, PIECE.get(audio.device.type, PIECE["cuda"]) // audio.shape[2]))
+    # Their logits are not kept, for there may be as many as of the whole lattice.
+    exactly = [checkpoint(_log_sums_at, audio, text, piece, use_reentrant=False) for piece in pieces if len(piece)]
+    return sums.index_put(nodes.unbind(1), torch.cat(exactly)) if exactly else sums
+
+
+def _log_sums_at(audio: Tensor, text: Tensor, nodes: Tensor) -> Tensor:
+    """`_log_sums` at nodes (N, 3), each a row, a frame and a count of symbols, by the logits themselves: (N,)."""
+    row, time, symbol = nodes.unbind(1)
+    return (audio[row, time] + text[row, symbol]).logsumexp(dim=-1)
 
 
 def likely_starts(nodes: Tensor, lengths: Lengths, width: int) -> Tensor:
@@ -88,9 +111,18 @@ def two_step_loss(
     """share · L_simple + L_pruned, (B,): the first learns where the second looks.
 
     simple: audio (B, T, V) and text (B, U+1, V). joiner: audio (B, T, J), text (B, U+1, J), weight (V, J), bias (V,).
+    Of utterances with more than width - 1 symbols a frame, which no path in such ranges gets through, L_pruned is
+    the whole loss; their lattices are small.
     """
     width = min(width, tokens.shape[1] + 1)
     arcs = simple_arcs(*simple, tokens, lengths[1])
     nodes = forward_backward(*arcs, lengths).node
     starts = likely_starts(nodes, lengths, width)
-    return pruned_transducer_loss(*joiner, tokens, lengths, starts, width) - share * log_likelihood(*arcs, lengths)
+    losses = pruned_transducer_loss(*joiner, tokens, lengths, starts, width)
+    dense = (lengths[1] > (width - 1) * lengths[0]).nonzero()[:, 0]
+    if len(dense):
+        audio, text, weight, bias = joiner
+        targets = tokens[dense], lengths[0][dense], lengths[1][dense]
+        whole = fused_transducer_loss(audio[dense], text[dense], weight, bias, *targets, reduction="none")
+        losses = losses.index_put((dense,), whole)
+    return losses - share * log_likelihood(*arcs, lengths)

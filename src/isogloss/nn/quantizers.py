@@ -59,21 +59,20 @@ class GumbelQuantizer(nn.Module):
     (straight through); otherwise argmax l.
     """
 
-    def __init__(self, width: int, groups: int, codes: int, temperature: float = 2.0):
+    def __init__(self, width: int, groups: int, codes: int):
         super().__init__()
         if width % groups:
             raise ValueError(f"width {width} does not divide into {groups} groups")
         self.groups = groups
-        self.temperature = temperature
         self.choose = nn.Linear(width, groups * codes)
         self.codes = nn.Parameter(torch.empty(groups, codes, width // groups).uniform_())
         self.project = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(M, D) -> quantised (M, D), and how likely each code is without noise, (M, G, V) float32."""
+    def forward(self, x: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        """(M, D) and τ -> quantised (M, D), and how likely each code is without noise, (M, G, V) float32."""
         logits = self.choose(x).float().unflatten(-1, (self.groups, -1))
         if self.training:
-            chosen = gumbel_softmax(logits, tau=self.temperature, hard=True)
+            chosen = gumbel_softmax(logits, tau=temperature, hard=True)
         else:
             chosen = one_hot(logits.argmax(dim=-1), logits.shape[-1]).float()
         vectors = torch.einsum("ngv,gvd->ngd", chosen, self.codes.float()).flatten(1)

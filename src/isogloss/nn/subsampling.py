@@ -1,26 +1,22 @@
-"""From 10 ms frames to 40 ms frames: the only place that does length arithmetic between them."""
+"""Four frames become one: as convolutions, and side by side."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from isogloss.framing import Framing
+from isogloss.nn.dropout import Dropout
 from isogloss.nn.past import SubsamplingPast
 from isogloss.sequence import Sequence
 
-FACTOR = 4
-"""Input frames per encoder frame."""
+_HALF = Framing(((3, 2, 1),))
 
 
-def subsampled(frames: Tensor | int) -> Tensor | int:
-    """Encoder frames of `frames` input frames: ceil(frames / 4)."""
-    return (frames + FACTOR - 1) // FACTOR
-
-
-def stack(features: Sequence) -> Tensor:
-    """Four frames side by side: (B, T, F) -> (B, ceil(T/4), 4F), zeros after the length."""
+def stack(features: Sequence, factor: int) -> Tensor:
+    """`factor` frames side by side: (B, T, F) -> (B, ceil(T/factor), factor · F), zeros after the length."""
     values = features.zero_padding().values
-    missing = int(subsampled(values.shape[1])) * FACTOR - values.shape[1]
-    return functional.pad(values, (0, 0, 0, missing)).unflatten(1, (-1, FACTOR)).flatten(2)
+    missing = -values.shape[1] % factor
+    return functional.pad(values, (0, 0, 0, missing)).unflatten(1, (-1, factor)).flatten(2)
 
 
 class Subsampling(nn.Module):
@@ -29,11 +25,15 @@ class Subsampling(nn.Module):
     Encoder frame i stands over input frames 4i … 4i+3; its receptive field is 4i-3 … 4i+3.
     """
 
-    def __init__(self, bins: int, channels: int, width: int):
+    framing = _HALF.then(_HALF)
+
+    def __init__(self, bins: int, channels: int, width: int, dropout: float = 0.0):
         super().__init__()
+        self.width = width
         self.first = nn.Conv2d(1, channels, 3, stride=2, padding=(0, 1))
         self.second = nn.Conv2d(channels, channels, 3, stride=2, padding=(0, 1))
-        self.project = nn.Linear(channels * int(subsampled(bins)), width)
+        self.project = nn.Linear(channels * self.framing.frames(bins), width)
+        self.dropout = Dropout(dropout)
         # torch's default shrinks the signal fivefold, below what the blocks add to it: CTC then needs
         # several times as many steps to leave its all-blank phase.
         for layer in (self.first, self.second):
@@ -51,12 +51,12 @@ class Subsampling(nn.Module):
             x = functional.pad(x, (0, 0, 0, 1))
         x, past.features = _between(past.features, x)
         x = functional.relu(self.first(x))
-        middle = (features.lengths + 1) // 2
+        middle = _HALF.frames(features.lengths)
         x = Sequence(x.transpose(1, 2), middle).zero_padding().values.transpose(1, 2)
         x, past.middle = _between(past.middle, x)
         x = functional.relu(self.second(x))
-        x = self.project(x.transpose(1, 2).flatten(2))
-        return Sequence(x, (middle + 1) // 2)
+        x = self.dropout(self.project(x.transpose(1, 2).flatten(2)))
+        return Sequence(x, _HALF.frames(middle))
 
 
 def _between(before: Tensor | None, x: Tensor) -> tuple[Tensor, Tensor]:

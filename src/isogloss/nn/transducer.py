@@ -35,12 +35,12 @@ def transducer_loss(
     blank: int = 0,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """-log P(tokens) of each utterance, in nats; arguments and results as in torchaudio's `rnnt_loss`.
+    """-log P(tokens) of each utterance, in nats; arguments and results as in torchaudio's `rnnt_loss`, but for `blank`.
 
     logits: (B, T, U+1, V), finite, not normalised, of any floating type. tokens: (B, U), symbols other
     than blank. logit_lengths, token_lengths: (B,); what stands after them means nothing and gets no
-    gradient. blank: its index, from the end if negative. reduction: "none" gives (B,), "sum" their sum,
-    "mean" their mean. Differentiable once.
+    gradient. blank: its index, from the end if negative; 0 by default, where torchaudio has -1, the last symbol.
+    reduction: "none" gives (B,), "sum" their sum, "mean" their mean. Differentiable once.
 
     Raises ValueError for shapes, lengths or symbols that do not fit together.
     """

@@ -1,31 +1,36 @@
-"""The objectives a recipe may name: a closed list, one file each."""
+"""The objectives and fits that a recipe may name: every file in this folder adds its own."""
 
-from typing import Annotated
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_origin
 
 from pydantic import Field
 
-from isogloss.objectives.best_rq import BestRQConfig
-from isogloss.objectives.maestro import AlignedMLMConfig, MaestroConfig
-from isogloss.objectives.most import MostConfig
-from isogloss.objectives.recognition import RecognitionConfig
-from isogloss.objectives.slam import MaskedTextConfig, MSlamConfig, SlamConfig
-from isogloss.objectives.sonar import SonarConfig
-from isogloss.objectives.speecht5 import SpeechT5SpeechConfig, SpeechT5TextConfig
-from isogloss.objectives.tts4pretrain import TTS4Pretrain2Config, TTS4PretrainConfig
+from isogloss.config import Config
+from isogloss.objectives.base import BaseConfig
+from isogloss.objectives.fit import FitConfig
 
-ObjectiveConfig = Annotated[
-    BestRQConfig
-    | RecognitionConfig
-    | MaestroConfig
-    | MostConfig
-    | AlignedMLMConfig
-    | SlamConfig
-    | MSlamConfig
-    | MaskedTextConfig
-    | SpeechT5SpeechConfig
-    | SpeechT5TextConfig
-    | TTS4PretrainConfig
-    | TTS4Pretrain2Config
-    | SonarConfig,
-    Field(discriminator="name"),
-]
+for _found in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_found.name}")
+
+
+def _named(base: type[Config]) -> Iterator[type[Config]]:
+    """The configurations below `base` that have a fixed name."""
+    for kind in base.__subclasses__():
+        if get_origin(kind.model_fields["name"].annotation) is Literal:
+            yield kind
+        yield from _named(kind)
+
+
+def _union(base: type[Config]) -> Any:
+    kinds = tuple(sorted(set(_named(base)), key=lambda kind: kind.model_fields["name"].default))
+    return Annotated[Union[kinds], Field(discriminator="name")]  # noqa: UP007
+
+
+if TYPE_CHECKING:
+    ObjectiveConfig = BaseConfig
+    AnyFit = FitConfig
+else:
+    ObjectiveConfig = _union(BaseConfig)
+    AnyFit = _union(FitConfig)

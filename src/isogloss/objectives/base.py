@@ -1,24 +1,41 @@
-"""What every objective is: a module that turns a batch into a loss."""
+"""What every objective is: a module that turns a batch into a loss of named terms.
+
+An objective owns the parameters that only it needs; the model is handed to it with every batch. What it learns from,
+how far a stage is, what stops a run and what is measured on the dev split are its own to say; `training/` asks.
+"""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence as ListOf
 from dataclasses import dataclass, field
+from math import inf
+from typing import TYPE_CHECKING
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from isogloss.config import Config
-from isogloss.data.loading import Batch, Kind
+from isogloss.data.loading import Batch
+from isogloss.data.needs import Needs
+from isogloss.model.model import Model
+from isogloss.model.spec import ModelSpec
+from isogloss.nn.ema import EMA
+
+if TYPE_CHECKING:
+    from lhotse.cut import MonoCut
 
 
 class BaseConfig(Config):
     """What a stage says about each of its objectives."""
 
+    name: str = Field(description="of the objective")
+    stream: str | None = Field(
+        None, description="what it draws from, shared by all that name it; by default speech, paired or text"
+    )
     weight: float = Field(1.0, gt=0, description="weight of this loss in the stage")
     ramp: int = Field(0, ge=0, description="steps in which the weight climbs from zero, once the stage or guard opens")
-    guard: float | None = Field(
-        None,
-        gt=0,
-        description="dev CER, of languages with transcripts to learn from, above which this loss is left out",
+    guard: dict[str, float] = Field(
+        {}, description="figures of the dev split above which this loss is left out: {cer: 0.8}"
     )
 
     @property
@@ -28,37 +45,130 @@ class BaseConfig(Config):
 
     @property
     def translates(self) -> bool:
-        """Whether it reads what clips say in other languages."""
+        """Whether it learns from what clips say in other languages."""
         return False
+
+    def build(self, spec: ModelSpec) -> "Objective":
+        """The objective for a model."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How far a stage is: `step` of its `steps` are done."""
+
+    step: int = 0
+    steps: int = 1
+
+    @property
+    def share(self) -> float:
+        """The share of the stage that is done, 0 to 1."""
+        return self.step / max(1, self.steps)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean that adds up over micro-batches and processes: a sum, and over how many."""
+
+    total: Tensor
+    count: Tensor | float
+
+
+@dataclass(frozen=True)
+class Term(Mean):
+    """A term of a loss: its sum is differentiated, and divided by the count of the whole step."""
+
+    weight: float = 1.0
+
+    def detached(self) -> "Term":
+        """The same without its graph, for the log."""
+        return Term(self.total.detach(), self.count, self.weight)
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A sum over `count` targets, so that micro-batches and devices add up to one big batch.
+    """Σ over terms of weight · total / count, and statistics for the log, which have no gradient."""
 
-    total: scalar, what is differentiated. parts: named scalars, detached, summed like `total`
-    (a part that is a mean is multiplied by `count`).
+    terms: dict[str, Term]
+    stats: dict[str, Mean] = field(default_factory=dict)
+
+    @property
+    def value(self) -> Tensor:
+        """The loss of this batch alone, a scalar."""
+        terms = [term.weight * term.total / max(1.0, float(term.count)) for term in self.terms.values()]
+        return torch.stack(terms).sum()
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """What stops a run: a statistic whose mean over the last steps leaves its bounds.
+
+    said: what is wrong and what helps, with {value} and {step}. patience: steps before it counts.
     """
 
-    total: Tensor
-    count: int
-    parts: dict[str, Tensor] = field(default_factory=dict)
+    stat: str
+    said: str
+    least: float = -inf
+    most: float = inf
+    patience: int = 0
 
 
 class Objective(nn.Module, ABC):
-    """Batch -> Loss. All randomness comes from `batch.seed` or the global generator seeded with it."""
+    """Model, batch, clock -> Loss.
 
-    kind: Kind
-    transcribes: bool = False
-    """Whether it trains what writes transcripts, whose error rate then says which weights are best."""
+    needs: what it learns from. batchwise: terms that compare the clips of a micro-batch with each other, and therefore
+    are no sums over utterances; all other terms of a batch are those of its halves together. ema: a slow copy of
+    `teacher_of`, a part of the model ("" is all of it), for those that ask for a `teacher`. What `prepare` draws comes
+    from `batch.draws`, one generator a clip, so that a clip is the same in every batch; what `forward` draws, from the
+    global generator, which is seeded with `batch.seed` before.
+    """
 
-    def count(self, batch: Batch) -> int:
-        """How many targets `forward` will sum over, by default utterances; cheap, the global mean needs it first."""
-        return len(batch.ids)
+    needs: Needs = Needs()
+    batchwise: frozenset[str] = frozenset()
+    teacher_of: str = ""
+
+    def __init__(self, config: BaseConfig, spec: ModelSpec):
+        super().__init__()
+        self.spec = spec
+        self.ema: EMA[nn.Module] | None = None
 
     @abstractmethod
-    def forward(self, batch: Batch) -> Loss:
+    def forward(self, model: Model, batch: Batch, clock: Clock) -> Loss:
         """The loss of a batch whose audio is (B, S)."""
 
-    def after_step(self) -> None:
-        """What follows an optimizer's step: teachers follow."""
+    def prepare(self, batch: Batch, training: bool) -> Batch:
+        """What can be done beside reading, without the model: symbols, masks, synthetic speech, as `batch.extras`.
+
+        training: False for the dev split, of which nothing is drawn by chance that need not be.
+        """
+        return batch
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """The counts of terms that are no means over utterances, by name, known before `forward`; {} if all are.
+
+        The mean over all micro-batches and processes needs them first.
+        """
+        return {}
+
+    def teacher(self, clock: Clock) -> float | None:
+        """The decay with which a slow copy of the model (`self.ema`) follows it after this step; None = no copy."""
+        return None
+
+    def health(self) -> tuple[Alarm, ...]:
+        """What should stop a run."""
+        return ()
+
+    def check(self, cuts: ListOf["MonoCut"]) -> None:
+        """Raise IsoglossError for data from which it cannot learn, before the first step."""
+
+    @property
+    def dev_needs(self) -> Needs:
+        """The dev clips that `figures` wants."""
+        return self.needs
+
+    def figures(self, model: Model, batches: ListOf[Batch]) -> dict[str, Mean]:
+        """Figures of the dev split beside the losses: `cer/ro`; `cer` is then the mean over what stands behind /."""
+        return {}
+
+    def finish(self, model: Model, batches: ListOf[Batch]) -> None:
+        """What is fitted on the dev split when the run has ended; batches as for `figures`."""

@@ -1,8 +1,8 @@
 """BEST-RQ: self-supervised learning with a random-projection quantizer.
 
 Chiu et al. 2022 (arXiv 2202.01855); with several codebooks as in USM (arXiv 2303.01037 §2.2.1).
-The idea: stack four clean frames, project them with a random frozen matrix, take the nearest of
-random frozen codes; then mask the input with noise and predict the codes of what was masked.
+The idea: stack as many clean frames as one of the encoder stands for, project them with a random frozen matrix, take
+the nearest of random frozen codes; then mask the input with noise and predict the codes of what was masked.
 
     features (B, T, F) ─┬─ stack ×4 ─ quantizer (frozen) ──────────────> codes (M, K)
                         └─ noise on masked frames ─ encoder ─ softmax ─> logits (M, K, C)
@@ -24,10 +24,11 @@ from torch.nn.functional import cross_entropy, pad
 from isogloss.config import Config
 from isogloss.data.loading import Batch
 from isogloss.model.model import Model
-from isogloss.nn.masking import span_mask
+from isogloss.model.spec import ModelSpec
+from isogloss.nn.masking import padded_masks, span_mask
 from isogloss.nn.quantizers import RandomProjectionQuantizer
-from isogloss.nn.subsampling import FACTOR, stack
-from isogloss.objectives.base import BaseConfig, Loss, Objective
+from isogloss.nn.subsampling import stack
+from isogloss.objectives.base import Alarm, BaseConfig, Clock, Loss, Mean, Objective, Term
 from isogloss.sequence import Sequence
 
 
@@ -48,54 +49,44 @@ class BestRQConfig(BaseConfig, CodesConfig):
 
     name: Literal["best_rq"] = "best_rq"
 
-    def build(self, model: Model) -> "BestRQ":
-        """The objective on a model's front end and encoder."""
-        return BestRQ(self, model)
+    def build(self, spec: ModelSpec) -> "BestRQ":
+        """The objective for a model."""
+        return BestRQ(self, spec)
 
 
-class BestRQ(Objective):
-    """Masked prediction of random-projection codes; needs audio only."""
+class MaskedCodes(nn.Module):
+    """Hides spans of features, and predicts the codes of what is hidden; part of several methods."""
 
-    kind = "speech"
-
-    def __init__(self, config: CodesConfig, model: Model):
+    def __init__(self, config: CodesConfig, spec: ModelSpec):
         super().__init__()
         self.config = config
-        self.frontend = model.frontend
-        self.encoder = model.encoder
+        self.spec = spec
         self.quantizer = RandomProjectionQuantizer(
-            FACTOR * model.frontend.bins, config.books, config.codes, config.code_width, config.seed
+            spec.stride * spec.bins, config.books, config.codes, config.code_width, config.seed
         )
-        self.softmax = nn.Linear(model.encoder.width, config.books * config.codes)
+        self.softmax = nn.Linear(spec.width, config.books * config.codes)
 
-    def count(self, batch: Batch) -> int:
-        lengths = self.frontend.frames(batch.audio.lengths)
-        frames = self.frontend.config.features.frames(batch.audio.values.shape[1])
-        mask = self.mask(lengths, frames, batch.seed)
-        return int(self.target_mask(mask).sum())
+    def mask(self, audio: Sequence, batch: Batch) -> Tensor:
+        """(B, T) bool over feature frames of audio (B, S), which the clips of a batch say; True = masked."""
+        span = round(self.config.mask_ms / self.spec.frame_ms)
+        lengths = self.spec.feature_frames(audio.lengths).tolist()
+        rows = zip(lengths, batch.draws("mask"), strict=True)
+        masks = [span_mask(length, self.config.start_probability, span, draw) for length, draw in rows]
+        return padded_masks(masks, self.spec.feature_frames(audio.values.shape[1]))
 
-    def forward(self, batch: Batch) -> Loss:
-        """Audio (B, S) -> summed cross-entropy over the masked encoder frames."""
-        features = self.frontend(batch.audio)
-        hidden, targets = self.hide(features, batch.seed)
-        codes = self.codes(features, targets)
-        states = self.encoder(hidden, languages=batch.languages).final.values[targets]
-        losses, right = self.predict(states, codes)
-        parts = {
-            "accuracy": right.sum(),
-            "code_perplexity": perplexity(codes, self.config.codes) * len(codes),
-            "spread": spread(states.detach()) * len(codes),
-        }
-        return Loss(losses.sum(), len(codes), parts)
+    def targets(self, mask: Tensor) -> Tensor:
+        """(B, T) over feature frames -> (B, ceil(T/4)): True where all four frames are masked."""
+        stride = self.spec.stride
+        return pad(mask, (0, -mask.shape[1] % stride)).unflatten(1, (-1, stride)).all(dim=-1)
 
-    def hide(self, features: Sequence, seed: int) -> tuple[Sequence, Tensor]:
-        """(B, T, F) features -> the same with noise in masked frames, and what to predict, (B, T/4) bool."""
-        mask = self.mask(features.lengths, features.values.shape[1], seed)
-        return self.corrupt(features, mask), self.target_mask(mask)
+    def corrupt(self, features: Sequence, mask: Tensor) -> Sequence:
+        """Gaussian noise in place of the masked frames."""
+        noise = torch.randn_like(features.values) * self.config.noise
+        return features.with_values(torch.where(mask[..., None], noise, features.values))
 
     def codes(self, features: Sequence, targets: Tensor) -> Tensor:
         """The codes of chosen encoder frames of clean features: (B, T, F) and (B, T/4) bool -> (M, K)."""
-        return self.quantizer(stack(features)[targets])
+        return self.quantizer(stack(features, self.spec.stride)[targets])
 
     def predict(self, states: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy and share of right codes of each frame, averaged over books: (M, D), (M, K) -> (M,), (M,)."""
@@ -104,21 +95,61 @@ class BestRQ(Objective):
         right = logits.detach().argmax(dim=-1) == codes
         return losses.view_as(codes).mean(dim=1), right.float().mean(dim=1)
 
-    def mask(self, lengths: Tensor, frames: int, seed: int) -> Tensor:
-        """(B, T) bool over input frames, True = masked."""
-        generator = torch.Generator().manual_seed(seed)
-        span = round(self.config.mask_ms / self.frontend.frame_ms)
-        return span_mask(lengths, frames, self.config.start_probability, span, generator)
+    def stats(self, states: Tensor, codes: Tensor, right: Tensor) -> dict[str, Mean]:
+        """What `health` watches, and how many codes are right: (M, D), (M, K), (M,)."""
+        count = len(codes)
+        return {
+            "accuracy": Mean(right.sum(), count),
+            "code_perplexity": Mean(perplexity(codes, self.config.codes) * count, count),
+            "spread": Mean(spread(states.detach()) * count, count),
+        }
 
-    def target_mask(self, mask: Tensor) -> Tensor:
-        """(B, T) over input frames -> (B, ceil(T/4)): True where all four frames are masked."""
-        missing = -mask.shape[1] % FACTOR
-        return pad(mask, (0, missing)).unflatten(1, (-1, FACTOR)).all(dim=-1)
+    def health(self) -> tuple[Alarm, ...]:
+        """Codes or states that are all alike."""
+        return (
+            Alarm(
+                "code_perplexity",
+                "Codebook collapse: the targets use {value:.1f} codes on average at step {step}; "
+                "are the features normalised (model.features.normalisation)?",
+                least=2.0,
+            ),
+            Alarm(
+                "spread",
+                "Representation collapse: hidden states of different frames are equal at step {step} "
+                "(spread {value:.1e}); lower the learning rate or lengthen the warm-up.",
+                least=1e-3,
+            ),
+        )
 
-    def corrupt(self, features: Sequence, mask: Tensor) -> Sequence:
-        """Gaussian noise in place of the masked frames."""
-        noise = torch.randn_like(features.values) * self.config.noise
-        return features.with_values(torch.where(mask[..., None], noise, features.values))
+
+class BestRQ(Objective):
+    """Masked prediction of random-projection codes; needs audio only."""
+
+    def __init__(self, config: BestRQConfig, spec: ModelSpec):
+        super().__init__(config, spec)
+        self.masked = MaskedCodes(config, spec)
+
+    def prepare(self, batch: Batch, training: bool) -> Batch:
+        """The mask over features, (B, T) bool."""
+        return batch.with_extras({"mask": self.masked.mask(batch.audio, batch)})
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Masked encoder frames."""
+        return {"codes": int(self.masked.targets(batch.extras["mask"]).sum())}
+
+    def forward(self, model: Model, batch: Batch, clock: Clock) -> Loss:
+        """Audio (B, S) -> cross-entropy summed over the masked encoder frames."""
+        features, mask = model.features(batch.audio), batch.extras["mask"]
+        targets = self.masked.targets(mask)
+        codes = self.masked.codes(features, targets)
+        hidden = self.masked.corrupt(features, mask)
+        states = model.encoder(hidden, languages=batch.languages).final.values[targets]
+        losses, right = self.masked.predict(states, codes)
+        return Loss({"codes": Term(losses.sum(), len(codes))}, self.masked.stats(states, codes, right))
+
+    def health(self) -> tuple[Alarm, ...]:
+        """Codes or states that are all alike."""
+        return self.masked.health()
 
 
 def perplexity(codes: Tensor, size: int) -> Tensor:

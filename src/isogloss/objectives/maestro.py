@@ -26,8 +26,8 @@ the pair has no L_MM and no L_dur. Durations of text are predicted by the networ
 its slow copy. Text that is too short for CTC after stretching has no CTC loss, as in `recognition`.
 """
 
-from dataclasses import dataclass
-from functools import partial
+from __future__ import annotations
+
 from typing import Literal
 
 import torch
@@ -36,17 +36,15 @@ from torch import Tensor
 
 from isogloss.audio.augment import SpecAugment, SpecAugmentConfig
 from isogloss.data.loading import Batch
+from isogloss.data.needs import Needs
 from isogloss.encoders.stack import Encoded
 from isogloss.errors import IsoglossError
-from isogloss.heads.ctc import CTCHead
-from isogloss.heads.transducer import TransducerHead
+from isogloss.model.alignment import Aligner, align
 from isogloss.model.model import Model
-from isogloss.nn.ctc import ctc_best_path
-from isogloss.nn.durations import durations, spread
-from isogloss.nn.ema import Follower
+from isogloss.model.spec import ModelSpec
 from isogloss.nn.lattice import expected_cost, weighted_cost
-from isogloss.objectives.base import Loss
-from isogloss.objectives.recognition import HeadsConfig, ReadOff, detached
+from isogloss.objectives.base import Clock, Loss, Mean, Term
+from isogloss.objectives.recognition import HeadLosses, HeadsConfig
 from isogloss.sequence import Sequence
 
 MASK = SpecAugmentConfig(time_masks=40, time_masks_share=0.04, time_width=20, freq_masks=2, freq_width=27)
@@ -71,178 +69,142 @@ class MaestroConfig(MatchingConfig):
 
     name: Literal["maestro"] = "maestro"
 
-    def build(self, model: Model) -> "Matching":
-        """The objective on a model with a text encoder."""
-        return Matching(self, model)
+    def build(self, spec: ModelSpec) -> Matching:
+        """The objective for a model with a text encoder."""
+        return Matching(self, spec)
 
 
 class AlignedMLMConfig(HeadsConfig):
     """Text alone: aligned masked language modelling."""
 
+    usual = HeadsConfig.usual | {"language": 0.0}  # text says nothing of the voice
+
     name: Literal["aligned_mlm"] = "aligned_mlm"
-    language: float = Field(0.0, ge=0, description="v, weight of the language loss: text is no matter of the voice")
     mask: SpecAugmentConfig | None = Field(MASK, description="masks on ê_t, in time and in channels")
     noise: float = Field(0.0, ge=0, description="standard deviation of noise on ê_t, over that of its channels")
 
-    def build(self, model: Model) -> "AlignedMLM":
-        """The objective on a model with a text encoder."""
-        return AlignedMLM(self, model)
+    def build(self, spec: ModelSpec) -> AlignedMLM:
+        """The objective for a model with a text encoder."""
+        return AlignedMLM(self, spec)
 
 
-class _Joint(ReadOff):
-    """What reads masked states through the shared blocks."""
+class SharedHeadLosses(HeadLosses):
+    """The heads on masked states that go through the shared blocks alone."""
 
-    def __init__(self, config: MatchingConfig | AlignedMLMConfig, model: Model):
-        super().__init__(config, model)
-        self.text = model.text_encoder
+    def __init__(self, config: MatchingConfig | AlignedMLMConfig, spec: ModelSpec):
+        super().__init__(config, spec)
         self.mask = SpecAugment(config.mask) if config.mask else None
-        self._shared, self._units = model.encode_shared, model.units
-        self._layers = tuple(block for block in self.middle if block > self.text.entry)
+        self.layers = tuple(block for block in spec.middle if block > spec.text_entry)
 
-    def units(self, batch: Batch) -> Sequence:
-        """The texts as the text encoder takes them, (B, U) int64."""
-        return self._units(batch.texts, batch.languages).to(batch.audio.device)
+    def prepare(self, batch: Batch, training: bool) -> Batch:
+        """Also `units`, the texts as the text encoder takes them, (B, U)."""
+        units = self.spec.processor.unit_ids(batch.texts, batch.languages)
+        return super().prepare(batch, training).with_extras({"units": units})
 
-    def through(self, states: Sequence, batch: Batch) -> Encoded:
-        """e_s or ê_t, (B, T, D), partly hidden -> what the heads read, (B, T, D)."""
+    def through(self, model: Model, states: Sequence, batch: Batch) -> Encoded:
+        """e_s or ê_t, (B, T, D), partly hidden -> what the heads get, (B, T, D)."""
         hidden = self.mask(states) if self.mask is not None else states
-        return self._shared(hidden, self._layers, batch.languages)
+        return model.encode_shared(hidden, self.layers, batch.languages)
 
 
-class Matching(_Joint):
+class Matching(SharedHeadLosses):
     """L_heads + L_MM + L_dur of transcribed speech."""
 
-    kind = "paired"
-
-    def __init__(self, config: MatchingConfig, model: Model):
-        super().__init__(config, model)
+    def __init__(self, config: MatchingConfig, spec: ModelSpec):
+        super().__init__(config, spec)
         self.config = config
-        self.frontend = model.frontend
+        self.needs = Needs(text=True, languages=frozenset(spec.text_languages))
         self.augment = SpecAugment(config.augment) if config.augment else None
-        self.aligner = Follower(model, config.aligner) if config.aligner is not None else None
-        self._follow = partial(self.aligner.follow, model) if self.aligner is not None else None
-        self._heard, self._reader = model.encode_speech, partial(Reader.of, model)
 
-    def forward(self, batch: Batch) -> Loss:
+    def teacher(self, clock: Clock) -> float | None:
+        """The aligner is a slow copy of the whole model."""
+        return self.config.aligner
+
+    def forward(self, model: Model, batch: Batch, clock: Clock) -> Loss:
         """Audio (B, S) with texts and languages -> losses summed over utterances."""
-        features, tokens = self.frontend(batch.audio), self.targets(batch)
+        features, text, rows = model.features(batch.audio), model.text_encoder, len(batch.ids)
         masked = self.augment(features) if self.augment is not None else features
-        heard = self._heard(masked, batch.languages)  # e_s
-        encoded = self.through(heard, batch)
-        total, parts = self.read_off(encoded, tokens, batch)
-        symbols = self.units(batch)
-        units = self.text.embed(symbols, batch.languages)  # e_t
-        aligner = self.reader(features, encoded.final, batch)
+        speech = model.encode_speech(masked, batch.languages)  # e_s
+        encoded = self.through(model, speech, batch)
+        heads = self.head_losses(model, encoded, batch)
+        units = text.embed(batch.extras["units"], batch.languages)  # e_t
+        aligner = self.aligner(model, features, encoded.final, batch)
         if not self.config.both_sides:
-            heard = heard.map(Tensor.detach)
-        if self.text.duration is None:
-            soft = self.config.soft
-            parts["matching"] = weighted_matching_loss(heard, self.text(units), symbols, aligner, soft).sum()
+            speech = speech.map(Tensor.detach)
+        terms: dict[str, Term] = {}
+        stats: dict[str, Mean] = {}
+        if text.duration is None:
+            distances = weighted_matching_loss(
+                speech, text(units), batch.extras["units"], aligner, self.config.soft
+            )
         else:
-            lasting, found = align(aligner, symbols)
-            matching = matching_loss(heard, self.text(units, lasting))
-            duration = duration_loss(self.text.duration(units), lasting)
-            parts |= {"matching": (matching * found).sum(), "duration": (duration * found).sum()}
-            parts["aligned"] = found.sum().float()
-            total = total + self.config.duration * parts["duration"]
-        return Loss(total + self.config.matching * parts["matching"], len(batch.ids), detached(parts))
+            lasting, found = align(aligner, batch.extras["units"])
+            distances = matching_loss(speech, text(units, lasting)) * found
+            duration = duration_loss(text.duration(units), lasting) * found
+            terms["duration"] = Term(duration.sum(), rows, self.config.duration)
+            stats["aligned"] = Mean(found.sum().float(), rows)
+        terms["matching"] = Term(distances.sum(), rows, self.config.matching)
+        return Loss(heads.terms | terms, heads.stats | stats)
 
-    def reader(self, features: Sequence, states: Sequence, batch: Batch) -> "Reader":
+    def aligner(self, model: Model, features: Sequence, states: Sequence, batch: Batch) -> Aligner:
         """What aligns: the slow copy on unmasked features (B, T, F), or the model on its states (B, T/4, D)."""
-        if self.aligner is None:
-            return self._reader(states if self.config.both_sides else states.map(Tensor.detach))
-        model = self.aligner.copy
+        if self.ema is None:
+            return Aligner.of(model, states if self.config.both_sides else states.map(Tensor.detach))
+        copy = self.ema.copy
+        assert isinstance(copy, Model)
         with torch.no_grad():
-            return Reader.of(model, model.encode(features, languages=batch.languages).final)
-
-    def after_step(self) -> None:
-        if self._follow is not None:
-            self._follow()
+            return Aligner.of(copy, copy.encode(features, languages=batch.languages).final)
 
 
-class AlignedMLM(_Joint):
+class AlignedMLM(SharedHeadLosses):
     """L_A-MLM of text alone, which never meets the speech side."""
 
-    kind = "text"
-
-    def __init__(self, config: AlignedMLMConfig, model: Model):
-        super().__init__(config, model)
+    def __init__(self, config: AlignedMLMConfig, spec: ModelSpec):
+        super().__init__(config, spec)
+        self.needs = Needs(audio=False, text=True, languages=frozenset(spec.text_languages))
         self.noise = config.noise
-        self._read = model.encode_text
 
-    def forward(self, batch: Batch) -> Loss:
+    def forward(self, model: Model, batch: Batch, clock: Clock) -> Loss:
         """Texts with languages, audio (B, 0) -> losses summed over texts."""
-        tokens = self.targets(batch)
-        read = self._read(self.units(batch), batch.languages)  # ê_t
-        total, parts = self.read_off(self.through(self.noisy(read), batch), tokens, batch)
-        parts["frames"] = read.lengths.sum().float()
-        return Loss(total, len(batch.ids), detached(parts))
+        states = model.encode_text(batch.extras["units"], batch.languages)  # ê_t
+        found = self.head_losses(model, self.through(model, self.noisy(states), batch), batch)
+        return Loss(found.terms, found.stats | {"frames": Mean(states.lengths.sum().float(), len(batch.ids))})
 
-    def noisy(self, read: Sequence) -> Sequence:
+    def noisy(self, states: Sequence) -> Sequence:
         """ê_t (B, T, D) as a voice might say it: with noise, in training."""
         if not (self.noise and self.training):
-            return read
-        spread = read.values.detach()[read.valid].std(dim=0, correction=0)  # of a single frame: none
-        return read.map(lambda values: values + self.noise * spread * torch.randn_like(values))
+            return states
+        spread = states.values.detach()[states.valid].std(dim=0, correction=0)  # of a single frame: none
+        return states.map(lambda values: values + self.noise * spread * torch.randn_like(values))
 
 
-@dataclass(frozen=True)
-class Reader:
-    """States (B, T, D) and the heads that say what is where in them."""
-
-    states: Sequence
-    ctc: CTCHead
-    transducer: TransducerHead | None
-
-    @classmethod
-    def of(cls, model: Model, states: Sequence) -> "Reader":
-        """A model on its own states, (B, T, D): of phonemes only CTC knows where they are."""
-        head = model.unit_head
-        return cls(states, head, model.transducer if head is model.ctc else None)
-
-
-@torch.no_grad()
-def align(reader: Reader, tokens: Sequence) -> tuple[Sequence, Tensor]:
-    """Durations of the units (B, U+1), which sum to the frames, and whether there is a path, (B,) bool.
-
-    By the transducer's best path if there is a transducer, else by CTC's.
-    """
-    states = reader.states
-    if reader.transducer is not None:
-        starts = reader.transducer.align(states, tokens)
-    else:
-        starts = ctc_best_path(reader.ctc(states), tokens)[0][..., 0]
-    found = (starts >= 0).sum(dim=1) == tokens.lengths
-    evenly = spread(tokens.lengths, states.lengths, starts.shape[1])
-    starts = torch.where(found[:, None], starts, evenly)
-    return durations(starts, tokens.lengths, states.lengths), found
-
-
-def matching_loss(heard: Sequence, read: Sequence) -> Tensor:
+def matching_loss(speech: Sequence, text: Sequence) -> Tensor:
     """L_MM: squared difference of e_s and ê_t, mean over frames and channels; (B, T, D) twice -> (B,)."""
-    speech, text = heard.zero_padding().values, read.zero_padding().values
-    speech = speech[:, : text.shape[1]]  # of more padding than the longest utterance needs
-    squares = (speech.float() - text.float()).square().mean(dim=-1)
-    return squares.sum(dim=1) / heard.lengths.clamp(min=1)
+    e_s, e_t = speech.zero_padding().values, text.zero_padding().values
+    e_s = e_s[:, : e_t.shape[1]]  # of more padding than the longest utterance needs
+    squares = (e_s.float() - e_t.float()).square().mean(dim=-1)
+    return squares.sum(dim=1) / speech.lengths.clamp(min=1)
 
 
 def weighted_matching_loss(
-    heard: Sequence, read: Sequence, tokens: Sequence, reader: Reader, soft: bool = False
+    speech: Sequence, text: Sequence, tokens: Sequence, aligner: Aligner, soft: bool = False
 ) -> Tensor:
     """L_MM of ASTRA: the expected squared difference where a symbol is written; (B, T, D) and (B, U+1, D) -> (B,).
 
     soft: with a gradient to the alignment, -log E exp(-Σ costs) / U.
     """
-    if reader.transducer is None:
-        raise IsoglossError("text.upsampling: none matches by a transducer; add model.transducer: {} to the recipe.")
-    speech, text = heard.zero_padding().values.float(), read.zero_padding().values.float()
+    if aligner.transducer is None:
+        raise IsoglossError(
+            "text.upsampling: none matches by a transducer; add transducer: {} to model.heads in the recipe."
+        )
+    e_s, e_t = speech.zero_padding().values.float(), text.zero_padding().values.float()
     # |a - b|² = |a|² + |b|² - 2ab, so that no (B, T, U, D) is made; node u writes unit u + 1.
-    with torch.autocast(speech.device.type, enabled=False):  # bf16 would not survive the difference
-        products = speech @ text.mT / text.shape[-1]
-    squares = speech.square().mean(dim=-1)[:, :, None] + text.square().mean(dim=-1)[:, None]
+    with torch.autocast(e_s.device.type, enabled=False):  # bf16 would not survive the difference
+        products = e_s @ e_t.mT / e_t.shape[-1]
+    squares = e_s.square().mean(dim=-1)[:, :, None] + e_t.square().mean(dim=-1)[:, None]
     cost = (squares - 2 * products).roll(-1, dims=2)
-    lengths = heard.lengths, tokens.lengths
-    arcs = reader.transducer.arcs(reader.states, tokens, graph=soft)
+    lengths = speech.lengths, tokens.lengths
+    arcs = aligner.transducer.arcs(aligner.states, tokens, graph=soft)
     if soft:
         return weighted_cost(*arcs, cost, lengths) / tokens.lengths.clamp(min=1)
     return expected_cost(*arcs, cost, lengths)

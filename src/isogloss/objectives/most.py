@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import Field
 
 from isogloss.audio.augment import SpecAugmentConfig
-from isogloss.model.model import Model
+from isogloss.model.spec import ModelSpec
 from isogloss.objectives.maestro import Matching, MatchingConfig
 
 
@@ -25,6 +25,6 @@ class MostConfig(MatchingConfig):
     mask: SpecAugmentConfig | None = Field(None, description="masks on e_s before the shared blocks")
     aligner: float | None = Field(None, ge=0, lt=1, description="decay of the aligner's weights; none = the model")
 
-    def build(self, model: Model) -> Matching:
-        """The objective on a model with a text encoder."""
-        return Matching(self, model)
+    def build(self, spec: ModelSpec) -> Matching:
+        """The objective for a model with a text encoder."""
+        return Matching(self, spec)

@@ -1,22 +1,24 @@
-"""Supervised recognition: CTC, CTC at a middle layer, transducer, attention decoder, languages, in one pass.
+"""Supervised recognition: every head of the model that predicts symbols, phonemes or the language, in one pass.
 
-    audio (B, S) ─ front end ─ SpecAugment ─ encoder ─┬─ last layer ── CTC head ──────> L_ctc
-                                                      ├─ middle layer ─ same head ────> L_mid
-                                                      ├─ last layer ── transducer ────> L_rnnt
-                                                      ├─ last layer ── attention ─────> L_att
-                                                      ├─ last layer ── phoneme head ──> L_pho
-                                                      └─ last layer ── pooled classes ─> L_lid
+    audio (B, S) ─ features ─ SpecAugment ─ encoder ─┬─ last layer ── CTC head ────────> L_ctc
+                                                     ├─ middle layer ─ same head ──────> L_mid
+                                                     ├─ last layer ── transducer ──────> L_rnnt
+                                                     ├─ last layer ── attention ───────> L_att
+                                                     ├─ last layer ── phoneme head ────> L_pho
+                                                     └─ last layer ── pooled classes ──> L_lid
 
-    L = (1 - w) L_ctc + w L_mid + r L_rnnt + a L_att + p L_pho + v L_lid
+    L = (1 - w) L_ctc + w L_mid + Σ_h v_h L_h         h: the other heads, by default all that the model has
                                               (intermediate CTC: Lee & Watanabe 2021, arXiv 2102.03216)
 
-Where CTC is self-conditioned (`model.conditioning`), L_mid is the mean over the layers it is conditioned on.
-Transducer, attention decoder and phonemes (by CTC) are there if the model has them. These losses are nats a symbol,
-averaged over utterances, so that a long utterance weighs like a short one; the language loss is nats
-an utterance.
+Where CTC is self-conditioned (`heads.ctc.conditioning`), L_mid is the mean over the layers it is conditioned on.
+Losses of symbols are nats a symbol, averaged over utterances, so that a long utterance weighs like a short one; the
+language loss is nats an utterance.
 """
 
-from typing import Literal
+from __future__ import annotations
+
+from collections.abc import Sequence as ListOf
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -24,144 +26,211 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from isogloss.audio.augment import SpecAugment, SpecAugmentConfig
-from isogloss.data.loading import Batch, Kind
+from isogloss.data.loading import Batch
+from isogloss.data.manifests import language_of, text_of
+from isogloss.data.needs import Needs
 from isogloss.encoders.stack import Encoded
 from isogloss.errors import IsoglossError
-from isogloss.heads.ctc import ctc_loss, infeasible
+from isogloss.heads.classifier import Classifier
+from isogloss.heads.ctc import CTCHead
+from isogloss.metrics.error_rates import error_rates
+from isogloss.model.calibration import calibrate
 from isogloss.model.model import Model
-from isogloss.objectives.base import BaseConfig, Loss, Objective
+from isogloss.model.spec import ModelSpec
+from isogloss.nn.ctc import ctc_loss, frames_needed, infeasible
+from isogloss.objectives.base import Alarm, BaseConfig, Clock, Loss, Mean, Objective, Term
 from isogloss.sequence import Sequence
+from isogloss.text.normalise import normalise
+
+if TYPE_CHECKING:
+    from lhotse.cut import MonoCut
+
+BLANK_PATIENCE = 1500
+"""Steps a CTC model may emit blanks only; all start so, small ones for several hundred steps."""
+SAMPLE_RATE = 16000
 
 
 class HeadsConfig(BaseConfig):
     """Weights of the heads' losses."""
 
-    name: str = Field(description="of the objective")
+    usual: ClassVar[dict[str, float]] = {"phonemes": 0.3, "language": 0.1}
+    """Weights of heads that are not named in `head_weights`, where they are not 1."""
+
     intermediate: float = Field(0.3, ge=0, lt=1, description="w, weight of the CTC loss at middle layers")
-    transducer: float = Field(1.0, gt=0, description="r, weight of the transducer's loss, where the model has one")
-    attention: float = Field(1.0, gt=0, description="a, weight of the attention decoder's loss, where there is one")
-    phonemes: float = Field(0.3, gt=0, description="p, weight of the CTC loss of phonemes, where the model writes them")
-    language: float = Field(0.1, ge=0, description="v, weight of the language loss")
+    head_weights: dict[str, float] = Field(
+        {}, description="v_h by head, 0 = not trained here; by default 1, phonemes 0.3, language 0.1"
+    )
+
+    def head_weight(self, head: str) -> float:
+        """v_h."""
+        return self.head_weights.get(head, self.usual.get(head, 1.0))
 
     @property
     def identifies(self) -> bool:
         """Whether it trains the language head."""
-        return self.language > 0
+        return self.head_weight("language") > 0
 
 
-class HeardConfig(HeadsConfig):
-    """Heads on what the encoder hears."""
+class SpeechHeadsConfig(HeadsConfig):
+    """Heads on the states of speech."""
 
     augment: SpecAugmentConfig | None = Field(None, description="SpecAugment on the features")
 
 
-class RecognitionConfig(HeardConfig):
+class RecognitionConfig(SpeechHeadsConfig):
     """Fine-tuning on transcribed speech."""
 
     name: Literal["recognition"] = "recognition"
 
-    def build(self, model: Model) -> "Recognition":
-        """The objective on a model with a CTC head."""
-        return Recognition(self, model)
+    def build(self, spec: ModelSpec) -> Recognition:
+        """The objective for a model with heads."""
+        return Recognition(self, spec)
 
 
-class ReadOff(Objective):
-    """What the heads' losses are made of; each subclass says which states they read."""
+class HeadLosses(Objective):
+    """What the heads' losses are made of; each subclass says which states they get."""
 
-    transcribes = True
+    needs = Needs(text=True)
 
-    def __init__(self, config: HeadsConfig, model: Model):
-        super().__init__()
-        if model.ctc is None:
-            raise IsoglossError(f"The objective {config.name} needs a tokenizer in the model; add model.tokenizer.")
-        if model.encoder.adapters is not None and config.language:
+    def __init__(self, config: HeadsConfig, spec: ModelSpec):
+        super().__init__(config, spec)
+        self.weights = config
+        trained = {name: head.target for name, head in spec.heads.items() if head.target != "features"}
+        self.trained = {name: target for name, target in trained.items() if config.head_weight(name) > 0}
+        for name in config.head_weights.keys() - spec.config.heads.keys():
+            known = ", ".join(spec.config.heads)
+            raise IsoglossError(f"{config.name}.head_weights: the model has no head {name}; it has {known or 'none'}.")
+        if "symbols" not in self.trained.values():
+            raise IsoglossError(
+                f"The objective {config.name} needs a head that predicts symbols; add model.tokenizer and model.heads: "
+                "{ctc: {}} to the recipe."
+            )
+        if "language" in self.trained and spec.config.encoder.adapters is not None:
             raise IsoglossError(
                 "An adapter is chosen by the language, which the language head would read off it; "
-                f"set language: 0 in the objective {config.name}."
+                f"set head_weights: {{language: 0}} in the objective {config.name}."
             )
-        self.weights = config
-        self.encoder = model.encoder
-        self.ctc = model.ctc
-        self.transducer = model.transducer
-        self.attention = model.attention
-        self.conditioning = model.conditioning
-        self.phonemes = model.phonemes
-        self.language = model.language if config.language else None
-        self.middle = model.config.conditioning or ((model.encoder.layers + 1) // 2,)
-        # Not modules, hence out of reach of state_dict: the model saves them itself.
-        self._written = model.written
-        self._pronounced = model.pronounced
-        self._language_index = model.language_index
 
-    def read_off(self, encoded: Encoded, tokens: Sequence, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """States (B, T, D) and texts (B, U) -> L and its parts, summed over utterances."""
-        final = self.ctc(encoded.final)
+    def prepare(self, batch: Batch, training: bool) -> Batch:
+        """The targets of the heads: `symbols` and `phonemes` (B, U), `language` (B,)."""
+        processor = self.spec.processor
+        targets: dict[str, Sequence | Tensor] = {}
+        for target in set(self.trained.values()):
+            if target == "symbols":
+                targets[target] = processor.symbols(batch.texts, batch.languages)
+            elif target == "phonemes":
+                targets[target] = processor.phonemes(batch.texts, batch.languages)
+            else:
+                targets[target] = torch.tensor([self.spec.language_index(tag) for tag in batch.languages])
+        return batch.with_extras(targets)
+
+    def head_losses(self, model: Model, encoded: Encoded, batch: Batch, factor: float = 1.0) -> Loss:
+        """The terms of L for states (B, T, D), each weighed by `factor` more."""
+        terms: dict[str, Term] = {}
+        stats: dict[str, Mean] = {}
+        rows = len(batch.ids)
+        for name, target in self.trained.items():
+            weight = factor * self.weights.head_weight(name)
+            if name == "ctc":
+                terms |= self._ctc(model, encoded, batch, weight, stats)
+            elif target == "language":
+                logits, classes = model.head(name, Classifier)(encoded.final), batch.extras[target]
+                losses = cross_entropy(logits, classes, reduction="sum")
+                terms[name] = Term(losses, rows, weight)
+                stats[f"{name}_accuracy"] = Mean((logits.argmax(dim=-1) == classes).float().sum(), rows)
+            else:
+                losses = model.symbol_head(name).loss(encoded.final, batch.extras[target])
+                terms[name] = Term(per_symbol(losses, batch.extras[target]), rows, weight)
+        return Loss(terms, stats)
+
+    def _ctc(
+        self, model: Model, encoded: Encoded, batch: Batch, weight: float, stats: dict[str, Mean]
+    ) -> dict[str, Term]:
+        """L_ctc and L_mid, and how much of the output is blank."""
+        head, tokens, rows = model.head("ctc", CTCHead), batch.extras["symbols"], len(batch.ids)
+        final = head(encoded.final)
+        stats["blank"] = Mean(blank_share(final) * rows, rows)
+        stats["infeasible"] = Mean(infeasible(final.lengths, tokens).float().sum(), rows)
         last = per_symbol(ctc_loss(final, tokens), tokens)
-        total = last
-        parts = {"ctc": last, "blank": blank_share(final) * len(batch.ids)}
-        if self.weights.intermediate and encoded.layers:
-            written = [self.ctc(states) for _, states in sorted(encoded.layers.items())]
-            middle = torch.stack([per_symbol(ctc_loss(found, tokens), tokens) for found in written]).mean()
-            total = (1 - self.weights.intermediate) * last + self.weights.intermediate * middle
-            parts["ctc_middle"] = middle
-        if self.transducer is not None:
-            aligned = per_symbol(self.transducer(encoded.final, tokens), tokens)
-            total = total + self.weights.transducer * aligned
-            parts["transducer"] = aligned
-        if self.attention is not None:
-            spelled = per_symbol(self.attention(encoded.final, tokens), tokens)
-            total = total + self.weights.attention * spelled
-            parts["attention"] = spelled
-        if self.phonemes is not None:
-            spoken = self._pronounced(batch.texts, batch.languages).to(batch.audio.device)
-            parts["phonemes"] = per_symbol(ctc_loss(self.phonemes(encoded.final), spoken), spoken)
-            total = total + self.weights.phonemes * parts["phonemes"]
-        if self.language is not None:
-            logits = self.language(encoded.final)
-            classes = self.classes(batch)
-            loss = cross_entropy(logits, classes, reduction="sum")
-            total = total + self.weights.language * loss
-            parts["language"] = loss
-            parts["language_accuracy"] = (logits.argmax(dim=-1) == classes).float().sum()
-        parts["infeasible"] = infeasible(final.lengths, tokens).float().sum()
-        return total, parts
+        if not (self.weights.intermediate and encoded.layers):
+            return {"ctc": Term(last, rows, weight)}
+        layers = [head(states) for _, states in sorted(encoded.layers.items())]
+        middle = torch.stack([per_symbol(ctc_loss(found, tokens), tokens) for found in layers]).mean()
+        share = self.weights.intermediate
+        return {
+            "ctc": Term(last, rows, weight * (1 - share)),
+            "ctc_middle": Term(middle, rows, weight * share),
+        }
 
-    def targets(self, batch: Batch) -> Sequence:
-        """The transcripts as padded symbols, (B, U) int64."""
-        return self._written(batch.texts, batch.languages).to(batch.audio.device)
+    def health(self) -> tuple[Alarm, ...]:
+        """CTC that never leaves its all-blank phase."""
+        said = (
+            "All-blank CTC: after {step} steps nothing but blank is recognised; check that texts belong to "
+            "their clips (isogloss inspect), raise the learning rate, or train with more steps."
+        )
+        return (Alarm("blank", said, most=0.999, patience=BLANK_PATIENCE),) if "ctc" in self.trained else ()
 
-    def classes(self, batch: Batch) -> Tensor:
-        """The languages as class indices, (B,) int64."""
-        return torch.tensor([self._language_index(tag) for tag in batch.languages], device=batch.audio.device)
+    def check(self, cuts: ListOf[MonoCut]) -> None:
+        """Refuse data in which more than 1 % of the transcripts have more symbols than the encoder has frames."""
+        if "ctc" not in self.trained or not self.needs.audio:
+            return
+        impossible = []
+        for cut in cuts:
+            frames = self.spec.frames(round(cut.duration * SAMPLE_RATE))
+            if frames_needed(self.spec.processor.tokens(text_of(cut) or "", language_of(cut))) > frames:
+                impossible.append(cut.id)
+        if len(impossible) > 0.01 * len(cuts):
+            raise IsoglossError(
+                f"{len(impossible)} of {len(cuts)} transcripts are too long for their audio (as {impossible[0]}): "
+                "check that texts belong to their clips (isogloss inspect), or use larger symbols (sentencepiece)."
+            )
+
+    @property
+    def dev_needs(self) -> Needs:
+        """All transcribed clips, also in languages that only the text encoder does not know."""
+        return Needs(text=True)
+
+    def figures(self, model: Model, batches: ListOf[Batch]) -> dict[str, Mean]:
+        """Error rates of greedy decoding by language: `cer/TAG`, and `per/TAG` of phonemes if a head predicts them."""
+        if not (self.needs.audio and self.trained):
+            return {}
+        pairs: dict[str, list[tuple[str, str]]] = {}
+        text = model.tokenizer
+        assert text is not None
+        for batch in batches:
+            states = model.encode(model.features(batch.audio), languages=batch.languages).final
+            found = {"cer": (normalised(batch), [text.decode(h.tokens) for h in model.decode(states)])}
+            if "phonemes" in self.trained:
+                rows = model.processor.phonemes(batch.texts, batch.languages).unpad()
+                found["per"] = [model.processor.ipa(row.tolist()) for row in rows], model.ipa(states)
+            for name, both in found.items():
+                for language, reference, hypothesis in zip(batch.languages, *both, strict=True):
+                    pairs.setdefault(f"{name}/{language}", []).append((reference, hypothesis))
+        return {name: _errors(both) for name, both in pairs.items()}
+
+    def finish(self, model: Model, batches: ListOf[Batch]) -> None:
+        """Calibrate the confidence of words."""
+        if self.needs.audio and self.trained:
+            model.config = model.config.model_copy(update={"calibration": calibrate(model, batches)})
 
 
-class Recognition(ReadOff):
-    """CTC with an intermediate CTC, and language identification; needs transcribed speech."""
+class Recognition(HeadLosses):
+    """The heads on the encoder's states; needs transcribed speech."""
 
-    kind: Kind = "paired"
-
-    def __init__(self, config: HeardConfig, model: Model):
-        super().__init__(config, model)
-        self.frontend = model.frontend
+    def __init__(self, config: SpeechHeadsConfig, spec: ModelSpec):
+        super().__init__(config, spec)
         self.augment = SpecAugment(config.augment) if config.augment else None
-        self._encode = model.encode
 
-    def forward(self, batch: Batch) -> Loss:
+    def forward(self, model: Model, batch: Batch, clock: Clock) -> Loss:
         """Audio (B, S) with texts and languages -> losses summed over utterances."""
-        total, parts = self.read_off(self.encoded(batch), self.targets(batch), batch)
-        return Loss(total, len(batch.ids), detached(parts))
+        return self.head_losses(model, self.encoded(model, batch.audio, batch), batch)
 
-    def encoded(self, batch: Batch) -> Encoded:
-        """Audio (B, S) -> what the heads read, (B, T, D)."""
-        features = self.frontend(batch.audio)
+    def encoded(self, model: Model, audio: Sequence, batch: Batch) -> Encoded:
+        """Audio (B, S) of the clips of a batch -> what the heads get, (B, T, D)."""
+        features = model.features(audio)
         if self.augment is not None:
             features = self.augment(features)
-        return self._encode(features, layers=self.middle, languages=batch.languages)
-
-
-def detached(parts: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The parts without their graph, for the log."""
-    return {name: part.detach() for name, part in parts.items()}
+        return model.encode(features, layers=self.spec.middle, languages=batch.languages)
 
 
 def per_symbol(losses: Tensor, tokens: Sequence) -> Tensor:
@@ -174,3 +243,14 @@ def blank_share(log_probabilities: Sequence) -> Tensor:
     valid = log_probabilities.valid
     best = log_probabilities.values.argmax(dim=-1)
     return ((best == 0) & valid).sum() / valid.sum().clamp(min=1)
+
+
+def normalised(batch: Batch) -> list[str]:
+    """The normalised transcripts."""
+    return [normalise(text or "", language) for text, language in zip(batch.texts, batch.languages, strict=True)]
+
+
+def _errors(pairs: list[tuple[str, str]]) -> Mean:
+    """Errors over characters of (reference, hypothesis)."""
+    found = error_rates([r for r, _ in pairs], [h for _, h in pairs], unit="character")
+    return Mean(torch.tensor(float(found.substitutions + found.deletions + found.insertions)), found.total)

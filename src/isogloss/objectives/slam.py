@@ -19,10 +19,13 @@ Nothing is stretched: `text.upsampling: none`, and a symbol is one state. Unit 0
 what L_STM reads; a mismatched pair has the transcript of another clip in the batch, in the same language if there is
 one, for languages are told apart too easily. A hidden symbol goes in as blank.
 
-Differs from the papers: speech is hidden and predicted as in BEST-RQ, not w2v-BERT. CTC reads the speech by itself:
+Differs from the papers: speech is hidden and predicted as in BEST-RQ, not w2v-BERT. CTC gets the speech by itself:
 next to its own text it could copy. Words are not hidden whole: spans are of symbols, shorter ones in short texts.
+No vector says which states are speech and which text: each has an encoder of its own before they meet.
 L_speech and L_text are means over what is hidden in each utterance. The papers give no weights of L_STM and L_CTC.
 """
+
+from __future__ import annotations
 
 from typing import Literal
 
@@ -33,14 +36,15 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from isogloss.config import Config
 from isogloss.data.loading import Batch
+from isogloss.data.needs import Needs
 from isogloss.errors import IsoglossError
 from isogloss.model.model import Model
-from isogloss.nn.masking import share_mask
-from isogloss.objectives.base import BaseConfig, Loss, Objective
-from isogloss.objectives.best_rq import BestRQ, CodesConfig
-from isogloss.objectives.recognition import HeadsConfig, ReadOff, detached
+from isogloss.model.spec import ModelSpec
+from isogloss.nn.masking import padded_masks, share_mask
+from isogloss.objectives.base import Alarm, BaseConfig, Clock, Loss, Mean, Objective, Term
+from isogloss.objectives.best_rq import CodesConfig, MaskedCodes
+from isogloss.objectives.recognition import HeadLosses, HeadsConfig, normalised
 from isogloss.sequence import Sequence
-from isogloss.text.normalise import normalise
 
 
 class SpansConfig(Config):
@@ -56,9 +60,9 @@ class MaskedTextConfig(BaseConfig):
     name: Literal["masked_text"] = "masked_text"
     hidden: SpansConfig = Field(SpansConfig(), description="how text is hidden")
 
-    def build(self, model: Model) -> "MaskedText":
-        """The objective on a model with a text encoder."""
-        return MaskedText(self, model)
+    def build(self, spec: ModelSpec) -> MaskedText:
+        """The objective for a model with a text encoder."""
+        return MaskedText(self, spec)
 
 
 class PairsConfig(HeadsConfig):
@@ -85,9 +89,9 @@ class SlamConfig(PairsConfig):
     matching: float = Field(1.0, ge=0, description="s, weight of L_STM")
     heads: float = Field(0.0, ge=0, description="c, weight of L_heads")
 
-    def build(self, model: Model) -> "Pairs":
-        """The objective on a model with a text encoder."""
-        return Pairs(self, model)
+    def build(self, spec: ModelSpec) -> Pairs:
+        """The objective for a model with a text encoder."""
+        return Pairs(self, spec)
 
 
 class MSlamConfig(PairsConfig):
@@ -95,25 +99,26 @@ class MSlamConfig(PairsConfig):
 
     name: Literal["mslam"] = "mslam"
 
-    def build(self, model: Model) -> "Pairs":
-        """The objective on a model with a text encoder."""
-        return Pairs(self, model)
+    def build(self, spec: ModelSpec) -> Pairs:
+        """The objective for a model with a text encoder."""
+        return Pairs(self, spec)
 
 
 class HiddenText(nn.Module):
     """Hides spans of symbols, and predicts them."""
 
-    def __init__(self, config: SpansConfig, model: Model):
+    def __init__(self, config: SpansConfig, spec: ModelSpec):
         super().__init__()
         self.config = config
-        if model.text_encoder.upsampler is not None:
+        if spec.config.text is not None and spec.config.text.upsampling != "none":
             raise IsoglossError("Masked text is not stretched; set text.upsampling: none in the recipe.")
-        self.softmax = nn.Linear(model.encoder.width, model.unit_head.output.out_features)
+        self.softmax = nn.Linear(spec.width, spec.units)
 
-    def mask(self, tokens: Sequence, seed: int) -> Tensor:
-        """(B, U) symbols -> (B, U) bool, True = hidden."""
-        generator = torch.Generator().manual_seed(seed)
-        return share_mask(tokens.lengths, tokens.values.shape[1], self.config.share, self.config.span, generator)
+    def mask(self, tokens: Sequence, batch: Batch) -> Tensor:
+        """Symbols (B, U) of the texts of a batch -> (B, U) bool, True = hidden."""
+        rows = zip(tokens.lengths.tolist(), batch.draws("units"), strict=True)
+        masks = [share_mask(length, self.config.share, self.config.span, draw) for length, draw in rows]
+        return padded_masks(masks, tokens.values.shape[1])
 
     def predict(self, states: Sequence, tokens: Sequence, mask: Tensor) -> Tensor:
         """Cross-entropy of what is hidden, a mean for each text: (B, U+1, D), (B, U), (B, U) -> (B,)."""
@@ -125,93 +130,101 @@ class HiddenText(nn.Module):
 class MaskedText(Objective):
     """L_text of text alone."""
 
-    kind = "text"
+    def __init__(self, config: MaskedTextConfig, spec: ModelSpec):
+        super().__init__(config, spec)
+        self.needs = Needs(audio=False, text=True, languages=frozenset(spec.text_languages))
+        self.hidden = HiddenText(config.hidden, spec)
 
-    def __init__(self, config: MaskedTextConfig, model: Model):
-        super().__init__()
-        self.encoder, self.text = model.encoder, model.text_encoder
-        self.hidden = HiddenText(config.hidden, model)
-        # Not modules, hence out of reach of state_dict: the model saves them itself.
-        self._units, self._read, self._shared = model.units, model.encode_text, model.encode_shared
+    def prepare(self, batch: Batch, training: bool) -> Batch:
+        """The texts as `units` (B, U), and which of them are hidden, `units_mask`."""
+        units = self.spec.processor.unit_ids(batch.texts, batch.languages)
+        return batch.with_extras({"units": units, "units_mask": self.hidden.mask(units, batch)})
 
-    def forward(self, batch: Batch) -> Loss:
+    def forward(self, model: Model, batch: Batch, clock: Clock) -> Loss:
         """Texts with languages, audio (B, 0) -> losses summed over texts."""
-        tokens = self._units(batch.texts, batch.languages).to(batch.audio.device)
-        mask = self.hidden.mask(tokens, batch.seed)
-        read = self._read(blanked(tokens, mask), batch.languages)
-        losses = self.hidden.predict(self._shared(read, languages=batch.languages).final, tokens, mask)
-        return Loss(losses.sum(), len(batch.ids), {"hidden": mask.sum().float()})
+        tokens, mask, rows = batch.extras["units"], batch.extras["units_mask"], len(batch.ids)
+        states = model.encode_text(blanked(tokens, mask), batch.languages)
+        final = model.encode_shared(states, languages=batch.languages).final
+        losses = self.hidden.predict(final, tokens, mask)
+        return Loss({"text": Term(losses.sum(), rows)}, {"hidden": Mean(mask.sum().float(), rows)})
 
 
-class Pairs(ReadOff):
+class Pairs(HeadLosses):
     """L_TLM of pairs, with L_STM and L_heads where they weigh something."""
 
-    kind = "paired"
+    batchwise = frozenset({"same"})
 
-    def __init__(self, config: PairsConfig, model: Model):
-        super().__init__(config, model)
+    def __init__(self, config: PairsConfig, spec: ModelSpec):
+        super().__init__(config, spec)
         self.config = config
-        self.transcribes = config.heads > 0
-        if not self.transcribes:  # the heads are not trained here
-            for head in ("ctc", "transducer", "attention", "conditioning", "phonemes", "language"):
-                setattr(self, head, None)
-        self.text = model.text_encoder
-        self.speech = BestRQ(config.speech, model)
-        self.hidden = HiddenText(config.hidden, model)
-        self.same = nn.Linear(model.encoder.width, 1) if config.matching else None
-        self._heard, self._read = model.encode_speech, model.encode_text
-        self._shared, self._units = model.encode_shared, model.units
+        self.needs = Needs(text=True, languages=frozenset(spec.text_languages))
+        if not config.heads:
+            self.trained = {}
+        self.speech = MaskedCodes(config.speech, spec)
+        self.hidden = HiddenText(config.hidden, spec)
+        self.same = nn.Linear(spec.width, 1) if config.matching else None
 
-    def forward(self, batch: Batch) -> Loss:
-        """Audio (B, S) with texts and languages -> losses summed over utterances."""
-        features = self.speech.frontend(batch.audio)
-        tokens = self._units(batch.texts, batch.languages).to(batch.audio.device)
-        corrupted, frames = self.speech.hide(features, batch.seed)
-        symbols = self.hidden.mask(tokens, batch.seed)
-        heard = self._heard(corrupted, batch.languages)  # e_s
-        hidden = blanked(tokens, symbols)
-        read = self._read(hidden, batch.languages)  # e_t
-        spoken, written = self.together(heard, read, batch)
-        losses, right = self.speech.predict(spoken.values[frames], self.speech.codes(features, frames))
-        parts = {
-            "speech": mean_by_row(losses, frames.nonzero()[:, 0], len(tokens)).sum(),
-            "speech_accuracy": mean_by_row(right, frames.nonzero()[:, 0], len(tokens)).sum(),
-            "text": self.hidden.predict(written, tokens, symbols).sum(),
+    def prepare(self, batch: Batch, training: bool) -> Batch:
+        """Also what is hidden: `mask` (B, T) of features, `units_mask` of `units`, both (B, U)."""
+        units = self.spec.processor.unit_ids(batch.texts, batch.languages)
+        hidden = {
+            "units": units,
+            "units_mask": self.hidden.mask(units, batch),
+            "mask": self.speech.mask(batch.audio, batch),
         }
-        total = parts["speech"] + parts["text"]
+        return super().prepare(batch, training).with_extras(hidden)
+
+    def forward(self, model: Model, batch: Batch, clock: Clock) -> Loss:
+        """Audio (B, S) with texts and languages -> losses summed over utterances."""
+        features, mask = model.features(batch.audio), batch.extras["mask"]
+        tokens, symbols, rows = batch.extras["units"], batch.extras["units_mask"], len(batch.ids)
+        frames = self.speech.targets(mask)
+        speech = model.encode_speech(self.speech.corrupt(features, mask), batch.languages)  # e_s
+        text = model.encode_text(blanked(tokens, symbols), batch.languages)  # e_t
+        spoken, written = self.together(model, speech, text, batch)
+        states, codes = spoken.values[frames], self.speech.codes(features, frames)
+        losses, right = self.speech.predict(states, codes)
+        terms = {
+            "speech": Term(mean_by_row(losses, frames.nonzero()[:, 0], rows).sum(), rows),
+            "text": Term(self.hidden.predict(written, tokens, symbols).sum(), rows),
+        }
+        stats = self.speech.stats(states, codes, right)
         if self.same is not None:
-            said = [normalise(text or "", tag) for text, tag in zip(batch.texts, batch.languages, strict=True)]
-            others = strangers(said, batch.languages)
-            strange = self.together(heard, Sequence(read.values[others], read.lengths[others]), batch)[1]
-            parts["same"] = self.told_apart(written, strange, said, others)
-            total = total + self.config.matching * parts["same"]
+            texts = normalised(batch)
+            others = mismatched_pairs(texts, batch.languages)
+            strange = self.together(model, speech, Sequence(text.values[others], text.lengths[others]), batch)[1]
+            same = self.matching_loss(written, strange, texts, others)
+            terms["same"] = Term(same.sum(), rows, self.config.matching)
         if self.config.heads:
-            alone, found = self.read_off(self._shared(heard, self.middle, batch.languages), self.targets(batch), batch)
-            total = total + self.config.heads * alone
-            parts |= found
-        return Loss(total, len(batch.ids), detached(parts))
+            encoded = model.encode_shared(speech, self.spec.middle, batch.languages)
+            found = self.head_losses(model, encoded, batch, self.config.heads)
+            terms, stats = terms | found.terms, stats | found.stats
+        return Loss(terms, stats)
 
-    def together(self, heard: Sequence, read: Sequence, batch: Batch) -> tuple[Sequence, Sequence]:
+    def together(self, model: Model, speech: Sequence, text: Sequence, batch: Batch) -> tuple[Sequence, Sequence]:
         """e_s (B, T, D) and e_t (B, U, D), the one behind the other through the shared blocks, and parted again."""
-        joined = [torch.cat(both) for both in zip(heard.unpad(), read.unpad(), strict=True)]
-        through = self._shared(Sequence.from_list(joined), languages=batch.languages).final.unpad()
-        lengths = heard.lengths.tolist()
-        speech = [row[:length] for row, length in zip(through, lengths, strict=True)]
-        text = [row[length:] for row, length in zip(through, lengths, strict=True)]
-        width = heard.values.shape[1]
-        return padded(speech, width), padded(text, read.values.shape[1])
+        joined = [torch.cat(both) for both in zip(speech.unpad(), text.unpad(), strict=True)]
+        through = model.encode_shared(Sequence.from_list(joined), languages=batch.languages).final.unpad()
+        lengths = speech.lengths.tolist()
+        first = [row[:length] for row, length in zip(through, lengths, strict=True)]
+        second = [row[length:] for row, length in zip(through, lengths, strict=True)]
+        return padded(first, speech.values.shape[1]), padded(second, text.values.shape[1])
 
-    def told_apart(self, matched: Sequence, strange: Sequence, texts: list[str], others: list[int]) -> Tensor:
-        """L_STM summed over utterances: of matched and mismatched pairs; two clips of one text are no mismatch."""
+    def matching_loss(self, matched: Sequence, strange: Sequence, texts: list[str], others: list[int]) -> Tensor:
+        """L_STM of each utterance, of a matched and a mismatched pair; two clips of one text are no mismatch; (B,)."""
         assert self.same is not None
         different = torch.tensor([text != texts[other] for text, other in zip(texts, others, strict=True)])
         right, wrong = (self.same(states.values[:, 0])[:, 0].float() for states in (matched, strange))
         losses = binary_cross_entropy_with_logits(right, torch.ones_like(right), reduction="none")
         unlike = binary_cross_entropy_with_logits(wrong, torch.zeros_like(wrong), reduction="none")
-        return (losses + unlike * different.to(unlike.device)).sum() / 2
+        return (losses + unlike * different.to(unlike.device)) / 2
+
+    def health(self) -> tuple[Alarm, ...]:
+        """Codes or states that are all alike; CTC that predicts blanks only."""
+        return (*self.speech.health(), *super().health())
 
 
-def strangers(texts: list[str], languages: list[str]) -> list[int]:
+def mismatched_pairs(texts: list[str], languages: list[str]) -> list[int]:
     """The place of another text for each: the next of its language, else the next; its own where all say the same."""
     places = range(len(texts))
     chosen = []

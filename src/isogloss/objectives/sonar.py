@@ -17,6 +17,8 @@ translates. Sentences that occur twice in a batch, in whatever language, are no 
 taught has no dropout.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Literal
 
@@ -27,10 +29,12 @@ from torch.nn.functional import cross_entropy, normalize
 
 from isogloss.audio.augment import SpecAugment, SpecAugmentConfig
 from isogloss.data.loading import Batch
+from isogloss.data.needs import Needs
 from isogloss.model.model import Model
 from isogloss.model.space import pooled
+from isogloss.model.spec import ModelSpec
 from isogloss.nn.dropout import evaluating
-from isogloss.objectives.base import BaseConfig, Loss, Objective
+from isogloss.objectives.base import BaseConfig, Clock, Loss, Mean, Objective, Term
 from isogloss.text.normalise import normalise
 
 Teacher = Callable[[list[str], list[str]], Tensor]
@@ -47,76 +51,82 @@ class SonarConfig(BaseConfig):
     temperature: float = Field(0.07, gt=0, description="τ of the contrastive loss")
     both_sides: bool = Field(False, description="whether the model's own text encoder learns as well")
     translated: float = Field(
-        0.0, ge=0, le=1, description="share of the sentences that the teacher reads in another language, where known"
+        0.0, ge=0, le=1, description="share of the sentences that the teacher gets in another language, where known"
     )
 
     @property
     def translates(self) -> bool:
-        """Whether it reads what clips say in other languages."""
+        """Whether it learns from what clips say in other languages."""
         return self.translated > 0
 
-    def build(self, model: Model, teacher: Teacher | None = None, width: int | None = None) -> "Sonar":
-        """The objective on a model; teacher: what gives vectors of `width`, the model's text encoder by default."""
-        return Sonar(self, model, teacher, width)
+    def build(self, spec: ModelSpec, teacher: Teacher | None = None, width: int | None = None) -> Sonar:
+        """The objective for a model; teacher: what gives vectors of `width`, the model's text encoder by default."""
+        return Sonar(self, spec, teacher, width)
 
 
 class Sonar(Objective):
     """Pooled speech against a teacher's vectors."""
 
-    kind = "paired"
+    batchwise = frozenset({"contrast"})
 
-    def __init__(self, config: SonarConfig, model: Model, teacher: Teacher | None, width: int | None):
-        super().__init__()
+    def __init__(self, config: SonarConfig, spec: ModelSpec, teacher: Teacher | None, width: int | None):
+        super().__init__(config, spec)
         self.config = config
-        self.frontend, self.encoder = model.frontend, model.encoder
+        known = None if teacher is not None else frozenset(spec.text_languages)
+        self.needs = Needs(text=True, languages=known)
         self.augment = SpecAugment(config.augment) if config.augment else None
-        self.text = model.text_encoder if teacher is None and config.both_sides else None
-        self.project = nn.Linear(self.encoder.width, width or self.encoder.width) if teacher is not None else None
+        self.project = nn.Linear(spec.width, width or spec.width) if teacher is not None else None
         self._teacher = teacher
-        self._known = None if teacher is not None else set(model.config.text_languages)
-        # Not modules, hence out of reach of state_dict: the model saves them itself.
-        self._still = () if teacher is not None or config.both_sides else (model.text_encoder, model.encoder)
-        self._encode, self._units = model.encode, model.units
-        self._read, self._shared = model.encode_text, model.encode_shared
 
-    def forward(self, batch: Batch) -> Loss:
+    def prepare(self, batch: Batch, training: bool) -> Batch:
+        """`texts` and `tags` of what the teacher gets, in training some in another language; its `units`, (B, U)."""
+        texts, tags = [text or "" for text in batch.texts], list(batch.languages)
+        for row, (others, draw) in enumerate(zip(translations(batch), batch.draws("translation"), strict=True)):
+            usable = sorted(tag for tag in others if self.needs.languages is None or tag in self.needs.languages)
+            if usable and training and draw.random() < self.config.translated:
+                tags[row] = usable[draw.integers(len(usable))]
+                texts[row] = others[tags[row]]
+        extras = {"texts": texts, "tags": tags}
+        units = {} if self._teacher is not None else {"units": self.spec.processor.unit_ids(texts, tags)}
+        return batch.with_extras(extras | units)
+
+    def forward(self, model: Model, batch: Batch, clock: Clock) -> Loss:
         """Audio (B, S) with texts and languages -> losses summed over utterances."""
-        features = self.frontend(batch.audio)
+        features, rows = model.features(batch.audio), len(batch.ids)
         if self.augment is not None:
             features = self.augment(features)
-        speech = pooled(self._encode(features, languages=batch.languages).final)
+        speech = pooled(model.encode(features, languages=batch.languages).final)
         if self.project is not None:
             speech = normalize(self.project(speech), dim=-1)
-        text = self.teacher(*self.readings(batch), batch.audio.device)
+        text = self.text_vectors(model, batch)
         squares = (speech - text).square().sum(dim=1).sum()
         contrast, right = contrastive(speech, text, wordings(batch), self.config.temperature)
-        total = self.config.squares * squares + self.config.contrast * contrast
-        parts = {"squares": squares, "contrast": contrast, "found": right}
-        return Loss(total, len(batch.ids), {name: part.detach() for name, part in parts.items()})
+        terms = {
+            "squares": Term(squares, rows, self.config.squares),
+            "contrast": Term(contrast, rows, self.config.contrast),
+        }
+        return Loss(terms, {"found": Mean(right, rows)})
 
-    def readings(self, batch: Batch) -> tuple[list[str], list[str]]:
-        """What the teacher reads, and in which languages: the texts, in training some as they are in another one."""
-        texts, languages = [text or "" for text in batch.texts], list(batch.languages)
-        for row, others in enumerate(batch.translations):
-            tags = sorted(tag for tag in others if self._known is None or tag in self._known)
-            if tags and self.training and torch.rand(()) < self.config.translated:
-                languages[row] = tags[int(torch.randint(len(tags), ()))]
-                texts[row] = others[languages[row]]
-        return texts, languages
-
-    def teacher(self, texts: list[str], languages: list[str], device: torch.device) -> Tensor:
+    def text_vectors(self, model: Model, batch: Batch) -> Tensor:
         """The teacher's vectors of length 1, (B, E)."""
+        tags = batch.extras["tags"]
         if self._teacher is not None:
-            return normalize(self._teacher(texts, languages).to(device).float(), dim=-1)
-        with torch.set_grad_enabled(self.config.both_sides), evaluating(*self._still):
-            read = self._read(self._units(texts, languages).to(device), languages)
-            return pooled(self._shared(read, languages=languages).final)
+            return normalize(self._teacher(batch.extras["texts"], tags).to(batch.audio.device).float(), dim=-1)
+        still = () if self.config.both_sides else (model.text_encoder, model.encoder)
+        with torch.set_grad_enabled(self.config.both_sides and torch.is_grad_enabled()), evaluating(*still):
+            states = model.encode_text(batch.extras["units"], tags)
+            return pooled(model.encode_shared(states, languages=tags).final)
+
+
+def translations(batch: Batch) -> list[dict[str, str]]:
+    """What each clip says in other languages; nothing where the batch has no list of them."""
+    return batch.translations or [{} for _ in batch.ids]
 
 
 def wordings(batch: Batch) -> list[set[str]]:
     """Every way in which it is known how to say what a clip says, normalised."""
-    others = batch.translations or [{} for _ in batch.ids]
-    known = [told | {tag: text or ""} for told, tag, text in zip(others, batch.languages, batch.texts, strict=True)]
+    rows = zip(translations(batch), batch.languages, batch.texts, strict=True)
+    known = [told | {tag: text or ""} for told, tag, text in rows]
     return [{normalise(text, tag) for tag, text in told.items()} for told in known]
 
 

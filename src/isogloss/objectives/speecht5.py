@@ -13,138 +13,184 @@ states are replaced by codes from one book, so that the decoder cannot tell what
 
 The decoder is `model.attention`, which recognises afterwards (`recognition`); `model.speech` leads features into it and
 out. Nothing is stretched: `text.upsampling: none`. L_1 is a mean over frames and bins, L_mlm over masked frames,
-L_mle over symbols, so that an utterance counts once.
+L_mle over symbols, so that an utterance counts once. The temperature τ of the codes falls from 2 to 0.5 over the first
+seven tenths of a stage, as wav2vec 2.0's does over its training.
 
 Differs from the paper: codes of BEST-RQ, not units of HuBERT. No speaker vector goes into the decoder: nothing here
 is made to speak yet. The convolutions have no batch norm, which would see padding and neighbours; the encoder reads
 features and not the waveform; text enters through its own encoder.
 """
 
+from __future__ import annotations
+
 from typing import Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, pad
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from isogloss.data.loading import Batch
+from isogloss.data.needs import Needs
 from isogloss.errors import IsoglossError
 from isogloss.heads.attention import AttentionDecoder
 from isogloss.heads.speech import SpeechDecoder
 from isogloss.model.model import Model
-from isogloss.nn.masking import poisson_mask
-from isogloss.objectives.base import BaseConfig, Loss, Objective
-from isogloss.objectives.best_rq import BestRQ, CodesConfig
+from isogloss.model.spec import ModelSpec
+from isogloss.nn.masking import start_probability
+from isogloss.objectives.base import Alarm, BaseConfig, Clock, Loss, Objective, Term
+from isogloss.objectives.best_rq import CodesConfig, MaskedCodes
 from isogloss.sequence import Sequence
 
 END_WEIGHT = 5.0
 """A recording ends once: its last step weighs like so many others (Tacotron's usual value)."""
+HIDDEN = CodesConfig(start_probability=0.0413, mask_ms=200)
+"""57 % of the frames, in spans of 200 ms, as wav2vec 2.0 and HuBERT have them (8 % of frames of 20 ms start ten)."""
 
 
-class SpeechT5SpeechConfig(BaseConfig):
+class SpeechT5Config(BaseConfig):
+    """What both lines have in common."""
+
+    diversity: float = Field(0.1, ge=0, description="γ, weight of L_d")
+    temperature: tuple[float, float] = Field((2.0, 0.5), description="first and last τ of the Gumbel softmax")
+
+
+class SpeechT5SpeechConfig(SpeechT5Config):
     """Speech alone."""
 
     name: Literal["speecht5_speech"] = "speecht5_speech"
-    speech: CodesConfig = Field(CodesConfig(), description="how speech is hidden, and the codes of L_mlm")
-    diversity: float = Field(0.1, ge=0, description="γ, weight of L_d")
+    speech: CodesConfig = Field(HIDDEN, description="how speech is hidden, and the codes of L_mlm")
 
-    def build(self, model: Model) -> "SpeechT5Speech":
-        """The objective on a model with an attention decoder and a speech decoder."""
-        return SpeechT5Speech(self, model)
+    def build(self, spec: ModelSpec) -> SpeechT5Speech:
+        """The objective for a model with an attention decoder and a speech decoder."""
+        return SpeechT5Speech(self, spec)
 
 
-class SpeechT5TextConfig(BaseConfig):
+class SpeechT5TextConfig(SpeechT5Config):
     """Text alone."""
 
     name: Literal["speecht5_text"] = "speecht5_text"
     share: float = Field(0.3, gt=0, lt=1, description="share of the symbols that is hidden")
     span: float = Field(3.5, gt=0, description="λ of the Poisson distribution of the spans' lengths")
-    diversity: float = Field(0.1, ge=0, description="γ, weight of L_d")
 
-    def build(self, model: Model) -> "SpeechT5Text":
-        """The objective on a model with text encoder, attention decoder and speech decoder."""
-        return SpeechT5Text(self, model)
+    def build(self, spec: ModelSpec) -> SpeechT5Text:
+        """The objective for a model with text encoder, attention decoder and speech decoder."""
+        return SpeechT5Text(self, spec)
 
 
-class SpeechT5Speech(Objective):
+class SpeechT5(Objective):
+    """The decoders and codes that both lines share."""
+
+    batchwise = frozenset({"diversity"})
+
+    def __init__(self, config: SpeechT5Config, spec: ModelSpec):
+        super().__init__(config, spec)
+        self.shared = config
+        if not {"attention", "speech"} <= spec.heads.keys():
+            raise IsoglossError("SpeechT5 predicts text and speech; add attention: {} and speech: {} to model.heads.")
+
+    def temperature(self, clock: Clock) -> float:
+        """τ, which falls geometrically for 70 % of the stage."""
+        first, last = self.shared.temperature
+        return first * (last / first) ** min(1.0, clock.share / 0.7)
+
+    def mixed(self, model: Model, states: Sequence, clock: Clock) -> tuple[Sequence, Term]:
+        """States (B, T, D) of which some are codes, and L_d."""
+        mixed, likely = model.head("speech", SpeechDecoder).mix(states, self.temperature(clock))
+        rows = len(states)
+        return mixed, Term(uniformity(likely) * rows, rows, self.shared.diversity)
+
+
+class SpeechT5Speech(SpeechT5):
     """L_mlm + L_1 + L_bce + γ L_d."""
 
-    kind = "speech"
+    def __init__(self, config: SpeechT5SpeechConfig, spec: ModelSpec):
+        super().__init__(config, spec)
+        self.masked = MaskedCodes(config.speech, spec)
 
-    def __init__(self, config: SpeechT5SpeechConfig, model: Model):
-        super().__init__()
-        self.config = config
-        self.attention, self.decoder = decoders(model)
-        self.masked = BestRQ(config.speech, model)
+    def prepare(self, batch: Batch, training: bool) -> Batch:
+        """The mask over features, (B, T) bool."""
+        return batch.with_extras({"mask": self.masked.mask(batch.audio, batch)})
 
-    def forward(self, batch: Batch) -> Loss:
-        """Audio (B, S) -> losses summed over utterances."""
-        features = self.masked.frontend(batch.audio)
-        hidden, targets = self.masked.hide(features, batch.seed)
-        states = self.masked.encoder(hidden, languages=batch.languages).final
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Masked encoder frames."""
+        return {"codes": int(self.masked.targets(batch.extras["mask"]).sum())}
+
+    def forward(self, model: Model, batch: Batch, clock: Clock) -> Loss:
+        """Audio (B, S) -> losses summed over utterances, and over masked frames."""
+        features, mask, rows = model.features(batch.audio), batch.extras["mask"], len(batch.ids)
+        targets = self.masked.targets(mask)
+        states = model.encoder(self.masked.corrupt(features, mask), languages=batch.languages).final
         codes = self.masked.codes(features, targets)
         losses, right = self.masked.predict(states.values[targets], codes)
-        mixed, likely = self.decoder.mix(states)
-        rough, fine, end = self.decoder(mixed, features, self.attention)
-        rows, found = len(batch.ids), max(1, len(codes))
-        parts = {
-            "masked": losses.sum() * rows / found,
-            "accuracy": right.sum() * rows / found,
-            "distance": (distance(rough, features) + distance(fine, features)).sum(),
-            "end": ending(end, states.lengths).sum(),
-            "diversity": uniformity(likely) * rows,
+        mixed, diversity = self.mixed(model, states, clock)
+        decoder = model.head("speech", SpeechDecoder)
+        rough, fine, end = decoder(mixed, features, model.head("attention", AttentionDecoder))
+        terms = {
+            "codes": Term(losses.sum(), len(codes)),
+            "distance": Term((distance(rough, features) + distance(fine, features)).sum(), rows),
+            "end": Term(ending(end, states.lengths).sum(), rows),
+            "diversity": diversity,
         }
-        total = parts["masked"] + parts["distance"] + parts["end"] + self.config.diversity * parts["diversity"]
-        return Loss(total, rows, {name: part.detach() for name, part in parts.items()})
+        return Loss(terms, self.masked.stats(states.values[targets], codes, right))
+
+    def health(self) -> tuple[Alarm, ...]:
+        """Codes or states that are all alike."""
+        return self.masked.health()
 
 
-class SpeechT5Text(Objective):
+class SpeechT5Text(SpeechT5):
     """L_mle + γ L_d."""
 
-    kind = "text"
-
-    def __init__(self, config: SpeechT5TextConfig, model: Model):
-        super().__init__()
+    def __init__(self, config: SpeechT5TextConfig, spec: ModelSpec):
+        super().__init__(config, spec)
         self.config = config
-        self.attention, self.decoder = decoders(model)
-        self.encoder, self.text = model.encoder, model.text_encoder
-        if self.text.upsampler is not None:
+        self.needs = Needs(audio=False, text=True, languages=frozenset(spec.text_languages))
+        if spec.config.text is not None and spec.config.text.upsampling != "none":
             raise IsoglossError("SpeechT5 does not stretch text; set text.upsampling: none in the recipe.")
-        # Not modules, hence out of reach of state_dict: the model saves them itself.
-        self._read, self._shared = model.encode_text, model.encode_shared
-        self._written, self._units = model.written, model.units
 
-    def forward(self, batch: Batch) -> Loss:
+    def prepare(self, batch: Batch, training: bool) -> Batch:
+        """`symbols` (B, U) to predict, and the `units` of which spans are hidden, (B, U')."""
+        processor, share, span = self.spec.processor, self.config.share, self.config.span
+        units = processor.unit_ids(batch.texts, batch.languages).unpad()
+        rows = zip(units, batch.draws("units"), strict=True)
+        hidden = [torch.tensor(infilled(row.tolist(), share, span, draw)).long() for row, draw in rows]
+        symbols = processor.symbols(batch.texts, batch.languages)
+        return batch.with_extras({"symbols": symbols, "units": Sequence.from_list(hidden)})
+
+    def forward(self, model: Model, batch: Batch, clock: Clock) -> Loss:
         """Texts with languages, audio (B, 0) -> losses summed over texts."""
-        device = batch.audio.device
-        tokens, units = (told(batch.texts, batch.languages).to(device) for told in (self._written, self._units))
-        read = self._read(self.infilled(units, batch.seed), batch.languages)
-        mixed, likely = self.decoder.mix(self._shared(read, languages=batch.languages).final)
-        written = (self.attention(mixed, tokens) / (tokens.lengths + 1)).sum()
-        parts = {"text": written, "diversity": uniformity(likely) * len(batch.ids)}
-        total = written + self.config.diversity * parts["diversity"]
-        return Loss(total, len(batch.ids), {name: part.detach() for name, part in parts.items()})
-
-    def infilled(self, tokens: Sequence, seed: int) -> Sequence:
-        """Symbols (B, U) -> (B, U'), each hidden span a single blank (BART's text infilling, arXiv 1910.13461)."""
-        generator = torch.Generator().manual_seed(seed)
-        hidden = poisson_mask(tokens.lengths, tokens.values.shape[1], self.config.share, self.config.span, generator)
-        first = hidden & ~pad(hidden, (1, 0))[:, :-1]
-        blanked = tokens.with_values(tokens.values.masked_fill(hidden, 0)).unpad()
-        kept = tokens.with_values(~hidden | first).unpad()
-        return Sequence.from_list([symbols[row] for symbols, row in zip(blanked, kept, strict=True)])
+        tokens, rows = batch.extras["symbols"], len(batch.ids)
+        states = model.encode_text(batch.extras["units"], batch.languages)
+        encoded = model.encode_shared(states, languages=batch.languages).final
+        mixed, diversity = self.mixed(model, encoded, clock)
+        losses = model.head("attention", AttentionDecoder).loss(mixed, tokens) / (tokens.lengths + 1)
+        return Loss({"text": Term(losses.sum(), rows), "diversity": diversity})
 
 
-def decoders(model: Model) -> tuple[AttentionDecoder, SpeechDecoder]:
-    """What writes text and what writes speech; raises IsoglossError where one is missing."""
-    if model.attention is None or model.speech is None:
-        raise IsoglossError("SpeechT5 writes text and speech; add model.attention: {} and model.speech: {}.")
-    return model.attention, model.speech
+def infilled(symbols: list[int], share: float, mean: float, draw: np.random.Generator) -> list[int]:
+    """Symbols of which about `share` are hidden, each span a single blank (BART's text infilling, arXiv 1910.13461 §3).
+
+    Lengths of spans are Poisson-distributed; one of length 0 is a blank where nothing is missing.
+    """
+    starts = draw.random(len(symbols)) < start_probability(share, mean)
+    spans = draw.poisson(mean, len(symbols))
+    found: list[int] = []
+    hidden_until = 0
+    for place, symbol in enumerate(symbols):
+        if starts[place]:
+            if place >= hidden_until:
+                found.append(0)
+            hidden_until = max(hidden_until, place + int(spans[place]))
+        if place >= hidden_until:
+            found.append(symbol)
+    return found
 
 
-def distance(written: Sequence, features: Sequence) -> Tensor:
+def distance(predicted: Sequence, features: Sequence) -> Tensor:
     """|y - ŷ|, mean over frames and bins: (B, T, F) twice -> (B,)."""
-    errors = (written.zero_padding().values.float() - features.zero_padding().values).abs().mean(dim=-1)
+    errors = (predicted.zero_padding().values.float() - features.zero_padding().values).abs().mean(dim=-1)
     return errors.sum(dim=1) / features.lengths.clamp(min=1)
 
 

@@ -19,28 +19,34 @@ Text is taken as it comes; the papers choose sentences by what an in-domain lang
 are not published.
 """
 
-from dataclasses import replace
+from __future__ import annotations
+
 from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from isogloss.data.loading import Batch, Kind
+from isogloss.data.loading import Batch
+from isogloss.data.needs import Needs
 from isogloss.data.synthesis import Speak, speak
+from isogloss.heads.attention import AttentionDecoder
+from isogloss.heads.ctc import CTCHead
 from isogloss.model.model import Model
+from isogloss.model.spec import ModelSpec
 from isogloss.nn.ctc import ctc_best_path
-from isogloss.objectives.base import Loss
-from isogloss.objectives.best_rq import BestRQ, CodesConfig
-from isogloss.objectives.recognition import HeardConfig, Recognition, detached
+from isogloss.objectives.base import Alarm, Clock, Loss, Mean, Term
+from isogloss.objectives.best_rq import CodesConfig, MaskedCodes
+from isogloss.objectives.recognition import HeadsConfig, Recognition, SpeechHeadsConfig
 from isogloss.sequence import Sequence
 
 
-class SpokenConfig(HeardConfig):
+class SpokenConfig(SpeechHeadsConfig):
     """What both forms have in common."""
 
-    language: float = Field(0.0, ge=0, description="v, weight of the language loss: a machine's voice is no evidence")
-    auxiliary: float = Field(1.0, gt=0, description="a, weight of what the heads read in synthetic speech")
+    usual = HeadsConfig.usual | {"language": 0.0}  # a machine's voice is no evidence
+
+    auxiliary: float = Field(1.0, gt=0, description="a, weight of the heads' losses on synthetic speech")
 
 
 class TTS4PretrainConfig(SpokenConfig):
@@ -50,9 +56,9 @@ class TTS4PretrainConfig(SpokenConfig):
     masked: float = Field(1.0, ge=0, description="s, weight of L_ssl; 0 = none")
     speech: CodesConfig = Field(CodesConfig(), description="how synthetic speech is hidden")
 
-    def build(self, model: Model, speak: Speak = speak) -> "TTS4Pretrain":
-        """The objective on a model with a CTC head; speak: the synthesiser."""
-        return TTS4Pretrain(self, model, speak)
+    def build(self, spec: ModelSpec, speak: Speak = speak) -> TTS4Pretrain:
+        """The objective for a model with heads; speak: the synthesiser."""
+        return TTS4Pretrain(self, spec, speak)
 
 
 class TTS4Pretrain2Config(SpokenConfig):
@@ -61,74 +67,91 @@ class TTS4Pretrain2Config(SpokenConfig):
     name: Literal["tts4pretrain2"] = "tts4pretrain2"
     consistency: float = Field(1.0, ge=0, description="c, weight of L_cons")
 
-    def build(self, model: Model, speak: Speak = speak) -> "TTS4Pretrain2":
-        """The objective on a model with a CTC head; speak: the synthesiser."""
-        return TTS4Pretrain2(self, model, speak)
+    def build(self, spec: ModelSpec, speak: Speak = speak) -> TTS4Pretrain2:
+        """The objective for a model with heads; speak: the synthesiser."""
+        return TTS4Pretrain2(self, spec, speak)
 
 
 class TTS4Pretrain(Recognition):
     """s L_ssl + a L_aux of text that a machine speaks."""
 
-    kind: Kind = "text"
+    needs = Needs(audio=False, text=True)
 
-    def __init__(self, config: TTS4PretrainConfig, model: Model, speak: Speak):
-        super().__init__(config, model)
+    def __init__(self, config: TTS4PretrainConfig, spec: ModelSpec, speak: Speak):
+        super().__init__(config, spec)
         self.spoken = config
         self.speak = speak
-        self.masked = BestRQ(config.speech, model) if config.masked else None
+        self.masked = MaskedCodes(config.speech, spec) if config.masked else None
 
-    def forward(self, batch: Batch) -> Loss:
-        """Texts with languages, audio (B, 0) -> losses summed over texts."""
-        spoken = aloud(batch, self.speak)
-        heads = super().forward(spoken)
-        total, parts = self.spoken.auxiliary * heads.total, heads.parts
-        if self.masked is not None:
-            found = self.masked(spoken)
-            # A mean over hidden frames, once for every text, as the heads' losses are.
-            hidden = found.total / max(1, found.count) * heads.count
-            total = total + self.spoken.masked * hidden
-            parts = parts | {"masked": hidden.detach()}
-        return Loss(total, heads.count, parts | {"seconds": torch.tensor(spoken.seconds)})
+    def prepare(self, batch: Batch, training: bool) -> Batch:
+        """The texts as `synthetic` speech (B, S), and its `mask` over features (B, T)."""
+        audio = aloud(batch, self.speak)
+        mask = {"mask": self.masked.mask(audio, batch)} if self.masked is not None else {}
+        return super().prepare(batch, training).with_extras({"synthetic": audio} | mask)
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Masked encoder frames."""
+        return {"codes": int(self.masked.targets(batch.extras["mask"]).sum())} if self.masked is not None else {}
+
+    def forward(self, model: Model, batch: Batch, clock: Clock) -> Loss:
+        """Texts with languages, audio (B, 0) -> losses summed over texts, and over masked frames."""
+        audio, rows = batch.extras["synthetic"], len(batch.ids)
+        found = self.head_losses(model, self.encoded(model, audio, batch), batch, self.spoken.auxiliary)
+        stats = found.stats | {"seconds": Mean(audio.lengths.sum() / 16000, rows)}
+        if self.masked is None:
+            return Loss(found.terms, stats)
+        features, mask = model.features(audio), batch.extras["mask"]
+        targets = self.masked.targets(mask)
+        codes = self.masked.codes(features, targets)
+        hidden = self.masked.corrupt(features, mask)
+        states = model.encoder(hidden, languages=batch.languages).final.values[targets]
+        losses, right = self.masked.predict(states, codes)
+        term = Term(losses.sum(), len(codes), self.spoken.masked)
+        return Loss(found.terms | {"codes": term}, stats | self.masked.stats(states, codes, right))
+
+    def health(self) -> tuple[Alarm, ...]:
+        """Also codes or states that are all alike."""
+        return (*super().health(), *(self.masked.health() if self.masked is not None else ()))
 
 
 class TTS4Pretrain2(Recognition):
     """L_aux of real and of synthetic speech, and L_cons between them."""
 
-    kind: Kind = "paired"
-
-    def __init__(self, config: TTS4Pretrain2Config, model: Model, speak: Speak):
-        super().__init__(config, model)
+    def __init__(self, config: TTS4Pretrain2Config, spec: ModelSpec, speak: Speak):
+        super().__init__(config, spec)
         self.spoken = config
         self.speak = speak
 
-    def forward(self, batch: Batch) -> Loss:
+    def prepare(self, batch: Batch, training: bool) -> Batch:
+        """Also the sentences as `synthetic` speech, (B, S)."""
+        return super().prepare(batch, training).with_extras({"synthetic": aloud(batch, self.speak)})
+
+    def forward(self, model: Model, batch: Batch, clock: Clock) -> Loss:
         """Audio (B, S) with texts and languages -> losses summed over utterances."""
-        tokens = self.targets(batch)
-        real, synthetic = (self.encoded(one) for one in (batch, aloud(batch, self.speak)))
-        total, parts = self.read_off(real, tokens, batch)
-        auxiliary, _ = self.read_off(synthetic, tokens, batch)
-        parts["synthetic"] = auxiliary
-        parts["consistency"] = divergence(*(self.posteriors(one.final, tokens) for one in (real, synthetic))).sum()
-        total = total + self.spoken.auxiliary * auxiliary + self.spoken.consistency * parts["consistency"]
-        return Loss(total, len(batch.ids), detached(parts))
+        tokens, rows = batch.extras["symbols"], len(batch.ids)
+        real, synthetic = (self.encoded(model, audio, batch) for audio in (batch.audio, batch.extras["synthetic"]))
+        heads = self.head_losses(model, real, batch)
+        auxiliary = self.head_losses(model, synthetic, batch, self.spoken.auxiliary)
+        differ = divergence(*(self.posteriors(model, one.final, tokens) for one in (real, synthetic)))
+        terms = {f"synthetic_{name}": term for name, term in auxiliary.terms.items()}
+        terms["consistency"] = Term(differ.sum(), rows, self.spoken.consistency)
+        return Loss(heads.terms | terms, heads.stats)
 
-    def posteriors(self, states: Sequence, tokens: Sequence) -> Sequence:
+    def posteriors(self, model: Model, states: Sequence, tokens: Sequence) -> Sequence:
         """log p(t_u | x) over the vocabulary: (B, T, D) and (B, U) -> (B, U, V); with the end, (B, U+1, V)."""
-        if self.attention is not None:
-            return self.attention.told(states, tokens).map(lambda logits: logits.log_softmax(dim=-1))
-        written = self.ctc(states)
-        first = ctc_best_path(written, tokens)[0][..., 0].clamp(min=0)  # where there is no path, the first frame
-        return tokens.with_values(written.values.take_along_dim(first[..., None], dim=1))
+        if "attention" in self.trained:
+            logits = model.head("attention", AttentionDecoder).teacher_forced_logits(states, tokens)
+            return logits.map(lambda values: values.log_softmax(dim=-1))
+        found = model.head("ctc", CTCHead)(states)
+        first = ctc_best_path(found, tokens)[0][..., 0].clamp(min=0)  # where there is no path, the first frame
+        return tokens.with_values(found.values.take_along_dim(first[..., None], dim=1))
 
 
-def aloud(batch: Batch, speak: Speak) -> Batch:
-    """The texts of a batch as a synthesiser says them, with voices drawn by the seed of the batch."""
-    said = [
-        torch.as_tensor(speak(text or "", language, batch.seed + row), dtype=torch.float32)
-        for row, (text, language) in enumerate(zip(batch.texts, batch.languages, strict=True))
-    ]
-    audio = Sequence.from_list(said).to(batch.audio.device)
-    return replace(batch, audio=audio)
+def aloud(batch: Batch, speak: Speak) -> Sequence:
+    """The texts of a batch as a synthesiser says them, (B, S), each in the voice that the seed of its row draws."""
+    rows = zip(batch.texts, batch.languages, batch.seeds, strict=True)
+    said = [torch.as_tensor(speak(text or "", tag, seed), dtype=torch.float32) for text, tag, seed in rows]
+    return Sequence.from_list(said)
 
 
 def divergence(real: Sequence, synthetic: Sequence) -> Tensor:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from isogloss.errors import IsoglossError
-from isogloss.files import atomic_file
+from isogloss.files import atomic_file, numbered_lines
 from isogloss.text.languages import normalise_language
 from isogloss.text.normalise import normalise
 
@@ -39,9 +39,9 @@ def read_text_lines(path: Path, language: str | None = None, source: str | None 
     suffix = path.name.removesuffix(".gz").rpartition(".")[2]
     if suffix not in ("txt", "jsonl"):
         raise IsoglossError(f"{path} is no text corpus: give .txt, .jsonl, .txt.gz or .jsonl.gz.")
-    default_language = normalise_language(language) if language else None
+    default_language = None if language is None else normalise_language(language)
     default_source = source or path.name.partition(".")[0]
-    for number, raw in enumerate(_raw_lines(path), start=1):
+    for number, raw in numbered_lines(path):
         value = _parse(raw, f"{path}:{number}") if suffix == "jsonl" else {"text": raw}
         spoken = value.get("language")
         if not spoken and not default_language:
@@ -91,20 +91,6 @@ def clean_text(
             counts["kept"] += 1
             seen.add(key)
             yield TextLine(text, line.language, line.source)
-
-
-def _raw_lines(path: Path) -> Iterator[str]:
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8-sig", newline="\n") as file:
-            for line in file:
-                yield line.rstrip("\r\n")
-    except FileNotFoundError:
-        raise IsoglossError(f"{path} is missing.") from None
-    except UnicodeDecodeError:
-        raise IsoglossError(f"{path} is not UTF-8; convert it first.") from None
-    except (OSError, EOFError) as error:
-        raise IsoglossError(f"Cannot read {path}: {error}.") from None
 
 
 def _parse(raw: str, place: str) -> dict[str, Any]:

@@ -8,33 +8,52 @@ from typing import Any
 
 from isogloss.errors import IsoglossError, did_you_mean
 
+# Corpora mean Portugal as often as Brazil by plain `pt`, so that here the likely region says something too.
+_REGION_COUNTS = frozenset({"pt"})
+
 
 @cache
 def normalise_language(tag: str) -> str:
-    """The canonical BCP 47 tag (CLDR form) of a tag, an ISO 639 code or an English name.
+    """The canonical BCP 47 tag of a tag in any spelling, an ISO 639 code or an English name: one tag a language.
 
-    `pt_BR` -> `pt-BR`, `ron` -> `ro`, `cmn_hans_cn` -> `zh-Hans-CN`, `iw` -> `he`, `sh` -> `sr-Latn`,
-    `Scottish Gaelic` -> `gd`. Where a word is both a code and a name (`Ga`), the code wins. Codes of
-    individual languages that CLDR files under their macrolanguage follow it (`arb` -> `ar`).
-    Raises IsoglossError for what is neither; it names the nearest English name.
+    `RO`, `ron`, `rum`, `ro_RO`, `ro-Latn`, `Romanian` -> `ro`; `pt_BR` -> `pt-BR`, `zh-TW`, `sr-Latn`, `ro-MD`
+    stay. A script and a region that CLDR expects of the language anyway (its likely subtags) go, others stay.
+    Withdrawn codes follow CLDR (`iw` -> `he`, `sh` -> `sr-Latn`), as do individual languages that it files under
+    their macrolanguage (`arb` -> `ar`, `cmn` -> `zh`). Where a word is both a code and a name (`Ga`), the code wins.
+    Raises IsoglossError for an empty word and for what is neither; it names the nearest English name.
     """
     import langcodes
     from langcodes.tag_parser import LanguageTagError
 
-    word = tag.strip().replace("_", "-")
+    word = tag.strip()
+    if not word:
+        raise IsoglossError("The language is empty: give a BCP 47 tag, an ISO 639 code or an English name.")
     try:
-        language = langcodes.Language.get(langcodes.standardize_tag(word, macro=True))
+        language = langcodes.Language.get(langcodes.standardize_tag(word.replace("_", "-"), macro=True))
         if language.is_valid():
-            return language.to_tag()
+            return _shortest(language)
     except LanguageTagError:
         pass
-    named = _code_of_name(tag.strip())
+    named = _code_of_name(word)
     if named is None:
-        hint = did_you_mean(tag.strip().lower(), _english_names().keys())
+        hint = did_you_mean(word.lower(), _english_names().keys())
         raise IsoglossError(
             f'Unknown language "{tag}": give a BCP 47 tag, an ISO 639 code or an English name.{hint}'
         )
-    return langcodes.standardize_tag(named, macro=True)
+    return _shortest(langcodes.Language.get(langcodes.standardize_tag(named, macro=True)))
+
+
+def _shortest(language: Any) -> str:
+    """The tag without the script and the region that its language has anyway (UTS 35, "Remove Likely Subtags")."""
+    whole = language.maximize()
+    parts = [("script", "territory"), ("script",), ("territory",)]
+    if language.language in _REGION_COUNTS:
+        parts = [("script",)]
+    for dropped in parts if language.language else []:  # of no language nothing is likely
+        shorter = language.update_dict(dict.fromkeys(dropped))
+        if shorter.maximize() == whole:
+            return str(shorter.to_tag())
+    return str(language.to_tag())
 
 
 @cache

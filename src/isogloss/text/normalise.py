@@ -11,8 +11,9 @@ Decisions that a figure depends on; change one and NORMALISER_VERSION must chang
   glyph variants of the same letter are folded: full and half width, Arabic presentation forms,
   Latin and Armenian ligatures, long s; and two typing habits that spell a letter with its neighbour's
   code (Romanian ş ţ for ș ț, Arabic ي ك for ی ک in Persian and Urdu).
-* Lower case and not case folding: ß stays. Turkish and Azerbaijani have their own i. A dot above
-  that follows an i or j (İ lower-cased, Lithuanian dictionary accents) is redundant and goes.
+* Lower case and not case folding: ß stays. Where I is the capital of ı (Turkish, Azerbaijani, … see
+  `_DOTLESS_I`) it becomes ı. A dot above that follows an i or j (İ lower-cased, Lithuanian dictionary
+  accents) is redundant and goes.
 * Every apostrophe becomes ' inside a word. At the edge of a word it is a quotation mark, except in
   the languages where it is a letter (Hawaiian, Hausa, Uzbek, …); the modifier letters ʻ and ʼ stay.
 * Hyphens and the maqaf become - inside a word, a space between two digits; dashes become a space.
@@ -31,7 +32,7 @@ import unicodedata
 from functools import partial
 
 # The tables of the running Python decide about new characters, so they belong to the version.
-NORMALISER_VERSION = f"1/unicode-{unicodedata.unidata_version}"
+NORMALISER_VERSION = f"2/unicode-{unicodedata.unidata_version}"
 
 _APOSTROPHES = "'\u2018\u2019\u201b\u2032\u0060\u00b4\u02b9\u055a\u05f3"
 _HYPHENS = "-\u2010\u2011\u058a\u05be"
@@ -39,7 +40,13 @@ _INTERPUNCTS = "\u00b7\u2022\u2027\u2219\u22c5\u30fb"
 
 # Languages whose words begin or end with an apostrophe that is a letter.
 _EDGE_APOSTROPHE = frozenset({"ha", "haw", "mt", "nv", "sm", "to", "ty", "uz"})
-_DOTTED_I = frozenset({"az", "tr"})
+# Languages whose alphabet has the pairs I ı and İ i. az and tr: Unicode's SpecialCasing and CLDR's transforms
+# az-Lower and tr-Lower. crh: LC_CTYPE of glibc 2.36 takes Turkish casing over. gag, tkr, tly, ttt, zza: both pairs
+# are among their exemplar characters (gflanguages 0.7.11, from CLDR and Hyperglot).
+_DOTLESS_I = frozenset({"az", "crh", "gag", "tkr", "tly", "tr", "ttt", "zza"})
+# Written in Cyrillic, where a Latin I is a foreign word's; in Latin script they have both pairs too: kk by CLDR's
+# kk_Latn, tt by glibc's tt_RU@iqtelif, ba by gflanguages.
+_DOTLESS_I_IN_LATIN = frozenset({"ba", "kk", "tt"})
 # Dictionaries and readers mark stress with an accent that ordinary spelling leaves out.
 _CYRILLIC_STRESS = frozenset({"be", "bg", "mk", "ru", "sr", "uk"})
 _ARABIC_FOR_PERSIAN = str.maketrans("يك", "یک")
@@ -116,7 +123,7 @@ def normalise(text: str, language: str | None = None, *, keep_points: bool = Tru
     text = _nfc(text.translate(_CHARACTERS)).translate(_TYPING_HABITS.get(base, {}))
     if not keep_points:
         text = _drop_points(text, base)
-    text = _lower(text, base)
+    text = _lower(text, _has_dotless_i(base, language))
     text = _inside_words(text, base)
     return _nfc(_UNSPACED_GAP.sub("", " ".join(text.split())))
 
@@ -164,8 +171,12 @@ def _drop_points(text: str, language: str) -> str:
     return _nfc(text)
 
 
-def _lower(text: str, language: str) -> str:
-    if language in _DOTTED_I:
+def _has_dotless_i(base: str, language: str | None) -> bool:
+    return base in _DOTLESS_I or (base in _DOTLESS_I_IN_LATIN and "-Latn" in str(language))
+
+
+def _lower(text: str, dotless_i: bool) -> str:
+    if dotless_i:
         text = text.replace("İ", "i").replace("I", "ı")
     return _nfc(_REDUNDANT_DOT.sub("", _nfc(text.lower())))
 

@@ -1,4 +1,5 @@
-"""Tokenizers: text to ids and back without loss. Id 0 is the blank in each of them.
+"""Tokenizers: text to ids and back without loss. Id 0 stands for no text in any of them: it is the blank of CTC and
+transducer, and where the attention decoder ends.
 
 A tokenizer takes text as it is; whoever wants normalised targets normalises first.
 
@@ -19,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.files import atomic_file, read_json, sha256, write_json
 
-BLANK = 0
+BLANK = END = 0
 UNKNOWN = "\ufffd"
 
 _log = logging.getLogger(__name__)

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from isogloss.data.loading import language_of, text_of
-from isogloss.data.synthesis import phonemes
+from isogloss.data.manifests import language_of, text_of
 from isogloss.encoders.speech import SpeechEncoderConfig
 from isogloss.encoders.stack import Stack
 from isogloss.errors import IsoglossError
+from isogloss.heads import HeadConfig
 from isogloss.model.folder import load_model
-from isogloss.model.model import Model, ModelConfig
+from isogloss.model.model import Model
+from isogloss.model.spec import ModelConfig
 from isogloss.nn.adapters import AdapterConfig
+from isogloss.text.espeak import phonemes
 from isogloss.text.families import family
 from isogloss.text.normalise import normalise
 from isogloss.text.tokenizers import CharacterTokenizer, Tokenizer, build_tokenizer
@@ -50,13 +52,10 @@ def build_model(recipe: Recipe, train: list[MonoCut], paired: list[MonoCut], tex
         alphabets = _alphabets(tokenizer, sentences)
     languages = tuple(sorted({language_of(cut) for cut in train} - {"und"}))
     config = ModelConfig(
-        frontend=recipe.model.frontend,
+        features=recipe.model.features,
         encoder=_with_adapters(recipe.model.encoder, recipe.model, written),
-        transducer=recipe.model.transducer,
-        attention=recipe.model.attention,
-        speech=recipe.model.speech,
-        conditioning=recipe.model.conditioning,
-        phonemes=_phonemes(sentences) if recipe.model.phonemes else (),
+        heads=recipe.model.heads,
+        phonemes=_phonemes(sentences) if _pronounces(recipe.model.heads) else (),
         text=recipe.model.text,
         text_languages=tuple(alphabets) if recipe.model.text else (),
         languages=languages if len(languages) > 1 and _identifies(recipe) else (),
@@ -83,7 +82,7 @@ def _grown(start: Model | None, recipe: Recipe, written: list[MonoCut]) -> Model
     # On an encoder that changes, a language head that does not would guess.
     languages = start.config.languages if recipe.model.adapters or _identifies(recipe) else ()
     parts = _parts(start, recipe.model)
-    pronounced = start.phonemes or recipe.model.phonemes
+    pronounced = _pronounces(parts["heads"])
     changes = parts | {
         "encoder": encoder,
         "alphabets": alphabets,
@@ -102,15 +101,22 @@ def _grown(start: Model | None, recipe: Recipe, written: list[MonoCut]) -> Model
 
 def _parts(start: Model, recipe: ModelRecipe) -> dict[str, Any]:
     """The configuration of the parts beside encoder and CTC: those of `start`, and those the recipe adds."""
-    parts = {}
-    for name in ("transducer", "attention", "speech", "text", "conditioning"):
-        known, wanted = getattr(start.config, name), getattr(recipe, name)
-        if known and wanted and known != wanted:
+    known: dict[str, Any] = {f"heads.{name}": head for name, head in start.config.heads.items()}
+    known["text"] = start.config.text
+    wanted: dict[str, Any] = {f"heads.{name}": head for name, head in recipe.heads.items()}
+    wanted = (wanted if "heads" in recipe.model_fields_set else {}) | {"text": recipe.text}
+    for name, part in wanted.items():
+        if part and known.get(name) and part != known[name]:
             raise IsoglossError(
                 f"model.{name} differs from that of {recipe.start_from}, which model.keep: all keeps; leave it out."
             )
-        parts[name] = known or wanted
-    return parts
+    heads = start.config.heads | (recipe.heads if "heads" in recipe.model_fields_set else {})
+    return {"heads": heads, "text": start.config.text or recipe.text}
+
+
+def _pronounces(heads: dict[str, HeadConfig]) -> bool:
+    """Whether any head predicts phonemes."""
+    return any(head.target == "phonemes" for head in heads.values())
 
 
 def _with_adapters(encoder: SpeechEncoderConfig, recipe: ModelRecipe, written: list[MonoCut]) -> SpeechEncoderConfig:
@@ -153,7 +159,7 @@ def _phonemes(texts: list[tuple[str, str]]) -> tuple[str, ...]:
 
 def _identifies(recipe: Recipe) -> bool:
     """Whether any stage trains the language head; a model must not carry one that guesses at random."""
-    return any(objective.identifies for stage in recipe.stages for objective in stage.objectives)
+    return any(objective.identifies for stage in recipe.training for objective in stage.objectives)
 
 
 def _alphabets(tokenizer: Tokenizer, texts: list[tuple[str, str]]) -> dict[str, tuple[int, ...]]:
@@ -165,14 +171,14 @@ def _alphabets(tokenizer: Tokenizer, texts: list[tuple[str, str]]) -> dict[str, 
 
 
 def _take_over(model: Model, start: Model, recipe: ModelRecipe) -> None:
-    """Copy front end and encoder; heads stay new, for symbols and languages may differ."""
-    for part in ("frontend", "encoder"):
+    """Copy features and encoder; heads stay new, for symbols and languages may differ."""
+    for part in ("features", "encoder"):
         mine, theirs = getattr(model, part), getattr(start, part)
         try:
             new = {name: tensor for name, tensor in mine.state_dict().items() if name.startswith("adapters.")}
             mine.load_state_dict(theirs.state_dict() | new)
         except RuntimeError:
             raise IsoglossError(
-                f"model.start_from: the {part} of {recipe.start_from} has another shape than model.{part} of the "
+                f"model.start_from: weights of model.{part} in {recipe.start_from} have other shapes than those of the "
                 "recipe; give the recipe the same configuration (it is in the folder's config.json)."
             ) from None

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from isogloss.data.loading import language_of
-from isogloss.data.manifests import read_card, source_of
+from isogloss.data.manifests import fingerprint, language_of, source_of
+from isogloss.errors import counted
 from isogloss.text.languages import language_name
 from isogloss.text.normalise import NORMALISER_VERSION
-from isogloss.training.recipe import Recipe
+from isogloss.training.recipe import FitRecipe, Recipe, StageRecipe
 
 if TYPE_CHECKING:
     from lhotse.cut import MonoCut
 
 
-def describe(recipe: Recipe, train: list[MonoCut], paired: list[MonoCut], fingerprint: str) -> str:
-    """Markdown: what was learned from, how, and what is not known yet. Evaluation adds its figures."""
+def describe(
+    recipe: Recipe, cards: list[dict[str, Any]], train: list[MonoCut], paired: list[MonoCut], texts: list[MonoCut]
+) -> str:
+    """Markdown: what was learned from, how, and what is not known yet. Evaluation adds its figures.
+
+    cards: of the recipe's data folders. train, paired: the clips trained on, and those of them with a transcript;
+    texts: the unspoken sentences.
+    """
     hours: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     with_text = {cut.id for cut in paired}
     for cut in train:
@@ -25,14 +31,13 @@ def describe(recipe: Recipe, train: list[MonoCut], paired: list[MonoCut], finger
     rows = "\n".join(
         f"| {language_name(tag)} (`{tag}`) | {heard:.2f} | {read:.2f} |" for tag, (heard, read) in sorted(hours.items())
     )
-    licences = "\n".join(
-        f"- {card.get('name', folder.name)}: {card.get('licence') or 'licence unknown'}"
-        for folder in recipe.data.folders
-        for card in [read_card(folder)]
+    corpora = "\n".join(
+        f"| {card.get('name', folder.name)} | {card.get('licence') or 'unknown'} | `{card.get('fingerprint')}` |"
+        for folder, card in zip(recipe.data.folders, cards, strict=True)
     )
+    unspoken = f"| {counted(len(texts), 'unspoken sentence')} | `{fingerprint(texts)}` |\n" if texts else ""
     stages = "\n".join(
-        f"{number}. **{stage.name}**: {', '.join(o.name for o in stage.objectives)}, {stage.steps} steps"
-        for number, stage in enumerate(recipe.stages, start=1)
+        f"{number}. **{stage.name}**: {_done(stage)}" for number, stage in enumerate(recipe.stages, start=1)
     )
     return f"""# {recipe.name}
 
@@ -44,10 +49,16 @@ A speech model trained with isogloss.
 |---|---|---|
 {rows}
 
-Corpora: {", ".join(sorted({source_of(cut) for cut in train}))}. Fingerprint of the training clips and
-texts: `{fingerprint}`. Text normalisation {NORMALISER_VERSION}.
+| corpus | licence | fingerprint of all its clips |
+|---|---|---|
+{corpora}
 
-{licences}
+| trained on | fingerprint of these |
+|---|---|
+| {counted(len(train), "clip")} of {", ".join(sorted({source_of(cut) for cut in train}))} | `{fingerprint(train)}` |
+{unspoken}
+A fingerprint is the SHA-256 of ids, texts and durations, in a corpus as here: who trains on the whole of one
+corpus finds the same one in both tables. Text normalisation {NORMALISER_VERSION}.
 
 The licence of the training data may bind what you do with this model; isogloss itself is Apache-2.0.
 
@@ -62,3 +73,10 @@ Seed {recipe.seed}. The resolved recipe is in `config.json`.
 Languages, speakers and recording conditions other than those above were not trained on. Where a
 language has one speaker only, its figures say nothing about other speakers.
 """
+
+
+def _done(stage: StageRecipe | FitRecipe) -> str:
+    """What a stage does, in a few words."""
+    if isinstance(stage, FitRecipe):
+        return f"{stage.fit.name}, fitted"
+    return f"{', '.join(objective.name for objective in stage.objectives)}, {stage.steps} steps"

@@ -70,7 +70,7 @@ def to_resume(run: Path, recipe: dict[str, Any], resume: bool, fitted: bool) -> 
         return None
     if not resume:
         raise IsoglossError(f"{run} already holds a run; go on with --resume, or choose another --out.")
-    changed = _differences(found.state["recipe"], recipe)
+    changed = _differences(_resolved(found.state["recipe"]), _resolved(recipe))
     if fitted:
         changed = [name for name in changed if not re.fullmatch(r"stages\.\d+\.steps", name)]
     if changed:
@@ -130,6 +130,14 @@ def _storable(values: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _folder(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"step-{step:08d}"
+
+
+def _resolved(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe with one name for each folder, whether it was given relative, absolute or through a link."""
+    data, model = recipe["data"], recipe["model"]
+    folders = [str(Path(folder).resolve()) for folder in data["folders"]]
+    start = model["start_from"] and str(Path(model["start_from"]).resolve())
+    return recipe | {"data": data | {"folders": folders}, "model": model | {"start_from": start}}
 
 
 def _differences(old: Any, new: Any, path: str = "") -> list[str]:

@@ -1,13 +1,36 @@
 """Which device, which precision, which process of how many."""
 
+import json
 import os
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 
 from isogloss.errors import IsoglossError
+from isogloss.objectives.base import Mean
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a process computes with, and which of how many it is."""
+
+    device: torch.device
+    precision: torch.dtype
+    rank: int = 0
+    world: int = 1
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The precision of forward passes."""
+        return autocast(self.device, self.precision)
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if dist.is_initialized():
+            dist.barrier()
 
 
 def choose_device(name: str) -> torch.device:
@@ -56,6 +79,33 @@ def sum_over_group(values: torch.Tensor) -> torch.Tensor:
     if dist.is_initialized():
         dist.all_reduce(values)
     return values
+
+
+def summed(means: Mapping[str, Mean]) -> dict[str, tuple[float, float]]:
+    """Totals and counts over all processes, which need not know the same names; equal in all of them."""
+    own = {name: (float(mean.total), float(mean.count)) for name, mean in means.items()}
+    if not dist.is_initialized():
+        return own
+    found: dict[str, tuple[float, float]] = {}
+    for text in _gathered(json.dumps(own)):
+        for name, (total, count) in json.loads(text).items():
+            before = found.get(name, (0.0, 0.0))
+            found[name] = before[0] + total, before[1] + count
+    return found
+
+
+def _gathered(text: str) -> list[str]:
+    """A text of every process, as bytes in tensors: nothing is unpickled."""
+    device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+    own = torch.tensor(list(text.encode()), dtype=torch.uint8, device=device)
+    sizes = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(dist.get_world_size())]
+    dist.all_gather(sizes, torch.tensor([len(own)], device=device))
+    longest = max(int(size) for size in sizes)
+    padded = torch.zeros(longest, dtype=torch.uint8, device=device)
+    padded[: len(own)] = own
+    texts = [torch.zeros_like(padded) for _ in sizes]
+    dist.all_gather(texts, padded)
+    return [bytes(row[: int(size)].tolist()).decode() for row, size in zip(texts, sizes, strict=True)]
 
 
 def _product_seconds(dtype: torch.dtype) -> float:

@@ -1,44 +1,38 @@
 """Checks that name what is wrong with a run and stop it, rather than let it burn hours."""
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from isogloss.errors import IsoglossError
+from isogloss.objectives.base import Alarm
 
 WINDOW = 50
-BLANK_PATIENCE = 1500
-"""Steps a CTC model may emit blanks only; all start so, small ones for several hundred steps."""
 
 
 @dataclass
 class Health:
-    """Watches the averages of recent steps; `check` raises with the name of the trouble."""
+    """Watches the averages of recent steps; `check` raises with the name of the trouble.
 
+    alarms: of each objective, by its name.
+    """
+
+    alarms: Mapping[str, tuple[Alarm, ...]] = field(default_factory=dict)
     unusable: int = 0
     recent: dict[str, deque[float]] = field(default_factory=dict)
 
-    def check(self, step: int, parts: dict[str, float]) -> None:
-        """Look at the parts of one step (see the objectives)."""
-        for name, value in parts.items():
-            self.recent.setdefault(name, deque(maxlen=WINDOW)).append(value)
-        perplexity = self._mean("code_perplexity")
-        if perplexity is not None and perplexity < 2.0:
-            raise IsoglossError(
-                f"Codebook collapse: the targets use {perplexity:.1f} codes on average at step {step}; "
-                "are the features normalised (model.frontend.normalisation)?"
-            )
-        spread = self._mean("spread")
-        if spread is not None and spread < 1e-3:
-            raise IsoglossError(
-                f"Representation collapse: hidden states of different frames are equal at step {step} "
-                f"(spread {spread:.1e}); lower the learning rate or lengthen the warm-up."
-            )
-        blank = self._mean("blank")
-        if step >= BLANK_PATIENCE and blank is not None and blank > 0.999:
-            raise IsoglossError(
-                f"All-blank CTC: after {step} steps nothing but blank is recognised; check that texts belong to "
-                "their clips (isogloss inspect), raise the learning rate, or train with more steps."
-            )
+    def check(self, step: int, means: Mapping[str, float]) -> None:
+        """Look at the `OBJECTIVE/STATISTIC` means of one step."""
+        for objective, alarms in self.alarms.items():
+            for alarm in alarms:
+                name = f"{objective}/{alarm.stat}"
+                if name not in means:
+                    continue
+                seen = self.recent.setdefault(name, deque(maxlen=WINDOW))
+                seen.append(means[name])
+                value = sum(seen) / len(seen)
+                if len(seen) == WINDOW and step >= alarm.patience and not alarm.least <= value <= alarm.most:
+                    raise IsoglossError(f"{objective}: {alarm.said.format(value=value, step=step)}")
 
     def usable(self, step: int, norm: float, ids: list[str]) -> bool:
         """False if the gradient is not finite (the step is skipped); the third in a row stops the run."""
@@ -58,14 +52,26 @@ class Health:
         self.unusable = unusable
         self.recent = {name: deque(values, maxlen=WINDOW) for name, values in recent.items()}
 
-    def _mean(self, name: str) -> float | None:
-        """Mean over the window, None until it is full."""
-        values = self.recent.get(name, ())
-        return sum(values) / WINDOW if len(values) == WINDOW else None
+
+def require_gradients(silent: set[str], trained: set[str], stage: str) -> None:
+    """Every parameter that a stage trains must be reached by one of its objectives.
+
+    silent: the names of those that got no gradient.
+    """
+    if not silent:
+        return
+    if silent == trained:
+        raise IsoglossError(f'Empty gradients: no parameter of the stage "{stage}" received one; is everything frozen?')
+    parts = sorted({_part(name, trained - silent) for name in silent})
+    shown = ", ".join(sorted(silent)[:3]) + (", …" if len(silent) > 3 else "")
+    raise IsoglossError(
+        f'No objective of the stage "{stage}" reaches {len(silent)} of the parameters that it should train ({shown}); '
+        f"freeze them (freeze: [{', '.join(parts)}]), or add an objective that trains them."
+    )
 
 
-def require_gradients(norms: dict[str, float], step: int) -> None:
-    """Every trained parameter must have received a gradient at the first step."""
-    silent = [name for name, norm in norms.items() if norm == 0.0]
-    if len(silent) == len(norms):
-        raise IsoglossError(f"Empty gradients: no parameter received one at step {step}; is everything frozen?")
+def _part(name: str, reached: set[str]) -> str:
+    """The largest part of the model that a parameter is in and nothing reaches: text.duration."""
+    places = name.split(".")
+    parts = [".".join(places[:count]) for count in range(1, len(places) + 1)]
+    return next(part for part in parts if not any(f"{other}.".startswith(f"{part}.") for other in reached))

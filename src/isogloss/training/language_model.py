@@ -7,19 +7,17 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from isogloss.data.loading import language_of, text_of
-from isogloss.data.manifests import read_cuts
+from isogloss.data.manifests import language_of, read_cuts, text_of
 from isogloss.decoding.beam import Beam
 from isogloss.errors import IsoglossError
+from isogloss.model.calibration import calibrate
 from isogloss.model.folder import load_model
 from isogloss.text.corpus import read_text_lines
 from isogloss.text.ngram import save_ngram, train_ngram
 from isogloss.text.tokenizers import digest
-from isogloss.training.development import Development
+from isogloss.training.development import load_batches, select
 from isogloss.training.recipe import DataRecipe
-from isogloss.training.source import read_texts
+from isogloss.training.source import read_data, read_texts, transcribed
 
 HELD_OUT = 20
 """Each so-many-th sentence is held out to measure how well the others predict it."""
@@ -47,7 +45,7 @@ def train_language_model(
     sentences, unknown = [], 0
     for text, tag in sorted(set(_sentences(texts, data, language))):
         try:
-            tokens = model.tokens(text, tag)
+            tokens = model.processor.tokens(text, tag)
         except IsoglossError:
             unknown += 1
             continue
@@ -65,16 +63,15 @@ def train_language_model(
     ngram = train_ngram(sentences, size, order)
     dev = [cut for folder in data for cut in read_cuts(folder, "dev") if language_of(cut) in model.config.alphabets]
     if dev:
-        development = Development(model, dev, torch.float32)
-        ngram.calibration = development.calibration(Beam(language_model=ngram))
+        ngram.calibration = calibrate(model, load_batches(select(transcribed(dev))), Beam(language_model=ngram))
     save_ngram(ngram, out, digest(model_folder), notes)
     return notes
 
 
 def _sentences(texts: list[Path], data: list[Path], language: str | None) -> Iterator[tuple[str, str]]:
     """(text, language) of everything given."""
-    unspoken = read_texts(DataRecipe(folders=tuple(data), translations=True, longest=inf))
-    for cut in [*(cut for folder in data for cut in read_cuts(folder, "train")), *unspoken]:
+    recipe = DataRecipe(folders=tuple(data), translations=True, shortest=0.0, longest=inf)
+    for cut in [*read_data(recipe, "train"), *read_texts(recipe)]:
         if text := text_of(cut):
             yield text, language_of(cut)
     for path in texts:

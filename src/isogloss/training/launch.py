@@ -26,7 +26,7 @@ def useful_processes(recipe: Recipe) -> int:
     """How many processes the steps of a recipe can keep busy here; 1 where there is a GPU."""
     if torch.cuda.is_available():
         return 1
-    batches = min(max(stage.seconds.values()) / stage.batch_seconds for stage in recipe.stages)
+    batches = min(max(stage.seconds.values()) / stage.batch_seconds for stage in recipe.training)
     return max(1, min(torch.get_num_threads(), int(batches)))
 
 

@@ -9,16 +9,14 @@ from collections.abc import Sequence as ListOf
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
-from isogloss.data.loading import language_of, text_of, waveform
+from isogloss.data.loading import waveform
 from isogloss.errors import AudioError, IsoglossError
-from isogloss.heads.ctc import frames_needed
-from isogloss.model.model import Model
-from isogloss.nn.subsampling import subsampled
 from isogloss.training.hardware import autocast
-from isogloss.training.recipe import StageRecipe
-from isogloss.training.source import Micro, Source
-from isogloss.training.stage import Stage, begin_training, only_trying
+from isogloss.training.health import require_gradients
+from isogloss.training.stage import Counts, Stage, Sums, begin_training, only_trying
+from isogloss.training.streams import Micro, Source, Stream
 
 if TYPE_CHECKING:
     from lhotse.cut import MonoCut
@@ -26,32 +24,61 @@ if TYPE_CHECKING:
 SAMPLED = 20
 
 
-def preflight(model: Model, stage: Stage, recipe: StageRecipe, source: Source, precision: torch.dtype) -> str:
+def preflight(
+    stage: Stage,
+    parameters: dict[str, nn.Parameter],
+    streams: dict[str, Stream],
+    source: Source,
+    precision: torch.dtype,
+    measured: float | None = None,
+) -> str:
     """Check a stage before its first step; returns one line with its cost.
 
-    Data readable; every transcript reachable by CTC (frames >= symbols + repeats); the most
-    demanding micro-batch computed forward and backward for its time and memory.
+    Data readable; what each objective checks of them; the most demanding micro-batch computed forward and backward for
+    its time, its memory, and for `parameters` that no objective reaches. measured: seconds a step takes, if known.
     """
-    for kind, loader in source.loaders.items():
-        if kind != "text":
-            check_readable(loader.cuts)
-        if kind == "paired":
-            check_feasible(model, loader.cuts)
-    worst = _worst(source)
-    device = next(model.parameters()).device
+    for stream in streams.values():
+        if stream.needs.audio:
+            check_readable(stream.cuts)
+    for name, objective in stage.objectives.items():
+        objective.check(streams[stage.streams[name]].cuts)
+    worst = source.largest()
+    device = next(stage.model.parameters()).device
     began = time.perf_counter()
-    begin_training(stage, recipe.freeze, model)
-    with only_trying(model), stage.unguarded(), autocast(device, precision):
-        on_device = {kind: batch.to(device) for kind, batch in worst.items()}
-        stage(on_device, stage.counts(on_device)).total.backward()
+    begin_training(stage)
+    with only_trying(stage.model), stage.guards.lifted(), autocast(device, precision):
+        micro = on_device(worst, device)
+        counts = stage.counts(micro)
+        sums = stage(micro, counts)
+        sums.total.backward()
     seconds = time.perf_counter() - began
+    check_counts(sums, counts)
+    silent = {name for name, parameter in parameters.items() if parameter.grad is None}
     stage.zero_grad(set_to_none=True)
-    hours = seconds * source.micro_batches / source.world * recipe.steps / 3600
-    heard = sum(seconds for kind, seconds in recipe.seconds.items() if kind != "text") * recipe.steps / 3600
+    require_gradients(silent, set(parameters), stage.recipe.name)
+    recipe = stage.recipe
+    longest = seconds * source.micro_batches / source.world
+    hours = (longest if measured is None else measured) * recipe.steps / 3600
+    audio = sum(recipe.seconds[name] for name, stream in streams.items() if stream.needs.audio) * recipe.steps / 3600
+    about = "at most about" if measured is None else "about"
     return (
-        f"{recipe.name}: {recipe.steps} steps, {heard:.1f} hours of audio, at most about "
-        f"{_duration(hours)} here; memory so far {_memory(device):.1f} GiB"
+        f"{recipe.name}: {recipe.steps} steps, {audio:.1f} hours of audio, {about} {_duration(hours)} here; "
+        f"memory so far {_memory(device):.1f} GiB{source.rounding()}"
     )
+
+
+def on_device(micro: Micro, device: torch.device) -> Micro:
+    """The batches on a device; what they share is moved once."""
+    moved: dict[int, object] = {}
+    return {name: batch.to(device, moved) for name, batch in micro.items()}
+
+
+def check_counts(sums: Sums, counts: Counts) -> None:
+    """What objectives say beforehand of their terms' counts must be so: else micro-batches do not add up."""
+    for name, term in sums.terms.items():
+        told = counts.get(name, counts[name.partition("/")[0]])
+        if float(term.count) != told:
+            raise RuntimeError(f"{name} is a mean over {float(term.count)}, and was announced as one over {told}")
 
 
 def check_readable(cuts: ListOf[MonoCut]) -> None:
@@ -65,31 +92,6 @@ def check_readable(cuts: ListOf[MonoCut]) -> None:
             broken.append(error)
     if len(broken) * 2 > len(chosen):
         raise IsoglossError(f"{len(broken)} of {len(chosen)} clips tried cannot be read; the first: {broken[0]}")
-
-
-def check_feasible(model: Model, cuts: ListOf[MonoCut]) -> None:
-    """Refuse data in which more than 1 % of the transcripts have more symbols than the encoder has frames."""
-    impossible = []
-    for cut in cuts:
-        samples = torch.tensor(round(cut.duration * 16000))
-        frames = int(subsampled(model.frontend.frames(samples)))
-        if frames_needed(model.tokens(text_of(cut) or "", language_of(cut))) > frames:
-            impossible.append(cut.id)
-    if len(impossible) > 0.01 * len(cuts):
-        raise IsoglossError(
-            f"{len(impossible)} of {len(cuts)} transcripts are too long for their audio (as {impossible[0]}): "
-            "check that texts belong to their clips (isogloss inspect), or use larger symbols (sentencepiece)."
-        )
-
-
-def _worst(source: Source) -> Micro:
-    """The largest micro-batch of the first round, by padded seconds."""
-    micro: Micro = {}
-    for kind, plan in source.plans.items():
-        batches = plan.round(0)
-        largest = max(batches, key=lambda batch: float(plan.durations[batch].max()) * len(batch))
-        micro[kind] = source.loaders[kind].load(largest)
-    return micro
 
 
 def _memory(device: torch.device) -> float:

@@ -24,11 +24,11 @@ def learning_rate(recipe: AdamWRecipe, step: int, steps: int) -> float:
 
 
 def build_optimizer(stage: StageRecipe, parameters: dict[str, nn.Parameter]) -> torch.optim.AdamW:
-    """AdamW over named parameters, each by the recipe its name asks for; weight decay on matrices only."""
+    """AdamW over named parameters, each by the recipe its name asks for."""
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
         own = max((start for start in stage.optimizers if name.startswith(start)), key=len, default="")
-        groups.setdefault((own, parameter.dim() >= 2), []).append(parameter)
+        groups.setdefault((own, decays(name, parameter)), []).append(parameter)
     recipes: dict[str, AdamWRecipe] = {"": stage.optimizer, **stage.optimizers}
     settings = [
         {
@@ -36,11 +36,19 @@ def build_optimizer(stage: StageRecipe, parameters: dict[str, nn.Parameter]) -> 
             "recipe": recipes[own],
             "lr": recipes[own].peak,
             "betas": recipes[own].betas,
-            "weight_decay": recipes[own].weight_decay if decays else 0.0,
+            "weight_decay": recipes[own].weight_decay if decayed else 0.0,
         }
-        for (own, decays), members in groups.items()
+        for (own, decayed), members in groups.items()
     ]
     return torch.optim.AdamW(settings, fused=True)
+
+
+def decays(name: str, parameter: nn.Parameter) -> bool:
+    """Whether weight decay applies: to matrices and kernels, never to norms nor to anything named bias.
+
+    A bias may have several dimensions: one for each head of attention, one for each language of adapters.
+    """
+    return parameter.dim() >= 2 and not name.endswith("bias")
 
 
 def set_rates(optimizer: torch.optim.Optimizer, step: int, steps: int) -> None:

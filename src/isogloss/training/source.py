@@ -2,44 +2,73 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from math import ceil
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from isogloss.data.loading import Batch, Kind, Loader, as_cut, language_of, text_of
-from isogloss.data.manifests import TEXT, read_cuts, source_of, split_of, translations_of
-from isogloss.data.plan import BatchPlan, Position
+from isogloss.data.loading import as_cut
+from isogloss.data.manifests import TEXT, language_of, read_cuts, source_of, split_of, text_of, translations_of
 from isogloss.data.splits import held_out_texts
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.text.corpus import TextLine, clean_text, read_text_lines
 from isogloss.text.normalise import normalise
-from isogloss.training.recipe import DataRecipe, StageRecipe
+from isogloss.training.recipe import DataRecipe
 
 if TYPE_CHECKING:
     from lhotse.cut import MonoCut
 
-Micro = dict[Kind, Batch]
+def read_data(recipe: DataRecipe, split: str, left_out: Counter[str] | None = None) -> list[MonoCut]:
+    """The cuts of a split of all folders, within the recipe's languages and lengths.
 
-
-def read_data(recipe: DataRecipe, split: str) -> list[MonoCut]:
-    """The cuts of a split of all folders, within the recipe's languages and lengths."""
-    cuts = [cut for folder in recipe.folders for cut in read_cuts(folder, split)]
-    present = {language_of(cut) for cut in cuts}
+    No train clip says what the dev or test split of another folder says, in whatever language; within a folder that is
+    the matter of `isogloss prepare`. left_out: counts the clips in the recipe's languages that are not among them, by
+    the reason.
+    """
+    folders = [read_cuts(folder) for folder in recipe.folders]
+    present = {language_of(cut) for clips in folders for cut in clips if split_of(cut) == split}
     for language in recipe.languages:
-        if cuts and language not in present:
+        if present and language not in present:
             raise IsoglossError(
                 f'data.languages: the data hold no "{language}".{did_you_mean(language, present)} '
                 f"They hold: {', '.join(sorted(present))}."
             )
     wanted = set(recipe.languages) or present
-    return [cut for cut in cuts if language_of(cut) in wanted and recipe.shortest <= cut.duration <= recipe.longest]
+    kept = []
+    for clips, elsewhere in zip(folders, _held_out_elsewhere(folders), strict=True):
+        for cut in clips:
+            if split_of(cut) == split and language_of(cut) in wanted:
+                reason = _unfit(cut, recipe, elsewhere if split == "train" else frozenset())
+                if not reason:
+                    kept.append(cut)
+                elif left_out is not None:
+                    left_out[reason] += 1
+    return kept
+
+
+def _held_out_elsewhere(folders: list[list[MonoCut]]) -> Iterator[set[str]]:
+    """For each folder the normalised texts that dev and test clips of the others say, in whatever language."""
+    held_out = [held_out_texts(clips) for clips in folders]
+    holders = Counter(text for texts in held_out for text in texts)
+    for own in held_out:
+        yield {text for text, count in holders.items() if count > (text in own)}
+
+
+def _unfit(cut: MonoCut, recipe: DataRecipe, held_out: Container[str]) -> str:
+    """Why a clip is left out, in words that follow its number; empty if it is not."""
+    if cut.duration < recipe.shortest:
+        return f"shorter than {recipe.shortest:g} s (data.shortest)"
+    if cut.duration > recipe.longest:
+        return f"longer than {recipe.longest:g} s (data.longest)"
+    text = normalise(text_of(cut) or "", language_of(cut))
+    return "whose text another folder holds out for dev or test" if text in held_out else ""
+
+
+def summary(train: list[MonoCut], paired: list[MonoCut], left_out: Counter[str]) -> str:
+    """What is trained on and what is not, in one line."""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.most_common())
+    without = f"; left out: {reasons}" if reasons else ""
+    return f"{len(train)} training clips, {len(paired)} of them transcribed{without}"
 
 
 def read_texts(recipe: DataRecipe) -> list[MonoCut]:
@@ -86,114 +115,3 @@ def unspoken(folders: Iterable[Path]) -> list[Path]:
     return [folder / TEXT for folder in folders if (folder / TEXT).exists()]
 
 
-def fingerprint(cuts: list[MonoCut]) -> str:
-    """A digest of which clips with which texts are trained on."""
-    digest = hashlib.sha256()
-    for cut in cuts:
-        digest.update(f"{cut.id}\t{cut.duration:.3f}\t{text_of(cut)}\n".encode())
-    return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class Work:
-    """What one process does in one step.
-
-    micro: the micro-batches, each with one batch of every kind. positions: where the plans stand
-    after the step.
-    """
-
-    micro: list[Micro]
-    positions: dict[Kind, Position]
-
-
-class Source:
-    """Yields the work of one process, step by step, reading one step ahead.
-
-    A step hears `stage.seconds[kind]` seconds of audio of each kind, in as many micro-batches as
-    memory and the number of processes ask for; process r takes every world-th from r on.
-    """
-
-    def __init__(
-        self,
-        cuts: dict[Kind, list[MonoCut]],
-        recipe: DataRecipe,
-        stage: StageRecipe,
-        *,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
-    ):
-        largest = max(stage.seconds.values())
-        self.micro_batches = ceil(largest / stage.batch_seconds / world) * world
-        self.rank, self.world, self.seed = rank, world, seed
-        self.loaders = {
-            kind: Loader(
-                cuts[kind],
-                workers=recipe.workers,
-                max_bad=recipe.max_bad,
-                speeds=recipe.speeds,
-                perturbed=recipe.perturb if kind == "paired" else None,
-            )
-            for kind in stage.seconds
-        }
-        self.plans = {
-            kind: build_plan(
-                cuts[kind], recipe, seconds / self.micro_batches, stage.temperatures.get(kind, stage.temperature), seed
-            )
-            for kind, seconds in stage.seconds.items()
-        }
-        self.positions: dict[Kind, Position] = {kind: Position() for kind in self.plans}
-        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="ahead")
-        self._next: tuple[int, Future[Work]] | None = None
-
-    def work(self, step: int) -> Work:
-        """The micro-batches of a step; steps must be asked for in order from where the source stands."""
-        if self._next is None or self._next[0] != step:
-            self._next = (step, self._ahead.submit(self._read, step, self.positions))
-        work = self._next[1].result()
-        self.positions = work.positions
-        self._next = (step + 1, self._ahead.submit(self._read, step + 1, work.positions))
-        return work
-
-    def bad_clips(self) -> dict[str, int]:
-        """Clips that could not be read so far, by cause."""
-        return {cause: n for loader in self.loaders.values() for cause, n in loader.bad.items()}
-
-    def close(self) -> None:
-        self._ahead.shutdown(cancel_futures=True)
-        for loader in self.loaders.values():
-            loader.close()
-
-    def _read(self, step: int, positions: dict[Kind, Position]) -> Work:
-        micro: list[Micro] = [{} for _ in range(self.micro_batches // self.world)]
-        after: dict[Kind, Position] = {}
-        for kind, plan in self.plans.items():
-            batches = plan.batches(positions[kind])
-            for number in range(self.micro_batches):
-                indices, after[kind] = next(batches)
-                if number % self.world == self.rank:
-                    seed = batch_seed(self.seed, step, number)
-                    micro[number // self.world][kind] = self.loaders[kind].load(indices, seed)
-        return Work(micro, after)
-
-
-def build_plan(
-    cuts: list[MonoCut], recipe: DataRecipe, batch_seconds: float, temperature: float, seed: int
-) -> BatchPlan:
-    """A plan that balances languages by temperature and corpora by weight."""
-    pairs = [(source_of(cut), language_of(cut)) for cut in cuts]
-    names = sorted(set(pairs))
-    number = {pair: index for index, pair in enumerate(names)}
-    return BatchPlan(
-        np.array([cut.duration for cut in cuts]),
-        np.array([number[pair] for pair in pairs]),
-        batch_seconds=batch_seconds,
-        temperature=temperature,
-        weights=np.array([recipe.weights.get(source, 1.0) for source, _ in names]),
-        seed=seed,
-    )
-
-
-def batch_seed(seed: int, step: int, number: int) -> int:
-    """The seed of everything random in one micro-batch."""
-    return int(np.random.SeedSequence([seed, step, number]).generate_state(1, np.uint32)[0])

@@ -5,42 +5,49 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from isogloss.errors import IsoglossError
+from isogloss.data.needs import Needs
+from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.model.model import Model
-from isogloss.objectives import ObjectiveConfig
-from isogloss.objectives.base import Loss, Objective
+from isogloss.nn.ema import EMA
+from isogloss.objectives.base import BaseConfig, Clock, Loss, Mean, Objective, Term
+from isogloss.training.guards import Guards
 from isogloss.training.recipe import StageRecipe
-from isogloss.training.source import Micro
+from isogloss.training.streams import Micro
+
+Counts = dict[str, float]
+"""Over how much each loss is averaged in a whole step: `OBJECTIVE` utterances, `OBJECTIVE/TERM` something else."""
 
 
 @dataclass(frozen=True)
 class Sums:
-    """What one micro-batch adds up to: a differentiable total, and `OBJECTIVE/PART` sums for the log."""
+    """What one micro-batch adds up to: a differentiable total, and `OBJECTIVE/NAME` terms and statistics."""
 
     total: Tensor
-    parts: dict[str, Tensor]
+    terms: dict[str, Term] = field(default_factory=dict)
+    stats: dict[str, Mean] = field(default_factory=dict)
 
 
 class Stage(nn.Module):
     """The objectives of a stage over one model.
 
-    done: steps of the stage so far. figure: the last CER on the dev split, None before there is one.
-    opened: the steps at which guards let their objectives in.
+    clock: how far it is. guards: which objectives take part.
     """
 
     def __init__(self, recipe: StageRecipe, model: Model):
         super().__init__()
-        self.configs: dict[str, ObjectiveConfig] = {config.name: config for config in recipe.objectives}
-        self.done = 0
-        self.figure: float | None = None
-        self.opened: dict[str, int] = {}
-        built: dict[str, Objective] = {config.name: config.build(model) for config in recipe.objectives}
+        self.recipe = recipe
+        self.model = model
+        self.configs: dict[str, BaseConfig] = {config.name: config for config in recipe.objectives}
+        self.clock = Clock(0, recipe.steps)
+        self.guards = Guards(self.configs)
+        built: dict[str, Objective] = {name: config.build(model.spec) for name, config in self.configs.items()}
         self.objectives = built
+        self.streams = {name: config.stream or built[name].needs.stream for name, config in self.configs.items()}
         self._check(recipe)
         self._registered = nn.ModuleDict(built)
 
@@ -50,123 +57,131 @@ class Stage(nn.Module):
             names = [config.name for config in recipe.objectives]
             twice = next(name for name in names if names.count(name) > 1)
             raise IsoglossError(f'The stage "{recipe.name}" has the objective {twice} twice; give one another stage.')
-        kinds = {objective.kind for objective in self.objectives.values()}
-        if idle := sorted(recipe.seconds.keys() - kinds):
+        if idle := sorted(recipe.seconds.keys() - set(self.streams.values())):
             raise IsoglossError(
                 f'The stage "{recipe.name}" has seconds of {idle[0]} and no objective that learns from them; '
                 "leave them out."
             )
-        for name, objective in self.objectives.items():
-            if objective.kind not in recipe.seconds:
+        for name, stream in self.streams.items():
+            if stream not in recipe.seconds:
                 raise IsoglossError(
-                    f'The objective {name} of the stage "{recipe.name}" learns from {objective.kind} data; '
-                    f"add {objective.kind} to its seconds."
+                    f'The objective {name} of the stage "{recipe.name}" learns from {stream} data; '
+                    f"add {stream} to its seconds."
                 )
+        for start in recipe.freeze:
+            parts = {name for name, _ in [*self.model.named_parameters(), *self.model.named_modules()]}
+            parts |= self.objectives.keys()
+            if not any(part.startswith(start) for part in parts):
+                near = did_you_mean(start, {part.partition(".")[0] for part in parts} | parts)
+                raise IsoglossError(f'The stage "{recipe.name}" freezes "{start}", which it does not have.{near}')
+
+    def needs(self) -> dict[str, Needs]:
+        """What each stream must hold: all that the objectives that draw from it need."""
+        found: dict[str, Needs] = {}
+        for name, stream in self.streams.items():
+            own = self.objectives[name].needs
+            found[stream] = found[stream] | own if stream in found else own
+        return found
+
+    def begin(self) -> None:
+        """Make the slow copies that objectives learn from, from the model as it is."""
+        for objective in self.objectives.values():
+            if objective.teacher(self.clock) is not None:
+                objective.ema = EMA(self.model.get_submodule(objective.teacher_of))
 
     def weight(self, name: str) -> float:
         """What an objective weighs in the next step: nothing while its guard holds, less while it climbs."""
         config = self.configs[name]
-        if config.guard is not None and (self.figure is None or self.figure > config.guard):
+        if not self.guards.open(name):
             return 0.0
-        taken = self.done + 1 - self.opened.get(name, 0)
+        taken = self.clock.step + 1 - self.guards.opened.get(name, 0)
         return config.weight * min(1.0, taken / config.ramp) if config.ramp else config.weight
 
-    def judge(self, figure: float) -> list[str]:
-        """Take in a new CER; returns the objectives that it lets in or shuts out."""
-        before = {name: self.weight(name) > 0 for name in self.objectives}
-        self.figure = figure
-        changed = [name for name, open_before in before.items() if (self.weight(name) > 0) != open_before]
-        self.opened |= {name: self.done for name in changed if not before[name]}
-        return changed
-
-    @property
-    def guarded(self) -> bool:
-        """Whether any objective waits for the recogniser."""
-        return any(config.guard is not None for config in self.configs.values())
-
-    @contextmanager
-    def unguarded(self) -> Iterator[None]:
-        """Every objective takes part inside: for what must be tried before the recogniser is good enough."""
-        figure, self.figure = self.figure, 0.0
-        yield
-        self.figure = figure
-
-    def counts(self, micro: Micro) -> dict[str, int]:
-        """Targets of each objective in a micro-batch."""
-        return {name: objective.count(micro[objective.kind]) for name, objective in self.objectives.items()}
-
-    def forward(self, micro: Micro, counts: dict[str, int]) -> Sums:
-        """Audio (B, S) by kind -> scalar Σ over objectives of weight · (sum here) / (count of the whole step)."""
-        total: Tensor | float = 0.0
-        parts: dict[str, Tensor] = {}
+    def counts(self, micro: Micro) -> Counts:
+        """Over how much the losses of a micro-batch are averaged."""
+        found: Counts = {}
         for name, objective in self.objectives.items():
+            found[name] = len(micro[name].ids)
+            found |= {f"{name}/{term}": count for term, count in objective.counts(micro[name]).items()}
+        return found
+
+    def forward(self, micro: Micro, counts: Counts) -> Sums:
+        """Audio (B, S) by objective -> scalar Σ over terms of weight · (sum here) / (count of the whole step)."""
+        totals: list[Tensor] = []
+        terms: dict[str, Term] = {}
+        stats: dict[str, Mean] = {}
+        for name in self.objectives:
             if not (weight := self.weight(name)):
                 continue
-            loss = self.loss(objective, micro)
-            total = total + weight * loss.total / max(1, counts[name])
-            parts[f"{name}/loss"] = loss.total.detach()
-            parts |= {f"{name}/{part}": value for part, value in loss.parts.items()}
-        if not isinstance(total, Tensor):
+            loss = self.loss(name, micro)
+            totals.append(weight * weighted(name, loss, counts))
+            terms |= {f"{name}/{key}": term.detached() for key, term in loss.terms.items()}
+            stats |= {f"{name}/{key}": value for key, value in loss.stats.items()}
+        if not totals:
             raise IsoglossError("Every objective of this stage is guarded, and none may begin; guard the text alone.")
-        return Sums(total, parts)
+        return Sums(torch.stack(totals).sum(), terms, stats)
 
-    def loss(self, objective: Objective, micro: Micro) -> Loss:
+    def loss(self, name: str, micro: Micro) -> Loss:
         """The loss of an objective on its batch."""
-        batch = micro[objective.kind]
+        batch = micro[name]
         # Masks, noise and dropout of a micro-batch must not depend on which process computes it.
         torch.manual_seed(batch.seed)
-        loss: Loss = objective(batch)
+        loss: Loss = self.objectives[name](self.model, batch, self.clock)
         return loss
 
     def after_step(self) -> None:
-        """What follows an optimizer's step."""
+        """What follows an optimizer's step: slow copies follow the model."""
         for objective in self.objectives.values():
-            objective.after_step()
+            decay = objective.teacher(self.clock)
+            if objective.ema is not None and decay is not None:
+                objective.ema.follow(self.model.get_submodule(objective.teacher_of), decay)
 
 
-def gradient_norms(
-    stage: Stage, micro: Micro, counts: dict[str, int], parameters: list[nn.Parameter]
-) -> dict[str, float]:
+def weighted(name: str, loss: Loss, counts: Counts) -> Tensor:
+    """Σ over the terms of an objective of weight · total / count of the whole step."""
+    terms = [
+        term.weight * term.total / max(1, counts.get(f"{name}/{key}", counts[name]))
+        for key, term in loss.terms.items()
+    ]
+    return torch.stack(terms).sum()
+
+
+def gradient_norms(stage: Stage, micro: Micro, counts: Counts, parameters: list[nn.Parameter]) -> dict[str, float]:
     """The norm of the gradient of each objective alone, by its name, as it is weighed."""
     norms = {}
-    for name, objective in stage.objectives.items():
-        total = stage.weight(name) * stage.loss(objective, micro).total / max(1, counts[name])
+    for name in stage.objectives:
+        total = stage.weight(name) * weighted(name, stage.loss(name, micro), counts)
         found = torch.autograd.grad(total, parameters, allow_unused=True)
         norms[name] = math.sqrt(sum(float(slope.square().sum()) for slope in found if slope is not None))
     return norms
 
 
-def begin_training(stage: Stage, freeze: tuple[str, ...], model: Model) -> None:
+def begin_training(stage: Stage) -> None:
     """Training mode; but what is frozen has no dropout, and its statistics of features stay as they are."""
     stage.train()
-    for name, module in model.named_modules():
-        if freeze and name.startswith(freeze):
+    for name, module in stage.model.named_modules():
+        if stage.recipe.freeze and name.startswith(stage.recipe.freeze):
             module.eval()
 
 
 @contextmanager
 def only_trying(model: Model) -> Iterator[None]:
-    """What is heard inside does not count: the model's statistics of features are put back afterwards."""
+    """What is computed inside does not count: the model's statistics of features are put back afterwards."""
     kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
     yield
     for name, buffer in model.named_buffers():
         buffer.copy_(kept[name])
 
 
-def trainable(stage: Stage, freeze: tuple[str, ...], model: Model) -> dict[str, nn.Parameter]:
-    """The parameters a stage trains, by name: `encoder.…`, `ctc.…` of the model, `best_rq/…` of objectives.
+def trainable(stage: Stage) -> dict[str, nn.Parameter]:
+    """The parameters a stage trains, by name: those of the model but for `freeze`, and `best_rq/…` of objectives.
 
-    Sets `requires_grad` of everything else to False.
+    Sets `requires_grad` of all others to False.
     """
-    reached = {id(parameter) for parameter in stage.parameters()}
-    named = dict(model.named_parameters())
-    known = {id(parameter) for parameter in named.values()}
+    named = dict(stage.model.named_parameters())
     for name, objective in stage.objectives.items():
-        named |= {f"{name}/{key}": p for key, p in objective.named_parameters() if id(p) not in known}
-    chosen = {}
+        named |= {f"{name}/{key}": parameter for key, parameter in objective.named_parameters()}
+    frozen = stage.recipe.freeze or ("\0",)
     for name, parameter in named.items():
-        wanted = id(parameter) in reached and not name.startswith(freeze or ("\0",))
-        parameter.requires_grad_(wanted)
-        if wanted:
-            chosen[name] = parameter
-    return chosen
+        parameter.requires_grad_(not name.startswith(frozen))
+    return {name: parameter for name, parameter in named.items() if parameter.requires_grad}

@@ -4,87 +4,94 @@ from __future__ import annotations
 
 import statistics
 import time
-from functools import cached_property
-from itertools import groupby
-from operator import itemgetter
-from typing import TYPE_CHECKING
 
 import torch
-import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from isogloss.data.loading import language_of
-from isogloss.data.manifests import source_of
 from isogloss.data.plan import Position
 from isogloss.errors import IsoglossError
-from isogloss.nn.ema import Follower
+from isogloss.model.spec import ModelConfig
+from isogloss.objectives.base import Clock
 from isogloss.training import checkpoint as checkpoints
-from isogloss.training.development import sentence
-from isogloss.training.hardware import autocast, sum_over_group
-from isogloss.training.health import Health, require_gradients
+from isogloss.training.development import chosen_by, sentence
+from isogloss.training.hardware import sum_over_group
+from isogloss.training.health import Health
 from isogloss.training.journal import Journal
-from isogloss.training.preflight import preflight
+from isogloss.training.preflight import on_device, preflight
 from isogloss.training.recipe import StageRecipe
+from isogloss.training.run import Run
 from isogloss.training.schedule import Average, build_optimizer, learning_rate, set_rates
-from isogloss.training.source import Source, Work
-from isogloss.training.stage import Stage, begin_training, gradient_norms, only_trying, trainable
-
-if TYPE_CHECKING:
-    from isogloss.training.trainer import Trainer
+from isogloss.training.stage import Counts, Stage, Sums, begin_training, gradient_norms, only_trying, trainable
+from isogloss.training.streams import Source, Work
 
 
 class StageRun:
-    """One stage of a run."""
+    """One stage of a run.
 
-    def __init__(self, trainer: Trainer, journal: Journal, number: int, start: int):
-        self.trainer, self.journal, self.number, self.start = trainer, journal, number, start
-        self.recipe: StageRecipe = trainer.recipe.stages[number]
-        torch.manual_seed(trainer.recipe.seed + number)
-        self.stage = Stage(self.recipe, trainer.model).to(trainer.device)
-        self._take_carried(anew=True)
-        self.parameters = trainable(self.stage, self.recipe.freeze, trainer.model)
+    number: of the stage in the recipe. start: steps of the run before it.
+    """
+
+    def __init__(self, run: Run, journal: Journal, number: int, start: int):
+        self.run, self.journal, self.number, self.start = run, journal, number, start
+        recipe = run.recipe.stages[number]
+        assert isinstance(recipe, StageRecipe)
+        self.recipe = recipe
+        torch.manual_seed(run.recipe.seed + number)
+        self.stage = Stage(self.recipe, run.model).to(run.machine.device)
+        self._take_carried()
+        self.stage.begin()
+        self.parameters = trainable(self.stage)
         if not self.parameters:
             raise IsoglossError(f'The stage "{self.recipe.name}" freezes every parameter; shorten its freeze list.')
         self.optimizer = build_optimizer(self.recipe, self.parameters)
         decay = self.recipe.optimizer.ema
         self.average = Average(decay, self.parameters) if decay else None
+        self.streams = run.streams(self.stage.needs(), self.recipe.name)
         self.source = Source(
-            {kind: trainer.cuts(kind, self.recipe.name) for kind in self.recipe.seconds},
-            trainer.recipe.data,
+            self.streams,
+            {name: (self.stage.streams[name], objective.prepare) for name, objective in self.stage.objectives.items()},
+            run.recipe.data,
             self.recipe,
-            seed=trainer.recipe.seed + number,
-            rank=trainer.rank,
-            world=trainer.world,
+            labels=run.labels,
+            seed=run.recipe.seed + number,
+            rank=run.machine.rank,
+            world=run.machine.world,
         )
-        self.health = Health()
+        self.health = Health({name: objective.health() for name, objective in self.stage.objectives.items()})
         self.best: tuple[float, int] | None = None  # (figure, global step)
         self.done = 0
-        if trainer.found is not None:
-            self._restore(trainer.found)
+        if run.found is not None:
+            self._restore(run.found)
         self.forward: nn.Module = self.stage
 
-    def run(self) -> None:
+    def train(self) -> None:
         """Train to the last step, then leave the best weights in the model."""
-        self.journal.say(preflight(self.trainer.model, self.stage, self.recipe, self.source, self.trainer.precision))
+        self.journal.say(
+            preflight(
+                self.stage, self.parameters, self.streams, self.source, self.run.machine.precision, self._measured
+            )
+        )
         self._distribute()
         self.journal.stage(self.recipe.name, self.recipe.steps, self.done)
-        if self.stage.guarded and self.stage.figure is None:
+        if self.stage.guards and not self.stage.guards.figures:
             self._look()
         try:
             while self.done < self.recipe.steps:
                 self._step()
                 last = self.done == self.recipe.steps
                 if last:
-                    self.trainer.refit(ended=self.number + 1)
+                    self.run.refit(ended=self._ended)
                 save = last or self.done % self.recipe.save_every == 0
                 if last or self.done % self.recipe.evaluate_every == 0:
                     save |= self._evaluate()
-                if save and self.trainer.rank == 0:
+                if save and self.run.machine.rank == 0:
                     self._save()
         finally:
             self.source.close()
+        self._report_bad_clips()
         self._take_best()
+        self.run.development.finish(self.stage)
 
     def measure(self, repeats: int = 5) -> float:
         """Median seconds of the first steps at learning rate 0, after one to warm up; use the run for nothing else."""
@@ -92,7 +99,7 @@ class StageRun:
         times = []
         for group in self.optimizer.param_groups:
             group["lr"] = 0.0
-        with only_trying(self.trainer.model), self.stage.unguarded():
+        with only_trying(self.run.model), self.stage.guards.lifted():
             for step in range(1 + repeats):
                 work = self.source.work(step)
                 began = time.perf_counter()
@@ -104,20 +111,24 @@ class StageRun:
         self.source.close()
         return statistics.median(times[1:])
 
-    @cached_property
-    def _corpora(self) -> dict[str, list[str]]:
-        """The corpora with transcripts to learn from, by language."""
-        pairs = sorted({(language_of(cut), source_of(cut)) for cut in self.trainer.paired})
-        return {tag: [source for _, source in group] for tag, group in groupby(pairs, key=itemgetter(0))}
-
     @property
     def step(self) -> int:
         """Steps since the run began."""
         return self.start + self.done
 
+    @property
+    def _ended(self) -> int:
+        """Stages that have trained when this one ends."""
+        return sum(isinstance(stage, StageRecipe) for stage in self.run.recipe.stages[: self.number + 1])
+
+    @property
+    def _measured(self) -> float | None:
+        """Seconds a step takes, where that was measured to fit the run into a time."""
+        return self.run.budget.costs[self._ended - 1] if self.run.budget is not None else None
+
     def _distribute(self) -> None:
         """Let processes share the steps; what went backward before, DDP would take for used by all."""
-        if self.trainer.world > 1:
+        if self.run.machine.world > 1:
             # A guard may shut an objective out, and text alone teaches no durations.
             self.forward = DistributedDataParallel(self.stage, find_unused_parameters=True)
 
@@ -131,8 +142,6 @@ class StageRun:
             self._compare_gradients(work, counts)
         sums = self._accumulate(work, counts)
         norm = float(nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.optimizer.clip))
-        if self.done == 0:
-            require_gradients(self._gradient_norms(), self.step)
         ids = [name for micro in work.micro for batch in micro.values() for name in batch.ids]
         usable = self.health.usable(self.step, norm, ids)
         if usable:
@@ -142,204 +151,170 @@ class StageRun:
         self.done += 1
         if self.average is not None:
             self.average.update(self.done)
-        self._report(work, sums, counts, norm, rate, usable, time.perf_counter() - began)
-        self.stage.done = self.done
+        self._report(work, sums, norm, rate, usable, time.perf_counter() - began)
+        self.stage.clock = Clock(self.done, self.recipe.steps)
 
-    def _accumulate(self, work: Work, counts: dict[str, int]) -> dict[str, Tensor]:
-        """Forward and backward over the micro-batches; returns the summed parts."""
-        begin_training(self.stage, self.recipe.freeze, self.trainer.model)
-        sums: dict[str, Tensor] = {}
+    def _accumulate(self, work: Work, counts: Counts) -> list[Sums]:
+        """Forward and backward over the micro-batches; returns what each adds up to."""
+        begin_training(self.stage)
+        found = []
         for position, micro in enumerate(work.micro):
             if isinstance(self.forward, DistributedDataParallel):
                 self.forward.require_backward_grad_sync = position == len(work.micro) - 1
-            on_device = {kind: batch.to(self.trainer.device) for kind, batch in micro.items()}
-            with autocast(self.trainer.device, self.trainer.precision):
-                result = self.forward(on_device, counts)
+            with self.run.machine.autocast():
+                sums: Sums = self.forward(on_device(micro, self.run.machine.device), counts)
             # DDP averages over processes; the loss is a sum over them.
-            (result.total * self.trainer.world).backward()
-            for name, value in result.parts.items():
-                sums[name] = sums[name] + value if name in sums else value
-        return sums
+            (sums.total * self.run.machine.world).backward()
+            found.append(Sums(sums.total.detach(), sums.terms, sums.stats))
+        return found
 
-    def _compare_gradients(self, work: Work, counts: dict[str, int]) -> None:
+    def _compare_gradients(self, work: Work, counts: Counts) -> None:
         """Log how hard each objective pulls, on the first micro-batch."""
-        begin_training(self.stage, self.recipe.freeze, self.trainer.model)
-        micro = {kind: batch.to(self.trainer.device) for kind, batch in work.micro[0].items()}
-        with only_trying(self.trainer.model), autocast(self.trainer.device, self.trainer.precision):
+        begin_training(self.stage)
+        micro = on_device(work.micro[0], self.run.machine.device)
+        with only_trying(self.run.model), self.run.machine.autocast():
             norms = gradient_norms(self.stage, micro, counts, list(self.parameters.values()))
         self.journal.record({"event": "gradients", "stage": self.recipe.name, "step": self.step} | norms)
 
-    def _global_counts(self, work: Work) -> dict[str, int]:
-        """Targets of the whole step, over micro-batches and processes."""
+    def _global_counts(self, work: Work) -> Counts:
+        """Over how much the losses of the whole step are averaged, over micro-batches and processes."""
         local = [self.stage.counts(micro) for micro in work.micro]
-        names = list(self.stage.objectives)
-        totals = torch.tensor([sum(count[name] for count in local) for name in names], device=self.trainer.device)
-        return dict(zip(names, sum_over_group(totals).tolist(), strict=True))
+        totals = torch.tensor(
+            [sum(count[name] for count in local) for name in local[0]],
+            dtype=torch.float64,
+            device=self.run.machine.device,
+        )
+        return dict(zip(local[0], sum_over_group(totals).tolist(), strict=True))
 
-    def _report(
-        self,
-        work: Work,
-        sums: dict[str, Tensor],
-        counts: dict[str, int],
-        norm: float,
-        rate: float,
-        usable: bool,
-        seconds: float,
-    ) -> None:
-        """Average the parts over all processes, check health, write the log."""
-        heard = sum(batch.seconds for micro in work.micro for batch in micro.values())
-        values = torch.tensor([*map(float, sums.values()), heard], dtype=torch.float64, device=self.trainer.device)
-        *totals, heard = sum_over_group(values).tolist()
-        parts = {name: total / max(1, counts[name.split("/")[0]]) for name, total in zip(sums, totals, strict=True)}
-        loss = sum(self.stage.weight(name) * parts.get(f"{name}/loss", 0.0) for name in self.stage.objectives)
+    def _report(self, work: Work, sums: list[Sums], norm: float, rate: float, usable: bool, seconds: float) -> None:
+        """Average terms and statistics over all processes, check health, write the log."""
+        names = [*sums[0].terms, *sums[0].stats]
+        rows = [{**micro.terms, **micro.stats} for micro in sums]
+        totals = [sum(float(row[name].total) for row in rows) for name in names]
+        counts = [sum(float(row[name].count) for row in rows) for name in names]
+        local = torch.tensor([*totals, *counts, work.seconds], dtype=torch.float64, device=self.run.machine.device)
+        *values, audio = sum_over_group(local).tolist()
+        means = {name: values[n] / max(1.0, values[n + len(names)]) for n, name in enumerate(names)}
+        losses = {f"{name}/loss": 0.0 for name in self.stage.objectives if self.stage.weight(name)}
+        for name, term in sums[0].terms.items():
+            losses[f"{name.partition('/')[0]}/loss"] += term.weight * means[name]
+        loss = sum(self.stage.weight(name.partition("/")[0]) * value for name, value in losses.items())
         if usable:
-            self.health.check(self.done, {name.split("/")[1]: value for name, value in parts.items()})
+            self.health.check(self.done, means)
         self.journal.step(
             {"event": "step", "stage": self.recipe.name, "step": self.step, "loss": loss}
-            | parts
-            | {"norm": norm, "rate": rate, "heard": heard, "speed": heard / seconds, "skipped": not usable}
+            | losses
+            | means
+            | {"norm": norm, "rate": rate, "seconds": audio, "speed": audio / seconds, "skipped": not usable}
         )
+
+    def _report_bad_clips(self) -> None:
+        """Say which clips could not be read, and why."""
+        if bad := self.source.bad_clips():
+            causes = ", ".join(f"{cause} {count}" for cause, count in sorted(bad.items()))
+            self.journal.say(f"{self.recipe.name}: clips that could not be read were left out ({causes})")
+            self.journal.record({"event": "bad clips", "stage": self.recipe.name, "step": self.step} | bad)
 
     def _evaluate(self) -> bool:
         """Look at the dev split; True if the weights are the best so far."""
-        figures = self._look()
-        if not figures:
-            return False
-        figure = figures.get("cer", figures["loss"])
-        if self.best is not None and figure >= self.best[0]:
+        figure = chosen_by(self.recipe, self._look())
+        if figure is None or (self.best is not None and figure >= self.best[0]):
             return False
         self.best = (figure, self.step)
         return True
 
     def _look(self) -> dict[str, float]:
-        """Figures of the dev split with the weights that would be exported; for the first process alone."""
-        figures: dict[str, float] = {}
-        if self.trainer.rank == 0:
-            self._swap()
-            figures = self.trainer.development.evaluate(self.stage)
-            self._swap()
+        """Figures of the dev split with the weights that would be exported."""
+        self._swap()
+        figures = self.run.development.evaluate(self.stage)
+        self._swap()
         if figures:
             self.journal.record({"event": "dev", "stage": self.recipe.name, "step": self.step} | figures)
             self.journal.say(sentence(self.recipe.name, self.step, figures))
-        if self.stage.guarded:
+        if self.stage.guards:
             self._guard(figures)
         return figures
 
     def _guard(self, figures: dict[str, float]) -> None:
-        """Tell the stage of all processes how well the first one recognises, and the journal what follows.
-
-        Of languages without transcripts to learn from nothing is aligned: their rates shut nothing out.
-        """
-        rates = {tag: figures[f"cer/{tag}"] for tag in self._corpora if f"cer/{tag}" in figures}
-        figure = sum(rates.values()) / len(rates) if rates else -1.0
-        shared = torch.tensor([figure], dtype=torch.float64, device=self.trainer.device)
-        if dist.is_initialized():
-            dist.broadcast(shared, 0)
-        if float(shared) < 0:
-            raise IsoglossError(
-                f'The stage "{self.recipe.name}" guards a loss by the CER of the dev split, which holds no transcribed '
-                "clip; prepare the data with a dev split, or set guard: null."
-            )
-        changed = self.stage.judge(float(shared))
-        worst = sorted(rates, key=rates.__getitem__, reverse=True)[:3]
-        poorest = ", ".join(f"{rates[tag]:.0%} in {tag} of {' and '.join(self._corpora[tag])}" for tag in worst)
-        guarded = [name for name, config in self.stage.configs.items() if config.guard is not None]
-        for name in guarded if self.done in (0, self.recipe.steps) else changed:
-            self.journal.say(self._gate(name, poorest))
-
-    def _gate(self, name: str, poorest: str) -> str:
-        """Whether an objective's guard lets it take part, in one line."""
-        guard, rate = self.stage.configs[name].guard, self.stage.figure
-        if self.stage.weight(name):
-            return f"{name} takes part."
-        left_out = f"{name} is left out: the dev CER is {rate:.1%} ({poorest}), its guard {guard:.0%}."
-        if self.done < self.recipe.steps:
-            return left_out
-        mend = "Train longer before it; if that does not help, see whether the transcripts there belong to the clips."
-        return f"{left_out} {mend}"
+        """Let objectives in or shut them out, and tell the journal."""
+        guards, corpora = self.stage.guards, self.run.data.corpora
+        changed = guards.judge(guards.relevant(self.recipe.name, figures, corpora), self.done)
+        ended = self.done == self.recipe.steps
+        for name in guards.limits if ended or self.done == 0 else changed:
+            self.journal.say(guards.sentence(name, figures, corpora, ended))
 
     def _save(self) -> None:
-        objectives = self.trainer.carried | {
-            f"{name}/{key}": tensor
-            for name, objective in self.stage.objectives.items()
-            for key, tensor in checkpoints.own_tensors(objective, self.trainer.model).items()
-        }
         tensors = {
-            "model": self.trainer.model.state_dict(),
-            "objectives": objectives,
+            "model": self.run.model.state_dict(),
+            "objectives": self.run.carried | self._own_tensors(),
             "optimizer": checkpoints.optimizer_tensors(self.optimizer, self.parameters),
             "average": self.average.values if self.average else {},
         }
         state = {
             "stage": self.number,
             "done": self.done,
-            "positions": {kind: vars(place) for kind, place in self.source.positions.items()},
+            "positions": {name: vars(place) for name, place in self.source.positions.items()},
             "best": self.best,
-            "figure": self.stage.figure,
-            "opened": self.stage.opened,
+            "figures": self.stage.guards.figures,
+            "opened": self.stage.guards.opened,
             "unusable": self.health.unusable,
             "health": {name: list(values) for name, values in self.health.recent.items()},
-            "precision": "bf16" if self.trainer.precision == torch.bfloat16 else "fp32",
-            "fingerprint": self.trainer.fingerprint,
-            "recipe": self.trainer.recipe.plain(),
+            "precision": "bf16" if self.run.machine.precision == torch.bfloat16 else "fp32",
+            "fingerprint": self.run.data.fingerprint,
+            "model": self.run.model.config.plain(),
+            "recipe": self.run.recipe.plain(),
         }
-        checkpoints.save_checkpoint(self.trainer.folder, self.step, tensors, state)
-        checkpoints.prune(self.trainer.folder, self.trainer.recipe.keep, self.best[1] if self.best else None)
+        checkpoints.save_checkpoint(self.run.folder, self.step, tensors, state)
+        checkpoints.prune(self.run.folder, self.run.recipe.keep, self.best[1] if self.best else None)
 
     def _restore(self, found: checkpoints.Checkpoint) -> None:
         state = found.state
         self._load_weights(found)
+        self.run.model.config = ModelConfig.parse(state["model"], str(found.folder))
         checkpoints.restore_optimizer(self.optimizer, self.parameters, found.tensors("optimizer"))
         if self.average is not None:
             for name, value in found.tensors("average").items():
                 self.average.values[name].copy_(value)
-        self.done = self.stage.done = state["done"]
-        self.stage.figure, self.stage.opened = state["figure"], state["opened"]
+        self.done = state["done"]
+        self.stage.clock = Clock(self.done, self.recipe.steps)
+        self.stage.guards.figures, self.stage.guards.opened = state["figures"], state["opened"]
         self.best = tuple(state["best"]) if state["best"] else None
         self.health.restore(state["unusable"], state["health"])
-        self.source.positions = {kind: Position(**place) for kind, place in state["positions"].items()}
+        self.source.positions = {name: Position(**place) for name, place in state["positions"].items()}
 
     def _load_weights(self, found: checkpoints.Checkpoint) -> None:
-        self.trainer.model.load_state_dict(found.tensors("model"))
-        self.trainer.carried |= found.tensors("objectives")
+        self.run.model.load_state_dict(found.tensors("model"))
+        self.run.carried |= found.tensors("objectives")
         self._take_carried()
 
-    def _take_carried(self, anew: bool = False) -> None:
+    def _own_tensors(self) -> dict[str, torch.Tensor]:
+        """What the objectives hold themselves, as `OBJECTIVE/NAME`."""
+        return {
+            f"{name}/{key}": tensor
+            for name, objective in self.stage.objectives.items()
+            for key, tensor in objective.state_dict().items()
+        }
+
+    def _take_carried(self) -> None:
         """Objectives that an earlier stage trained under the same name go on from there.
 
-        anew: the stage begins, and slow copies of the model with it: from its best weights, not from older ones.
+        Before a stage has begun they have no slow copy of the model: that is made anew, of its best weights.
         """
         for name, objective in self.stage.objectives.items():
-            slow = [f"{part}." for part, module in objective.named_modules() if anew and isinstance(module, Follower)]
             start = f"{name}/"
-            mine = {k.removeprefix(start): v for k, v in self.trainer.carried.items() if k.startswith(start)}
-            kept = {k: v for k, v in mine.items() if not k.startswith(tuple(slow))}
-            objective.load_state_dict(kept, strict=False)
+            mine = {k.removeprefix(start): v for k, v in self.run.carried.items() if k.startswith(start)}
+            objective.load_state_dict(mine, strict=False)
 
     def _take_best(self) -> None:
         """Put the weights of the best step into the model: averaged ones where there is an average."""
-        if dist.is_initialized():
-            dist.barrier()
-        step = self._shared_best_step()
-        found = checkpoints.read_checkpoint(self.trainer.folder, step)
+        self.run.machine.wait()
+        found = checkpoints.read_checkpoint(self.run.folder, self.best[1] if self.best else self.step)
         self._load_weights(found)
         with torch.no_grad():
             for name, value in found.tensors("average").items():
                 self.parameters[name].copy_(value)
-
-    def _shared_best_step(self) -> int:
-        """The best step as the first process knows it, which alone evaluates."""
-        step = torch.tensor([self.best[1] if self.best else self.step], device=self.trainer.device)
-        if dist.is_initialized():
-            dist.broadcast(step, 0)
-        return int(step)
+        self.run.carried |= self._own_tensors()
 
     def _swap(self) -> None:
         if self.average is not None:
             self.average.swap()
-
-    def _gradient_norms(self) -> dict[str, float]:
-        return {
-            name: 0.0 if parameter.grad is None else float(parameter.grad.abs().sum())
-            for name, parameter in self.parameters.items()
-        }

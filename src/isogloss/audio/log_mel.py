@@ -1,0 +1,226 @@
+"""Log-mel features: 16 kHz waveform -> (B, T, F) at 100 frames a second.
+
+    (B, S) ─ pre-emphasis ─ frames of 25 ms ─ − mean ─ window ─ |FFT|² ─ mel filters ─ log ─ normaliser ─> (B, T, F)
+
+Two flavours of one pipeline:
+    plain   Hann window, no pre-emphasis, triangles over Hz, floor 1e-10 (as torchaudio, librosa with htk)
+    kaldi   Povey window, pre-emphasis 0.97, triangles over mel, floor 2^-23 (as Kaldi without dither)
+
+At 128 bins one filter of the kaldi flavour holds no FFT bin and stays at the floor, as in Kaldi; the
+plain flavour takes a longer FFT instead.
+"""
+
+import functools
+import math
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from isogloss.audio.normalise import NormaliserName, build_normaliser
+from isogloss.audio.reading import SAMPLE_RATE
+from isogloss.config import Config
+from isogloss.framing import Framing
+from isogloss.sequence import Sequence
+
+# FFT input values worked on at once: small enough for the CPU's cache, large enough that threads
+# seldom wait for each other (on a busy machine every wait is long).
+_CHUNK = {"cpu": 1 << 20}
+_LARGE_CHUNK = 1 << 26
+
+
+class LogMelConfig(Config):
+    """Log-mel filter bank energies of 16 kHz audio, normalised."""
+
+    kind: Literal["log_mel"] = "log_mel"
+    bins: int = Field(default=80, gt=0, description="mel filters F; 80 in BEST-RQ and w2v-BERT, 128 in USM")
+    flavour: Literal["plain", "kaldi"] = Field(
+        default="plain", description="window, pre-emphasis, triangles and floor"
+    )
+    low_hz: float = Field(default=20.0, ge=0, description="lower edge of the first filter, Hz")
+    high_hz: float = Field(
+        default=8000.0, le=SAMPLE_RATE / 2, description="upper edge of the last filter, Hz"
+    )
+    window_ms: float = Field(default=25.0, ge=1, le=1000, description="length of a frame, ms")
+    shift_ms: float = Field(default=10.0, ge=1, le=1000, description="from one frame to the next, ms")
+    normalisation: NormaliserName = Field("utterance", description="zero mean and unit variance of each bin over what")
+
+    @model_validator(mode="after")
+    def _check(self) -> "LogMelConfig":
+        if self.low_hz >= self.high_hz:
+            raise ValueError(f"low_hz {self.low_hz} is not below high_hz {self.high_hz}")
+        return self
+
+    @property
+    def window(self) -> int:
+        """Samples in a frame."""
+        return round(self.window_ms * SAMPLE_RATE / 1000)
+
+    @property
+    def shift(self) -> int:
+        """Samples from one frame to the next."""
+        return round(self.shift_ms * SAMPLE_RATE / 1000)
+
+    @property
+    def fft(self) -> int:
+        """FFT points: a power of two; in the plain flavour enough for the narrowest filter to hold a bin."""
+        size = 1 << (self.window - 1).bit_length()
+        if self.flavour == "plain":
+            edges = _edges(self)
+            while size < 1 << 14 and SAMPLE_RATE / size >= edges[2] - edges[0]:
+                size *= 2
+        return size
+
+    @property
+    def width(self) -> int:
+        """Features a frame, F."""
+        return self.bins
+
+    @property
+    def framing(self) -> Framing:
+        """From samples to frames: T = 1 + ⌊(S − window) / shift⌋, or 0 if there is no whole frame."""
+        return Framing(((self.window, self.shift, 0),))
+
+    @property
+    def cannot_stream(self) -> str | None:
+        """Why audio cannot be taken as it arrives, and what helps; None where it can."""
+        if self.normalisation == "utterance":
+            return (
+                "it normalises features by the whole utterance; "
+                "train with model.features={kind: log_mel, normalisation: running}."
+            )
+        return None
+
+    def build(self) -> "LogMelFeatures":
+        """The features, with a normaliser that has seen nothing."""
+        return LogMelFeatures(self)
+
+
+class LogMelFeatures(nn.Module):
+    """Waveforms (B, S) float in [-1, 1] -> normalised log-mel energies (B, T, F) float32, zeros after each length."""
+
+    def __init__(self, config: LogMelConfig):
+        super().__init__()
+        self.config = config
+        self.width = config.width
+        self.framing = config.framing
+        self.log_mel = LogMel(config)
+        self.normaliser = build_normaliser(config.normalisation, config.bins)
+
+    def forward(self, audio: Sequence) -> Sequence:
+        return self.normaliser(self.log_mel(audio))
+
+
+class LogMel(nn.Module):
+    """Waveforms (B, S) float in [-1, 1] -> log-mel energies (B, T, F) float32 as they are, T = framing.frames(S).
+
+    Padding never changes a valid frame, and frames past a length are zero. Computed in float32
+    whatever the module was cast to, also under autocast; it has no parameters and no state.
+    """
+
+    def __init__(self, config: LogMelConfig | None = None):
+        super().__init__()
+        self.config = config or LogMelConfig()
+
+    def forward(self, waveforms: Sequence) -> Sequence:
+        with torch.autocast(waveforms.device.type, enabled=False):
+            features = self._log_mel(waveforms.values.float(), waveforms.lengths)
+            return Sequence(features, self.config.framing.frames(waveforms.lengths)).zero_padding()
+
+    def _log_mel(self, samples: Tensor, lengths: Tensor) -> Tensor:
+        """(B, S), (B,) -> (B, T, F), chunk by chunk over time; frames past a length mean nothing."""
+        config = self.config
+        frames = config.framing.frames(samples.shape[1])
+        if not frames or not len(samples):
+            return samples.new_zeros(len(samples), frames, config.bins)
+        samples = _finite_after(samples, lengths, config.fft)
+        emphasised = _emphasise(samples, _emphasis(config)).unfold(1, config.fft, config.shift)
+        raw = samples.unfold(1, config.window, config.shift)
+        step = _CHUNK.get(samples.device.type, _LARGE_CHUNK) // (config.fft * len(samples)) or 1
+        spans = [slice(i, min(i + step, frames)) for i in range(0, frames, step)]
+        return torch.cat([self._chunk(emphasised[:, span], raw[:, span]) for span in spans], dim=1)
+
+    def _chunk(self, emphasised: Tensor, raw: Tensor) -> Tensor:
+        """Frames with pre-emphasis (B, t, fft) and without it (B, t, window) -> (B, t, F)."""
+        window, filters = _tables(self.config, raw.device)
+        # The windows start with a zero, so pre-emphasis of the whole signal equals that of each
+        # frame, and the mean of a frame, removed before it, shrinks by the same factor.
+        mean = (1 - _emphasis(self.config)) * raw.mean(dim=-1, keepdim=True)
+        windowed = (emphasised * window).addcmul_(mean, window, value=-1)
+        # |z|² as two squares and a sum: the absolute value of complex numbers is far slower.
+        squares = torch.view_as_real(torch.fft.rfft(windowed)).square_()
+        energies = (squares[..., 0] + squares[..., 1]) @ filters
+        return energies.clamp_min(_floor(self.config)).log()
+
+
+def _finite_after(samples: Tensor, lengths: Tensor, count: int) -> Tensor:
+    """(B, S) -> (B, S + count) with `count` zeros after each length: the last frame's FFT input
+    reaches there, with weight 0, and 0 · NaN is NaN."""
+    padded = nn.functional.pad(samples, (0, count))
+    after = lengths[:, None] + torch.arange(count, device=samples.device)
+    return padded.scatter_(1, after, 0.0)
+
+
+def _emphasis(config: LogMelConfig) -> float:
+    return 0.97 if config.flavour == "kaldi" else 0.0
+
+
+def _floor(config: LogMelConfig) -> float:
+    return 2.0**-23 if config.flavour == "kaldi" else 1e-10
+
+
+def _emphasise(samples: Tensor, factor: float) -> Tensor:
+    """y[n] = x[n] − factor · x[n−1]."""
+    if not factor:
+        return samples
+    return torch.cat([samples[:, :1], torch.add(samples[:, 1:], samples[:, :-1], alpha=-factor)], dim=1)
+
+
+@functools.lru_cache(maxsize=16)
+def _tables(config: LogMelConfig, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The window, padded to (fft,), and the mel filters (fft/2+1, F).
+
+    Kept outside the module: as buffers they would be rounded when a model is cast to bf16, and
+    lost when it is built on the meta device.
+    """
+    cosine = np.cos(2 * math.pi * np.arange(config.window) / _period(config))
+    window = (0.5 - 0.5 * cosine) ** (0.85 if config.flavour == "kaldi" else 1.0)
+    window = np.pad(window, (0, config.fft - config.window))
+    with torch.inference_mode(False):  # what is kept must serve training too
+        return (
+            torch.from_numpy(window.astype(np.float32)).to(device),
+            torch.from_numpy(_filters(config).astype(np.float32)).to(device),
+        )
+
+
+def _period(config: LogMelConfig) -> int:
+    """Kaldi's window is symmetric, the plain one periodic."""
+    return config.window - 1 if config.flavour == "kaldi" else config.window
+
+
+def _mel(hz: np.ndarray | float) -> np.ndarray:
+    """The HTK mel scale, 1127 ln(1 + f/700)."""
+    return 1127.0 * np.log1p(np.asarray(hz) / 700.0)
+
+
+def _edges(config: LogMelConfig) -> np.ndarray:
+    """(F + 2,) edges of the filters in Hz, equally spaced in mel; filter i spans edges i to i + 2."""
+    mel = np.linspace(_mel(config.low_hz), _mel(config.high_hz), config.bins + 2)
+    hertz: np.ndarray = 700.0 * np.expm1(mel / 1127.0)
+    return hertz
+
+
+def _filters(config: LogMelConfig) -> np.ndarray:
+    """(fft/2+1, F) triangular filters of height 1."""
+    points: np.ndarray = np.arange(config.fft // 2 + 1) * SAMPLE_RATE / config.fft
+    edges = _edges(config)
+    if config.flavour == "kaldi":
+        points, edges = _mel(points), _mel(edges)
+    rising = (points[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - points[:, None]) / (edges[2:] - edges[1:-1])
+    filters: np.ndarray = np.maximum(0.0, np.minimum(rising, falling))
+    if config.flavour == "kaldi":
+        filters[-1] = 0.0  # Kaldi leaves out the Nyquist bin
+    return filters

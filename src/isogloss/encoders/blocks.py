@@ -1,0 +1,21 @@
+"""The kinds of blocks there are, and what each configuration states, so that nobody asks which kind it is.
+
+    layers, width           how many, and the width D of their states
+    feeds                   feed-forward modules in a block, beside which adapters may stand
+    attends                 whether they attend to other frames, as the context policy allows
+    any_width               whether the first block takes inputs of any width; otherwise it is D
+    final_norm              whether a LayerNorm follows the last block
+    cannot_stream           why they cannot work on audio as it arrives, and what helps; None where they can
+    entry()                 what is done before the first block, as positions
+    build(inputs)           the blocks; each (x, valid, mask, past, adapters) -> (B, T, D)
+"""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from isogloss.encoders.conformer import ConformerConfig
+from isogloss.encoders.recurrent import RecurrentConfig
+from isogloss.encoders.transformer import TransformerConfig
+
+BlocksConfig = Annotated[ConformerConfig | TransformerConfig | RecurrentConfig, Field(discriminator="kind")]

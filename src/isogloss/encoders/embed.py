@@ -1,0 +1,110 @@
+"""Features -> the states that enter the blocks. Between the two is where masks go.
+
+    subsampling    (B, T, F) ─ two convolutions ─ linear ─ dropout ─> (B, ceil(T/4), D)     log-mel to 25 Hz
+    projection     (B, T, F) ─ LayerNorm ─ linear ─ dropout ───────> (B, T, D)              wav2vec 2.0
+    identity       (B, T, F) ──────────────────────────────────────> (B, T, F)              APC
+
+Each has the `width` of what comes out and its `framing`, and gives one frame of padding where there is none at all.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from isogloss.config import Config
+from isogloss.encoders.blocks import BlocksConfig
+from isogloss.framing import Framing
+from isogloss.nn.dropout import Dropout
+from isogloss.nn.past import SubsamplingPast
+from isogloss.nn.subsampling import Subsampling
+from isogloss.sequence import Sequence
+
+
+class SubsamplingConfig(Config):
+    """Two convolutions of stride 2 over time and frequency: a quarter of the frames."""
+
+    kind: Literal["subsampling"] = "subsampling"
+    channels: int = Field(32, ge=1, description="channels of both convolutions")
+
+    @property
+    def framing(self) -> Framing:
+        """From frames of features to those that enter the blocks."""
+        return Subsampling.framing
+
+    def build(self, inputs: int, blocks: BlocksConfig) -> Subsampling:
+        """From features of width `inputs` to the width of the blocks."""
+        return Subsampling(inputs, self.channels, blocks.width, blocks.dropout)
+
+
+class ProjectionConfig(Config):
+    """A linear layer for every frame."""
+
+    kind: Literal["projection"] = "projection"
+    norm: bool = Field(True, description="LayerNorm before it")
+    dropout: float = Field(0.1, ge=0, lt=1, description="after it")
+
+    @property
+    def framing(self) -> Framing:
+        """From frames of features to those that enter the blocks."""
+        return Projection.framing
+
+    def build(self, inputs: int, blocks: BlocksConfig) -> "Projection":
+        """From features of width `inputs` to the width of the blocks."""
+        return Projection(self, inputs, blocks.width)
+
+
+class IdentityConfig(Config):
+    """Features as they are."""
+
+    kind: Literal["identity"] = "identity"
+
+    @property
+    def framing(self) -> Framing:
+        """From frames of features to those that enter the blocks."""
+        return Identity.framing
+
+    def build(self, inputs: int, blocks: BlocksConfig) -> "Identity":
+        """Nothing to build but what remembers the width."""
+        return Identity(inputs)
+
+
+EmbedConfig = Annotated[SubsamplingConfig | ProjectionConfig | IdentityConfig, Field(discriminator="kind")]
+
+
+class Projection(nn.Module):
+    """LayerNorm, linear, dropout: (B, T, F) -> (B, T, D)."""
+
+    framing = Framing()
+
+    def __init__(self, config: ProjectionConfig, inputs: int, width: int):
+        super().__init__()
+        self.width = width
+        self.norm = nn.LayerNorm(inputs) if config.norm else nn.Identity()
+        self.project = nn.Linear(inputs, width)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, features: Sequence, past: SubsamplingPast | None = None) -> Sequence:
+        return _not_empty(features.zero_padding()).map(self._projected)
+
+    def _projected(self, x: Tensor) -> Tensor:
+        return self.dropout(self.project(self.norm(x)))
+
+
+class Identity(nn.Module):
+    """(B, T, F) -> (B, T, F)."""
+
+    framing = Framing()
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.width = width
+
+    def forward(self, features: Sequence, past: SubsamplingPast | None = None) -> Sequence:
+        return _not_empty(features)
+
+
+def _not_empty(features: Sequence) -> Sequence:
+    """Clips too short for a frame get one of padding: blocks want one."""
+    return features if features.values.shape[1] else features.map(lambda x: functional.pad(x, (0, 0, 0, 1)))

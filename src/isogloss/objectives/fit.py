@@ -1,0 +1,52 @@
+"""What is fitted to data in one pass instead of trained step by step: clusters, statistics, codebooks.
+
+A stage of a recipe that fits names one of these. What it finds is an artefact of the run: named tensors, labels of
+clips and figures, in `RUN/artefacts/NAME`, from where later stages take it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from pydantic import Field
+from torch import Tensor
+
+from isogloss.config import Config
+from isogloss.data.loading import Batch
+from isogloss.data.needs import Needs
+from isogloss.model.model import Model
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """What was fitted.
+
+    tensors: by name. labels: of clips by id, (T,) int64 each. figures: how well it fits, for people.
+    """
+
+    tensors: dict[str, Tensor]
+    labels: dict[str, Tensor] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+class FitConfig(Config):
+    """What a stage says about what it fits."""
+
+    name: str = Field(description="of what is fitted")
+
+    def build(self) -> "Fit":
+        """What fits it."""
+        raise NotImplementedError
+
+
+class Fit(ABC):
+    """Batches -> Artefact, and what becomes of the model with it."""
+
+    needs: Needs = Needs()
+
+    @abstractmethod
+    def fit(self, model: Model, batches: Iterable[Batch]) -> Artefact:
+        """One pass over the training clips; `batches` may be gone through more than once, always in the same order."""
+
+    def apply(self, model: Model, artefact: Artefact) -> None:  # noqa: B027  labels need nothing of the model
+        """Put into the model what belongs there."""

@@ -1,0 +1,87 @@
+"""Clusters of hidden states, whose numbers are labels to predict (HuBERT §3.1; Hsu et al. 2021, arXiv 2106.07447).
+
+    audio (B, S) ─ encoder up to a layer ─ states (T, D) ─┬─ a share of the frames ─ k-means ─> centroids (C, D)
+                                                          └─ nearest centroid ────────────────> labels (T,)
+
+As in the public recipe: k-means++, batches of 10 000 frames, 100 passes at most, 20 starts, a tenth of the frames.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from isogloss.data.loading import Batch
+from isogloss.errors import IsoglossError
+from isogloss.model.model import Model
+from isogloss.objectives.fit import Artefact, Fit, FitConfig
+
+
+class KMeansConfig(FitConfig):
+    """k-means of hidden states, or of features."""
+
+    name: Literal["kmeans"] = "kmeans"
+    clusters: int = Field(500, ge=2, description="C; HuBERT 100 on MFCC, then 500")
+    layer: int | None = Field(None, ge=0, description="of the encoder, 0 = before its first block; none = features")
+    share: float = Field(0.1, gt=0, le=1, description="share of the frames that clusters are fitted to")
+    starts: int = Field(20, ge=1, description="initialisations of which the best is taken")
+    seed: int = Field(0, ge=0, description="draws frames and initial centroids")
+
+    def build(self) -> "FitKMeans":
+        return FitKMeans(self)
+
+
+class FitKMeans(Fit):
+    """Centroids, and the label of every frame."""
+
+    def __init__(self, config: KMeansConfig):
+        self.config = config
+
+    @torch.no_grad()
+    def fit(self, model: Model, batches: Iterable[Batch]) -> Artefact:
+        from sklearn.cluster import MiniBatchKMeans
+
+        draw = np.random.default_rng(self.config.seed)
+        chosen = [
+            states[torch.from_numpy(draw.random(len(states)) < self.config.share)]
+            for batch in batches
+            for states in self._states(model, batch)
+        ]
+        frames = torch.cat(chosen).float().numpy()
+        if len(frames) < self.config.clusters:
+            raise IsoglossError(
+                f"{len(frames)} frames are too few for {self.config.clusters} clusters; take fewer clusters, a larger "
+                "share, or more speech."
+            )
+        kmeans = MiniBatchKMeans(
+            self.config.clusters,
+            batch_size=10_000,
+            max_iter=100,
+            n_init=self.config.starts,
+            max_no_improvement=100,
+            random_state=self.config.seed,
+        ).fit(frames)
+        centroids = torch.from_numpy(kmeans.cluster_centers_).float()
+        labels = {
+            name: nearest(states.float(), centroids)
+            for batch in batches
+            for name, states in zip(batch.ids, self._states(model, batch), strict=True)
+        }
+        used = torch.cat(list(labels.values())).unique()
+        return Artefact({"centroids": centroids}, labels, {"clusters in use": float(len(used))})
+
+    def _states(self, model: Model, batch: Batch) -> Iterator[Tensor]:
+        """(T, D) of every clip, on the CPU."""
+        features = model.features(batch.audio)
+        if self.config.layer is not None:
+            features = model.encode(features, layers=(self.config.layer,)).layers[self.config.layer]
+        yield from (item.cpu() for item in features.unpad())
+
+
+def nearest(states: Tensor, centroids: Tensor) -> Tensor:
+    """The nearest centroid of each state: (T, D), (C, D) -> (T,) int64."""
+    # |x - c|² without |x|², which is the same for all c.
+    return (centroids.square().sum(dim=1) - 2 * states @ centroids.T).argmin(dim=1)
