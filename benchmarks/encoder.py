@@ -49,7 +49,7 @@ from isogloss.encoders.transformer import TransformerConfig
 from isogloss.model.model import Model
 from isogloss.model.spec import ModelConfig
 from isogloss.nn.masks import FullContext
-from isogloss.objectives.base import Clock, Loss
+from isogloss.objectives.base import Clock
 from isogloss.objectives.best_rq import BestRQConfig
 from isogloss.sequence import Sequence
 
@@ -194,12 +194,8 @@ def best_rq(sizes: Sizes, waveforms: Tensor) -> tuple[nn.Module, Callable[[], Te
     lengths = torch.full((len(waveforms),), waveforms.shape[1], device=waveforms.device)
     count = len(waveforms)
     batch = Batch([""] * count, Sequence(waveforms, lengths), [None] * count, ["und"] * count)
-
-    def loss() -> Tensor:
-        found: Loss = objective(model, objective.prepare(batch, True).to(waveforms.device), Clock())
-        return found.value
-
-    return nn.ModuleList([model, objective]), loss
+    prepared = objective.prepare(batch, training=True).to(waveforms.device)
+    return nn.ModuleList([model, objective]), lambda: objective(model, prepared, Clock()).value
 
 
 def train_step(model: nn.Module, loss: Callable[[], Tensor], dtype: torch.dtype) -> Work:

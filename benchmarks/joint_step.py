@@ -12,7 +12,7 @@ other, in several mixtures of speech, pairs and text. `recognition` is the pairs
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 
 from isogloss.data.loading import Batch, Loader, as_cut
 from isogloss.data.manifests import language_of, read_cuts, text_of
-from isogloss.model.alignment import align
+from isogloss.model.alignment import Aligner, align
 from isogloss.model.folder import load_model
 from isogloss.model.model import Model
 from isogloss.text.corpus import TextLine
@@ -120,20 +120,19 @@ def drawn(options: Namespace) -> dict[tuple[str, int], Batch]:
     return batches
 
 
-def stage_of(model: Model, kinds: list[str], names: list[str]) -> Stage:
-    """A stage of objectives, one for each kind of data."""
-    still = {"head_weights": {"language": 0}} if "language" in model.config.heads else {}
-    objectives = [{"name": name} | ({} if name in ("best_rq", "aligned_mlm") else still) for name in names]
+def stage_of(model: Model, kinds: Iterable[str], names: list[str]) -> Stage:
+    """A stage that draws these kinds of data for objectives that leave the language head alone."""
+    alone = {"head_weights": {"language": 0}}
+    objectives = [{"name": name} | ({} if name in ("best_rq", "aligned_mlm") else alone) for name in names]
     values = {"name": "step", "steps": 1, "seconds": dict.fromkeys(kinds, 1.0), "objectives": objectives}
-    stage = Stage(StageRecipe.parse(values, "benchmark"), model)
-    stage.begin()
-    return stage
+    return Stage(StageRecipe.parse(values, "benchmark"), model)
 
 
 def step(model: Model, batches: dict[str, Batch], names: list[str]) -> Callable[[], None]:
-    """Forward and backward of an objective on each batch, which is prepared beside it."""
-    stage = stage_of(model, list(batches), names).train()
-    prepared = {name: stage.objectives[name].prepare(batches[kind], True) for name, kind in stage.streams.items()}
+    """Forward and backward of an objective on each batch."""
+    stage = stage_of(model, batches, names).train()
+    stage.begin()
+    prepared = {name: stage.objectives[name].prepare(batches[stage.streams[name]], training=True) for name in names}
     counts = stage.counts(prepared)
 
     def run() -> None:
@@ -147,12 +146,10 @@ def step(model: Model, batches: dict[str, Batch], names: list[str]) -> Callable[
 
 def inside(model: Model, pairs: Batch, name: str) -> dict[str, Callable[[], object]]:
     """Alignment, and stretching forward and backward, by themselves."""
-    objective: Any = stage_of(model, ["paired"], [name]).objectives[name]
+    objective = stage_of(model, ["paired"], [name]).objectives[name]
+    tokens = objective.prepare(pairs, training=True).extras["units"]
     with torch.no_grad():
-        batch = objective.prepare(pairs, True)
-        features, tokens = model.features(batch.audio), batch.extras["units"]
-        states = model.encode_shared(model.encode_speech(features, pairs.languages), languages=pairs.languages).final
-        aligner = objective.aligner(model, features, states, batch)
+        aligner = Aligner.of(model, model.encode(model.features(pairs.audio), languages=pairs.languages).final)
         lasting, _ = align(aligner, tokens)
         units = model.text_encoder.embed(tokens, pairs.languages)
 
