@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 import isogloss
 from small_models import small_recipe
 
-TOY = '''"""A toy: from every two encoder frames the label of the first, and what a slow copy of the encoder makes of both.
+TOY = '''"""A toy: from two encoder frames the label of the first, and what a slow copy of the encoder makes of both.
 
     audio (B, S) ─ encoder (B, T, D) ─ two side by side (B, T/2, 2D) ─┬─ softmax ─> L_label
     labels (B, T) ─ every second ─────────────────────────────────────┘
