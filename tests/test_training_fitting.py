@@ -23,6 +23,7 @@ from isogloss.objectives.kmeans import KMeansConfig, nearest
 from isogloss.objectives.normalisation import NormalisationConfig
 from isogloss.sequence import Sequence
 from isogloss.training import development
+from isogloss.training.development import load_batches
 from isogloss.training.journal import read_log
 from isogloss.training.recipe import Recipe
 from isogloss.training.trainer import train
@@ -209,6 +210,11 @@ def test_a_batch_has_as_many_views_as_are_needed(letters: Path) -> None:
     assert plain.views == [] and all(torch.equal(view.values, plain.audio.values) for view in _plain_views(cuts))
     moved = batch.to("cpu")
     assert [view.lengths.tolist() for view in moved.views] == lengths[1:].tolist()
+
+
+def test_on_the_dev_split_views_are_the_clips_as_they_are(letters: Path) -> None:
+    batch, *_ = load_batches(read_cuts(letters, "dev")[:3], views=2)
+    assert [torch.equal(view.values, batch.audio.values) for view in batch.views] == [True]
 
 
 def _plain_views(cuts: list[Any]) -> list[Sequence]:
