@@ -28,6 +28,8 @@ from isogloss.metrics.bootstrap import bootstrap_interval
 from isogloss.metrics.error_rates import ErrorCounts
 
 Work = Callable[[], object]
+REST = 0.2
+"""Seconds before each call: threads of the call before may still be spinning."""
 
 
 def parser(docstring: str | None, repetitions: int | None = None) -> argparse.ArgumentParser:
@@ -41,6 +43,8 @@ def parser(docstring: str | None, repetitions: int | None = None) -> argparse.Ar
             "--repetitions", type=int, default=repetitions, help="rounds; each runs every row once"
         )
         made.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of torch")
+        made.add_argument("--rest", type=float, default=REST, help="seconds before each call")
+        made.add_argument("--product", type=int, default=2048, help="size of the matrices that measure the machine")
     return made
 
 
@@ -53,17 +57,13 @@ class Timing:
     slowest: float
 
 
-REST = 0.2
-"""Seconds before each call: threads of the call before may still be spinning."""
-
-
-def interleaved(rows: dict[str, Work], repetitions: int, device: str = "cpu") -> dict[str, Timing]:
+def interleaved(rows: dict[str, Work], options: argparse.Namespace, device: str = "cpu") -> dict[str, Timing]:
     """Time every row once a round, in random order, so that neighbours and the machine's load fall on all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in rows}
     shuffled = random.Random(0)
-    for turn in range(-1, repetitions):  # the first round warms up
+    for turn in range(-1, options.repetitions):  # the first round warms up
         for name in shuffled.sample(list(rows), len(rows)):
-            time.sleep(REST)
+            time.sleep(options.rest)
             taken = _seconds(rows[name], device)
             if turn >= 0:
                 seconds[name].append(taken)
@@ -105,8 +105,8 @@ class Limits:
         return max(operations / rate, moved / self.bandwidth)
 
 
-def measure_limits(device: str = "cpu", size: int = 2048, repetitions: int = 5) -> Limits:
-    """Measured with the threads in use, in the run whose figures are compared with it."""
+def measure_limits(size: int, device: str = "cpu", repetitions: int = 5) -> Limits:
+    """Measured with the threads in use, in the run whose figures are compared with it; size: of the matrices."""
 
     def product(dtype: torch.dtype) -> float:
         a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
@@ -187,8 +187,12 @@ class Peers:
             rows[name] = build()
         except (ImportError, OSError) as error:
             halted = isinstance(error, ImportError) and (error.name or "").startswith("torchaudio")
-            self.missing[name] = self.torchaudio if halted and self.torchaudio else _first_line(error)
-            print(f"{name}: not measured here ({self.missing[name]})")
+            self.leave_out(name, self.torchaudio if halted and self.torchaudio else first_line(error))
+
+    def leave_out(self, name: str, reason: str) -> None:
+        """Say that a row is missing, and why."""
+        self.missing[name] = reason
+        print(f"{name}: not measured here ({reason})")
 
 
 def _torchaudio_problem() -> str | None:
@@ -197,11 +201,12 @@ def _torchaudio_problem() -> str | None:
         import_module("torchaudio")
     except (ImportError, OSError) as error:
         sys.modules["torchaudio"] = None  # type: ignore[assignment]
-        return f"torchaudio does not import: {_first_line(error)}"
+        return f"torchaudio does not import: {first_line(error)}"
     return None
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The kind of an error and the first line of what it says."""
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0].replace(sys.prefix, '…')}"
 
 

@@ -17,6 +17,7 @@ hardware it would be emulated, which says nothing about hardware that has it: th
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
 
@@ -48,6 +49,7 @@ from isogloss.encoders.transformer import TransformerConfig
 from isogloss.model.model import Model
 from isogloss.model.spec import ModelConfig
 from isogloss.nn.masks import FullContext
+from isogloss.objectives.base import Clock
 from isogloss.objectives.best_rq import BestRQConfig
 from isogloss.sequence import Sequence
 
@@ -65,11 +67,12 @@ def main() -> None:
     arguments.add_argument(
         "--seconds", type=int, default=10, help="length of an utterance, at 25 frames a second"
     )
+    arguments.add_argument("--clips", type=int, default=8, help="utterances in a batch, but for the step")
     arguments.add_argument("--device", default="cpu")
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
-    sizes = {name: getattr(options, name) for name in ("layers", "width", "heads", "seconds")}
-    limits = measure_limits(options.device)
+    sizes = {name: getattr(options, name) for name in ("layers", "width", "heads", "seconds", "clips")}
+    limits = measure_limits(options.product, options.device)
     peers = Peers()
     figures = environment(options.device) | {
         "gflops_fp32": limits.fp32 / 1e9,
@@ -79,27 +82,24 @@ def main() -> None:
     rates = f"{limits.fp32 / 1e9:.0f} GFLOP/s in fp32, {limits.bf16 / 1e9:.0f} in bf16"
     print(f"matrix products: {rates}")
     if not bf16_hardware(options.device):
-        peers.missing["rows in bf16"] = "no bf16 in the hardware"
-        print("rows in bf16: not measured here (no bf16 in the hardware)")
+        peers.leave_out("rows in bf16", "no bf16 in the hardware")
     for part in options.parts:
         torch.manual_seed(0)
         rows = PARTS[part](sizes, peers, options.device)
         rows = {name: work for name, work in rows.items() if measurable(name, options.device)}
-        found = measured(rows, limits, options.repetitions, options.device, training=part == "step")
+        found = measured(rows, limits, options, training=part == "step")
         table(f"{part}: {sizes['layers']} × {sizes['width']}, {sizes['seconds']} s", found)
         figures[part] = found
     finish(options.json, figures)
 
 
-def measured(
-    rows: Rows, limits: Limits, repetitions: int, device: str, training: bool
-) -> list[dict[str, object]]:
+def measured(rows: Rows, limits: Limits, options: Namespace, training: bool) -> list[dict[str, object]]:
     """Time the rows; the first is the one the others are compared with."""
     first = next(iter(rows))
     with torch.set_grad_enabled(training):
         operations = {name: floating_point_operations(work) for name, work in rows.items()}
     with torch.inference_mode(not training):
-        timings = interleaved(rows, repetitions, device)
+        timings = interleaved(rows, options, options.device)
     least = {name: limits.seconds(count, dtype=dtype_of(name)) for name, count in operations.items()}
     found = timing_rows(timings, dict.fromkeys(rows, first), least)
     return [row | {"GFLOP": round(operations[str(row["what"])] / 1e9, 1)} for row in found]
@@ -115,8 +115,8 @@ def dtype_of(name: str) -> torch.dtype:
 
 
 def stack(sizes: Sizes, peers: Peers, device: str) -> Rows:
-    """Blocks alone on (8, 25 frames a second, D)."""
-    states = torch.randn(8, 25 * sizes["seconds"], sizes["width"], device=device)
+    """Blocks alone on (B, 25 frames a second, D)."""
+    states = torch.randn(sizes["clips"], 25 * sizes["seconds"], sizes["width"], device=device)
     rows: Rows = {}
     for position, dtype in (
         ("rotary", "fp32"),
@@ -146,8 +146,8 @@ def transformer(sizes: Sizes) -> TransformerConfig:
 
 
 def audio(sizes: Sizes, peers: Peers, device: str) -> Rows:
-    """Waveforms (8, S) to hidden states."""
-    waveforms = 0.1 * torch.randn(8, RATE * sizes["seconds"], device=device)
+    """Waveforms (B, S) to hidden states."""
+    waveforms = 0.1 * torch.randn(sizes["clips"], RATE * sizes["seconds"], device=device)
     rows: Rows = {}
     for kind, blocks in (
         ("Conformer rotary", conformer(sizes, "rotary")),
@@ -189,16 +189,13 @@ def peer_step(sizes: Sizes, waveforms: Tensor, dtype: torch.dtype) -> Work:
 
 def best_rq(sizes: Sizes, waveforms: Tensor) -> tuple[nn.Module, Callable[[], Tensor]]:
     encoder = SpeechEncoderConfig(embed=SubsamplingConfig(channels=128), blocks=transformer(sizes))
-    objective = BestRQConfig().build(Model(ModelConfig(encoder=encoder))).to(waveforms.device)
+    model = Model(ModelConfig(encoder=encoder)).to(waveforms.device)
+    objective = BestRQConfig().build(model.spec).to(waveforms.device)
     lengths = torch.full((len(waveforms),), waveforms.shape[1], device=waveforms.device)
     count = len(waveforms)
     batch = Batch([""] * count, Sequence(waveforms, lengths), [None] * count, ["und"] * count)
-
-    def loss() -> Tensor:
-        result = objective(batch)
-        return result.total / max(1, result.count)
-
-    return objective, loss
+    prepared = objective.prepare(batch, training=True).to(waveforms.device)
+    return nn.ModuleList([model, objective]), lambda: objective(model, prepared, Clock()).value
 
 
 def train_step(model: nn.Module, loss: Callable[[], Tensor], dtype: torch.dtype) -> Work:

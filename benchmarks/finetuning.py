@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from common import environment, finish, parser, rate, table
+from runs import add_options, trained
 
 from isogloss.adaptation.finetune import plan
 from isogloss.evaluation.evaluate import evaluate
@@ -25,7 +26,6 @@ from isogloss.evaluation.predictions import errors
 from isogloss.metrics.bootstrap import paired_difference
 from isogloss.metrics.error_rates import ErrorCounts
 from isogloss.model.folder import load_model
-from isogloss.training.launch import train_in_processes
 
 WAYS = ("adapters", "whole")
 
@@ -36,8 +36,7 @@ def main() -> None:
     arguments.add_argument("--data", type=Path, required=True, help="folder made by isogloss prepare")
     arguments.add_argument("--languages", nargs="+", required=True, help="one model each")
     arguments.add_argument("--before", type=Path, nargs="+", required=True, help="corpora the model was trained on")
-    arguments.add_argument("--runs", type=Path, required=True, help="where the models are, or will be")
-    arguments.add_argument("--processes", type=int, default=2)
+    add_options(arguments)
     options = arguments.parse_args()
     known = list(load_model(options.model).config.alphabets)
     before = counts(options.model, options.before, known)
@@ -61,12 +60,8 @@ def main() -> None:
 
 def adapted(options: Namespace, language: str, way: Any) -> Path:
     """The model folder of a run, which is made if it is not there."""
-    run = options.runs / f"{language}-{way}"
-    folder: Path = run / "model"
-    if not folder.is_dir():
-        recipe = plan(options.model, [options.data], languages=(language,), way=way).recipe
-        train_in_processes(recipe, run, options.processes)
-    return folder
+    recipe = plan(options.model, [options.data], languages=(language,), way=way).recipe
+    return trained(recipe, options.runs / f"{language}-{way}", options)
 
 
 def counts(folder: Path, data: list[Path], languages: list[str]) -> ErrorCounts:

@@ -45,8 +45,8 @@ def main() -> None:
         peers.add(rows, name, partial(build, audio))
     with torch.inference_mode():
         agreement = differences(rows)
-        limits = measure_limits()
-        timings = interleaved(rows, options.repetitions)
+        limits = measure_limits(options.product)
+        timings = interleaved(rows, options)
     least = limits.seconds(operations(len(audio)), moved=4 * (len(audio) + frames(len(audio)) * BINS))
     found = timing_rows(timings, dict.fromkeys(rows, OURS), dict.fromkeys(rows, least))
     table(f"log-mel, {BINS} bins, {options.seconds:g} s of audio (limit {least * 1e3:.2f} ms)", found)

@@ -28,7 +28,8 @@ from typing import Any
 
 import numpy as np
 from common import environment, finish, parser, percent, rate, table
-from low_resource import Rates, draw_rates, evaluated, text_encoder, trained, with_few_labels
+from low_resource import Rates, draw_rates, evaluated, text_encoder, with_few_labels
+from runs import add_options, some_stages, trained
 
 from isogloss.data.manifests import language_of, read_cuts, text_of
 from isogloss.evaluation.evaluate import evaluate
@@ -45,6 +46,8 @@ ALONE = "stages.0.seconds={paired: 24}"
 READ = f"{{name: recognition, {MASKS}}}"
 MOST = f"{{name: most, {MASKS}}}"
 TEXT = text_encoder()
+LEAVE_TEXT = "stages.1.freeze=[text]"
+"""The last stage of the recipe trains on pairs alone, which the text encoder has no part in."""
 UNSTRETCHED = text_encoder(layers=0, convolutions=0, refiner=0, upsampling="none")
 FROM_THE_START = "text from the start"
 WITH_TEXT, WITHOUT_TEXT = ", + n-gram", ", + n-gram of transcripts"
@@ -52,14 +55,14 @@ RANDOM = "no pre-training"
 FINE_TUNE = [ALONE, f"stages.0.objectives=[{READ}]"]
 ARMS = {
     "fine-tune": FINE_TUNE,
-    "pairs alone": [TEXT, ALONE, f"stages.0.objectives=[{MOST}]"],
-    "most": [TEXT],
-    "maestro": [TEXT, f"stages.0.objectives.0={{name: maestro, aligner: 0.99, {MASKS}}}"],
-    "mslam": [UNSTRETCHED, "stages.0.objectives=[{name: mslam}, {name: masked_text}]"],
+    "pairs alone": [TEXT, LEAVE_TEXT, ALONE, f"stages.0.objectives=[{MOST}]"],
+    "most": [TEXT, LEAVE_TEXT],
+    "maestro": [TEXT, LEAVE_TEXT, f"stages.0.objectives.0={{name: maestro, aligner: 0.99, {MASKS}}}"],
+    "mslam": [UNSTRETCHED, LEAVE_TEXT, "stages.0.objectives=[{name: mslam}, {name: masked_text}]"],
     "tts4pretrain": [f"stages.0.objectives=[{READ}, {{name: tts4pretrain, masked: 0, {MASKS}}}]"],
     RANDOM: FINE_TUNE,
-    f"most, {RANDOM}": [TEXT],
-    "no noise": [TEXT, "stages.0.objectives.1.noise=0"],
+    f"most, {RANDOM}": [TEXT, LEAVE_TEXT],
+    "no noise": [TEXT, LEAVE_TEXT, "stages.0.objectives.1.noise=0"],
     "text to the end": [
         TEXT,
         "stages.1.seconds={paired: 24, text: 24}",
@@ -70,6 +73,7 @@ ARMS = {
         "stages.0.seconds={paired: 24, text: 24}",
         "stages.0.objectives=[{name: most}, {name: aligned_mlm, noise: 1}]",
         "stages.1.objectives.1={name: aligned_mlm, noise: 1}",
+        "stages.2.freeze=[text]",
     ],
 }
 """What each arm changes in the recipe, of which stage 0 is the one after `settle` except in `text from the start`."""
@@ -84,8 +88,7 @@ def main() -> None:
     arguments.add_argument("--settle", type=int, help="steps of the recogniser all start from")
     arguments.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0])
-    arguments.add_argument("--runs", type=Path, required=True, help="where data and models are, or will be")
-    arguments.add_argument("--processes", type=int, default=2)
+    add_options(arguments)
     arguments.add_argument("--plot", type=Path, metavar="FILE", help="draw the error rates there, as SVG")
     options = arguments.parse_args()
     rows: list[dict[str, Any]] = []
@@ -121,10 +124,10 @@ def read_by(options: Namespace, minutes: float, arm: str, seed: int) -> dict[str
     stages = slice(None)
     if arm != FROM_THE_START:
         name = f"settled-{weights}-{minutes:g}-{seed}"
-        settled = trained(RECIPE, slice(1), options.runs / name, [*given, *start], options.processes)
+        settled = trained(some_stages(RECIPE, slice(1), [*given, *start]), options.runs / name, options)
         start = [f"model.start_from={settled}", "model.keep=all", "model.tokenizer=null"]
         stages = slice(1, None)
-    model = trained(RECIPE, stages, run, [*given, *start, *ARMS[arm]], options.processes)
+    model = trained(some_stages(RECIPE, stages, [*given, *start, *ARMS[arm]]), run, options)
     said = options.runs / f"said-{minutes:g}.jsonl.gz"
     write_text_lines(transcripts(data), said)
     sources: dict[str, dict[str, list[Path]]] = {

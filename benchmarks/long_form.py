@@ -24,6 +24,7 @@ from common import environment, finish, parser, table
 from lhotse.cut import MonoCut
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from runs import add_options, trained
 
 from isogloss.data.loading import waveform
 from isogloss.data.manifests import language_of, read_cuts, text_of
@@ -35,7 +36,6 @@ from isogloss.nn.masks import ChunkContext, Context, FullContext, LocalContext
 from isogloss.sequence import Sequence
 from isogloss.text.normalise import normalise
 from isogloss.training.recipe import load_recipe
-from isogloss.training.trainer import train
 
 RECIPE = Path(__file__).with_suffix(".yaml")
 LONGEST = 375
@@ -45,23 +45,22 @@ CONTEXTS: dict[str, Context] = {
     "local": LocalContext(left=LONGEST, right=LONGEST),
     "chunk": ChunkContext(size=LONGEST),
 }
-LONG = 120.0
-"""Seconds a joined recording has at least."""
 
 
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--data", type=Path, nargs="+", required=True, help="folders made by isogloss prepare")
-    arguments.add_argument("--runs", type=Path, required=True, help="where the models are, or will be")
+    add_options(arguments)
+    arguments.add_argument("--longer", type=float, default=120.0, help="seconds a joined recording has at least")
     arguments.add_argument("--depths", nargs="+", type=int, default=[3, 6, 12], help="blocks of the encoders")
     arguments.add_argument("--plot", type=Path, metavar="FILE", help="draw the deletions there, as SVG")
     options = arguments.parse_args()
     languages = load_recipe(RECIPE).data.languages
     clips = [cut for cut in read_cuts(options.data[0], "test") if language_of(cut) in languages]
-    recordings = {"clips": [[cut] for cut in clips], "joined": joined(clips)}
+    recordings = {"clips": [[cut] for cut in clips], "joined": joined(clips, options.longer)}
     rows: list[dict[str, Any]] = []
     for depth in options.depths:
-        model = trained(options, depth)
+        model = of_depth(options, depth)
         for name, groups in recordings.items():
             for context in CONTEXTS if name == "joined" else ["full"]:
                 model.encoder.context = CONTEXTS[context]
@@ -74,26 +73,24 @@ def main() -> None:
     finish(options.json, environment() | about | {"rows": rows})
 
 
-def trained(options: Namespace, depth: int) -> Model:
-    """The model of a run, which is made if it is not there."""
-    run = options.runs / f"blocks-{depth}"
+def of_depth(options: Namespace, depth: int) -> Model:
+    """The model with so many blocks."""
     settings = [
         f"name=long-form-{depth}",
         f"data.folders=[{', '.join(map(str, options.data))}]",
         f"model.encoder.blocks.layers={depth}",
     ]
-    folder = run / "model"
-    return load_model(folder if folder.is_dir() else train(load_recipe(RECIPE, settings), run))
+    return load_model(trained(load_recipe(RECIPE, settings), options.runs / f"blocks-{depth}", options))
 
 
-def joined(clips: list[MonoCut]) -> list[list[MonoCut]]:
-    """Clips of one language in a fixed order, as many as make `LONG` seconds; what is left over is left out."""
+def joined(clips: list[MonoCut], longer: float) -> list[list[MonoCut]]:
+    """Clips of one language in a fixed order, as many as make `longer` seconds; what is left over is left out."""
     found: list[list[MonoCut]] = []
     for language in sorted({language_of(cut) for cut in clips}):
         group: list[MonoCut] = []
         for cut in sorted((cut for cut in clips if language_of(cut) == language), key=lambda cut: cut.id):
             group.append(cut)
-            if sum(cut.duration for cut in group) >= LONG:
+            if sum(cut.duration for cut in group) >= longer:
                 found.append(group)
                 group = []
     return found

@@ -1,4 +1,4 @@
-"""What the experiments with text train on, and how: corpora with few transcripts, some stages of a recipe."""
+"""What the experiments with text share: corpora with few transcripts, the text encoder, evaluations that are kept."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from isogloss.config import load_yaml, override
 from isogloss.data.manifests import (
     TEXT,
     count_cuts,
@@ -28,8 +27,6 @@ from isogloss.evaluation.results import Evaluation
 from isogloss.files import read_json, write_json
 from isogloss.text.corpus import TextLine, write_text_lines
 from isogloss.text.normalise import normalise
-from isogloss.training.launch import train_in_processes
-from isogloss.training.recipe import Recipe
 from isogloss.training.source import translated
 
 if TYPE_CHECKING:
@@ -76,15 +73,6 @@ def text_encoder(**changes: object) -> str:
     """A change to a recipe: the text encoder that both experiments begin with, with changes."""
     values = {"entry": 2, "layers": 2, "refiner": 1, "duration_layers": 2, "dropout": 0.0} | changes
     return f"model.text={json.dumps(values)}"
-
-
-def trained(recipe: Path, stages: slice, run: Path, changes: list[str], processes: int) -> Path:
-    """The model of some stages of a recipe with changes, for which the first of these is stage 0; made if not there."""
-    if not (run / "model").is_dir():
-        values = load_yaml(recipe)
-        chosen = override(values | {"stages": values["stages"][stages]}, changes)
-        train_in_processes(Recipe.parse(chosen, recipe.name), run, processes)
-    return run / "model"
 
 
 def evaluated(file: Path, evaluate: Callable[[], Evaluation]) -> Evaluation:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import environment, finish, parser, table
+from common import Peers, environment, finish, first_line, parser, table
 from numpy.typing import NDArray
 
 import isogloss
@@ -33,13 +33,19 @@ def main() -> None:
     arguments.add_argument("--whisper", action="store_true", help="faster-whisper base beside it (peers' environment)")
     options = arguments.parse_args()
     sounds = made(round(options.minutes * 60 * SAMPLE_RATE), options.music)
-    systems = dict(map(own_reader, options.model)) | (whisper_readers() if options.whisper else {})
+    systems = dict(map(own_reader, options.model))
+    peers = Peers()
+    if options.whisper:
+        try:
+            systems |= whisper_readers()
+        except ImportError as error:
+            peers.leave_out("Whisper base", first_line(error))
     rows = [
         {"system": name} | {kind: round(words(reader(audio)) / options.minutes, 2) for kind, audio in sounds.items()}
         for name, reader in systems.items()
     ]
     table(f"words a minute where nobody speaks, {options.minutes:g} minutes each", rows)
-    finish(options.json, environment() | {"minutes": options.minutes, "rows": rows})
+    finish(options.json, environment() | {"minutes": options.minutes, "rows": rows, "missing": peers.missing})
 
 
 def made(samples: int, music: Path | None) -> dict[str, Waveform]:

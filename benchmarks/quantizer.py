@@ -37,7 +37,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     vectors = torch.randn(options.batch, options.frames, options.width)
-    limits = measure_limits()
+    limits = measure_limits(options.product)
     peers = Peers()
     rows: dict[str, Work] = {}
     base: dict[str, str] = {}
@@ -56,7 +56,7 @@ def main() -> None:
         base |= {name: name, peer: name}
         least |= {name: seconds, peer: seconds}
     with torch.inference_mode():
-        found = timing_rows(interleaved(rows, options.repetitions), base, least)
+        found = timing_rows(interleaved(rows, options), base, least)
     shape = f"{options.batch} × {options.frames} × {options.width}, {options.codes} codes"
     table(f"random-projection labels, {shape} (matrix product: {limits.fp32 / 1e9:.0f} GFLOP/s)", found)
     table("codes equal to speechbrain's", [{"what": k, "share": f"{v:.4%}"} for k, v in agreement.items()])

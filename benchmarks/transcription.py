@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import environment, finish, in_process, parser, peak_gib, table
+from common import Peers, environment, finish, first_line, in_process, parser, peak_gib, table
 from numpy.typing import NDArray
 
 from isogloss.audio.reading import SAMPLE_RATE
@@ -42,6 +42,7 @@ def main() -> None:
     arguments.add_argument("--split", default="test")
     arguments.add_argument("--language", default="ru", help="of the clips, and told to every system that asks")
     arguments.add_argument("--seconds", type=int, nargs="+", default=[10, 600, 3600], help="lengths of recordings")
+    arguments.add_argument("--systems", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS))
     arguments.add_argument("--longest-of-peers", type=int, default=600, help="seconds; peers are spared longer ones")
     arguments.add_argument("--patience", type=int, default=5400, help="seconds after which a system is ended")
     arguments.add_argument("--threads", type=int, default=2)
@@ -51,27 +52,35 @@ def main() -> None:
     if options.one:
         finish(options.json, one(options.one[0], int(options.one[1]), options))
         return
+    peers = Peers()
     rows: list[dict[str, Any]] = []
     for seconds in options.seconds:
         first = None
-        for name in SYSTEMS:
+        for name in options.systems:
             if name.startswith("isogloss") or seconds <= options.longest_of_peers:
                 try:
                     found = in_process(__file__, [name, str(seconds)], options, options.patience)
                 except subprocess.TimeoutExpired:
                     rows.append({"system": name, "audio s": seconds, "ended after s": options.patience})
                     continue
+                if "missing" in found:
+                    peers.leave_out(name, found["missing"])
+                    continue
                 first = first or found["s"]
                 rows.append(found | {"of ours": round(found["s"] / first, 2)})
     table(f"transcription with {options.threads} threads", rows)
-    finish(options.json, environment() | {"data": options.data.name, "language": options.language, "rows": rows})
+    about = {"data": options.data.name, "language": options.language, "rows": rows, "missing": peers.missing}
+    finish(options.json, environment() | about)
 
 
 def one(name: str, seconds: int, options: Namespace) -> dict[str, Any]:
-    """Time and memory of one system on one recording in this process."""
+    """Time and memory of one system on one recording in this process, or why it is missing here."""
     audio = recording(options, seconds)
     device = torch.device("cpu")
-    read = SYSTEMS[name](options)
+    try:
+        read = SYSTEMS[name](options)
+    except ImportError as error:
+        return {"missing": first_line(error)}
     read(audio[:SAMPLE_RATE])
     before = peak_gib(device)
     began = time.perf_counter()

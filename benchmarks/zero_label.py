@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from common import environment, finish, parser, table
-from low_resource import Rates, draw_rates, evaluated, text_encoder, trained, with_few_labels
+from low_resource import Rates, draw_rates, evaluated, text_encoder, with_few_labels
+from runs import add_options, some_stages, trained
 
 from isogloss.data.manifests import language_of, read_cuts, split_of, text_of
 from isogloss.evaluation.evaluate import evaluate
@@ -84,8 +85,7 @@ def main() -> None:
     arguments.add_argument("--few", type=float, nargs="+", default=[0.0], help="minutes transcribed in those without")
     arguments.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0])
-    arguments.add_argument("--runs", type=Path, required=True, help="where data and models are, or will be")
-    arguments.add_argument("--processes", type=int, default=2)
+    add_options(arguments)
     arguments.add_argument("--plot", type=Path, metavar="FILE", help="draw the error rates there, as SVG")
     options = arguments.parse_args()
     ways = [(few, arm, seed) for few in options.few for seed in options.seeds for arm in options.arms]
@@ -119,7 +119,7 @@ def heard(options: Namespace, few: float, arm: str, seed: int) -> Evaluation:
     run: Path = options.runs / f"{arm.replace(', ', '-').replace(' ', '-')}{data.name.removeprefix('data')}-{seed}"
     start = [f"model.start_from={settled(options, data, seed)}", "model.keep=all", "model.tokenizer=null"]
     changes = [*start, f"data.folders=[{data}]", f"seed={seed}", *ARMS[arm]]
-    model = trained(RECIPE, slice(1, None), run, changes, options.processes)
+    model = trained(some_stages(RECIPE, slice(1, None), changes), run, options)
     asked: dict[str, Any] = {"tasks": ["recognition"], "languages": languages, "tell_language": True}
     return evaluated(run / "plain.json", lambda: evaluate(model, [data], **asked))
 
@@ -127,7 +127,7 @@ def heard(options: Namespace, few: float, arm: str, seed: int) -> Evaluation:
 def settled(options: Namespace, data: Path, seed: int) -> Path:
     """The recogniser of what is transcribed in the data, from which arms start; made if it is not there."""
     changes = [f"model.start_from={options.start}", f"data.folders=[{data}]", f"seed={seed}"]
-    return trained(RECIPE, slice(1), options.runs / f"settled-{data.name}-{seed}", changes, options.processes)
+    return trained(some_stages(RECIPE, slice(1), changes), options.runs / f"settled-{data.name}-{seed}", options)
 
 
 def corpus(options: Namespace, few: float) -> Path:

@@ -82,7 +82,7 @@ def test_adapters_leave_the_base_bit_for_bit_and_make_a_small_folder(letters, re
     assert back.shape[1] == model.tokenizer.size > before["heads.ctc.output.bias"].shape[0]
     assert model.tokenizer.symbols[: len(old)] == old and "z" in model.tokenizer.symbols
     reader = isogloss.load(recogniser, adapters=[folder])
-    assert set(reader.adapted[0].config.alphabets) == {"ro", "ru", "es", "it"}
+    assert set(reader.engine.adapted[0].config.alphabets) == {"ro", "ru", "es", "it"}
 
 
 def test_the_whole_learns_and_the_encoder_at_its_own_rate(letters, recogniser, tmp_path):

@@ -74,7 +74,7 @@ def records() -> list[dict[str, Any]]:
         parts |= {"recognition/language_accuracy": 0.5} if step > 300 else {}
         loss = float("nan") if step == 7 else 9 / step
         found.append(
-            {"event": "step", "stage": stage, "step": step, "loss": loss, "heard": 36.0, "skipped": step == 7} | parts
+            {"event": "step", "stage": stage, "step": step, "loss": loss, "seconds": 36.0, "skipped": step == 7} | parts
         )
         if step in (1, 301):
             found.append({"event": "gradients", "stage": stage, "step": step, name: 1.0})
@@ -208,7 +208,7 @@ def test_the_metrics_are_the_same_figures(evaluation: Evaluation, report: tuple[
     found = compared.figure("difference", system=PEER)
     assert (found.value, found.low, found.high, found.items) == (0.0, 0.0, 0.0, 6)
     listen, read = metrics["training"]
-    assert (listen["name"], listen["steps"], listen["skipped_steps"], listen["hours_heard"]) == ("listen", 300, 1, 3)
+    assert (listen["name"], listen["steps"], listen["skipped_steps"], listen["hours"]) == ("listen", 300, 1, 3)
     assert listen["last"]["best_rq/code_perplexity"] == 350
     assert [look["cer/ru"] for look in read["dev"]] == [0.7, 0.7]
     seconds = 3 + 0.05 * (0 + 1 + 2)

@@ -15,6 +15,7 @@ from isogloss.decoding.attention_beam import attention_beam
 from isogloss.decoding.beam import Beam
 from isogloss.decoding.ctc_beam import ctc_beam
 from isogloss.decoding.greedy import GreedyAttention, GreedyCTC, GreedyTransducer, decoded
+from isogloss.decoding.symbols import Symbols
 from isogloss.decoding.transducer_beam import transducer_beam
 from isogloss.errors import IsoglossError
 from isogloss.heads import KINDS, Heads
@@ -132,12 +133,12 @@ def test_a_head_decodes_itself(name: str) -> None:
     head, ctc = ready(name), ready("ctc", seed=5)
     heads = {"ctc": ctc, name: head}
     states = Sequence.from_list([3 * torch.randn(n, WIDTH) for n in (20, 1, 9)])
-    allowed = torch.tensor([True, False, True, True, False, True, False])
+    allowed = Symbols.only(torch.tensor([True, False, True, True, False, True, False]))
     for limit in (None, allowed):
         found = decoded(head.greedy(3, limit, heads), states)
         assert found == decoded(GREEDY[name](head, ctc, 3, limit), states) and any(one.tokens for one in found)
-        beam = Beam(width=3, most=2)
-        assert head.beam(states, beam, limit, heads) == BEAMS[name](head, ctc, states, beam, limit)
+        beam = Beam(width=3, most=2, allowed=limit)
+        assert head.beam(states, beam, heads) == BEAMS[name](head, ctc, states, beam)
 
 
 def test_an_attention_decoder_wants_its_aligner() -> None:

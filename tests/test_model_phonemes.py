@@ -7,7 +7,6 @@ import pytest
 import torch
 from rich.console import Console
 
-from isogloss.data.loading import Batch
 from isogloss.encoders.text import TextEncoderConfig
 from isogloss.errors import IsoglossError
 from isogloss.heads.ctc import CTCConfig
@@ -24,7 +23,7 @@ from isogloss.training.journal import read_log
 from isogloss.training.recipe import Recipe
 from isogloss.training.trainer import train
 from small_models import small_recipe, sound
-from test_objectives_maestro import pairs, sentences
+from small_objectives import gradients, pairs, sentences, take
 
 pytest.importorskip("espeakng_loader")
 
@@ -57,12 +56,11 @@ def test_a_text_is_read_as_it_is_pronounced() -> None:
 
 def test_the_head_learns_beside_the_graphemes() -> None:
     model = build(text=False)
-    objective = RecognitionConfig(language=0, phonemes=0.5).build(model)
-    loss = objective(pairs())
-    plain = RecognitionConfig(language=0, phonemes=1.5).build(model)(pairs())
-    assert (plain.total - loss.total).item() == pytest.approx(loss.parts["phonemes"].item(), rel=1e-4)
-    loss.total.backward()
-    assert model.heads["phonemes"].output.weight.grad.abs().sum() > 0
+    half, more = (RecognitionConfig(head_weights={"phonemes": w}).build(model.spec) for w in (0.5, 1.5))
+    loss, plain = take(half, model, pairs()), take(more, model, pairs())
+    term = loss.terms["phonemes"]
+    assert (plain.value - loss.value).item() == pytest.approx(term.total.item() / 3, rel=1e-4)
+    assert gradients(loss, model)["heads.phonemes.output.weight"].abs().sum() > 0
     features = model.features(pairs().audio)
     said = model.ipa(model.encode(features).final)
     assert len(said) == 3 and set("".join(said)) <= set(IPA)
@@ -72,18 +70,17 @@ def test_the_head_learns_beside_the_graphemes() -> None:
 
 def test_durations_are_those_of_phonemes() -> None:
     model = build()
-    batch: Batch = pairs()
-    objective = MostConfig(language=0).build(model).eval()
-    units = objective.units(batch)
+    objective = MostConfig().build(model.spec).eval()
+    batch = objective.prepare(pairs(), True)
+    units = batch.extras["units"]
     states = model.encode(model.features(batch.audio)).final
     lasting, found = align(Aligner.of(model, states), units)
     assert bool(found.all()) and torch.equal(lasting.values.sum(dim=1), states.lengths)
     assert torch.equal(lasting.lengths, units.lengths + 1)
     model.text.duration.output.bias.data.fill_(1.5)  # about three frames each, enough for CTC
-    for subject, given in ((objective, batch), (AlignedMLMConfig().build(model), sentences())):
-        model.zero_grad(set_to_none=True)
-        subject(given).total.backward()
-        assert model.text.symbols.weight.grad.abs().sum() > 0 and model.heads["ctc"].output.weight.grad.abs().sum() > 0
+    for subject, given in ((objective, pairs()), (AlignedMLMConfig().build(model.spec), sentences())):
+        slopes = gradients(take(subject, model, given), model)
+        assert slopes["text.symbols.weight"].abs().sum() > 0 and slopes["heads.ctc.output.weight"].abs().sum() > 0
 
 
 def test_without_the_head_nothing_is_pronounced() -> None:

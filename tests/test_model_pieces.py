@@ -36,7 +36,7 @@ def spoken(found: list[list[Piece]]) -> list[Piece]:
 def test_a_file_is_read_window_by_window_with_what_an_array_of_it_gives(talk: Path, monkeypatch) -> None:
     asked = []
 
-    def spy(source, *, start=0.0, duration=None):
+    def spy(source, *, start=0.0, duration=None, channel="mix"):
         asked.append(duration)
         return read(source, start=start, duration=duration)
 
@@ -59,7 +59,7 @@ def test_all_speech_is_in_pieces_that_are_what_the_recording_has_there(talk: Pat
         assert np.array_equal(piece.samples, audio[first:last])
         assert not covered[first:last].any()  # nothing twice
         covered[first:last] = True
-    for start, end in vad.speech_segments(audio):
+    for start, end in vad.segment(audio, 1e6, max_pause=0, pad=0):
         missed = (~covered[round(start * RATE) : round(end * RATE)]).sum() / RATE
         assert missed < 0.1, (start, end)
 
@@ -85,7 +85,7 @@ def test_a_long_file_is_transcribed_as_its_samples_are(talk: Path) -> None:
 def test_noise_without_a_pause_is_cut_and_not_lost(monkeypatch) -> None:
     """A window that is one stretch of speech must not be put off for ever."""
     monkeypatch.setattr(pieces, "WINDOW_SECONDS", WINDOW)
-    monkeypatch.setattr(pieces, "segment", lambda window, max_seconds: [(0.0, len(window) / RATE)])
+    monkeypatch.setattr(pieces, "segment", lambda window, **_: [(0.0, len(window) / RATE)])
     found = spoken(list(Recordings([sound(100)]).speech()))
     assert [(piece.start, piece.end) for piece in found] == [(0.0, 40.0), (40.0, 80.0), (80.0, 100.0)]
 
@@ -95,14 +95,15 @@ def test_the_command_line_hands_long_files_on_and_reports_the_broken_ones(talk: 
     soundfile.write(tmp_path / "short.wav", sound(1), RATE)
     files = [tmp_path / "short.wav", talk, tmp_path / "none.wav", tmp_path / "short.wav"]
     recordings = [Recording(str(n), file, Path(str(n))) for n, file in enumerate(files)]
-    groups, broken = [], []
+    groups, broken, told = [], [], []
 
-    def work(group):
-        groups.append([item if isinstance(item, Path) else len(item) for item in group])
-        if group[0] is talk:
-            raise AudioError("It breaks off.", "truncated")
-        return group
+    def work(audio, *, channel, on_progress):
+        groups.append(audio)
+        on_progress(5.0, 10.0)
+        return [AudioError("It breaks off.", "truncated") if item is talk else item for item in audio]
 
-    done = [recording.name for recording, _ in process(recordings, work, broken.append)]
-    assert groups == [[RATE], [talk], [RATE]] and done == ["0", "3"]
-    assert sorted(error.cause for error in broken) == ["missing", "truncated"]
+    found = process(recordings, work, broken.append, lambda *seconds: told.append(seconds))
+    done = [recording.name for recording, _ in found]
+    assert groups == [files[:2], files[2:]] and done == ["0", "2", "3"]
+    assert [error.cause for error in broken] == ["truncated"]
+    assert told == [(5.0, 132.0), (136.0, 132.0)]

@@ -13,8 +13,10 @@ import torch
 from isogloss.audio.reading import read
 from isogloss.audio.vad import segment
 from isogloss.data.manifests import Utterance
-from isogloss.errors import IsoglossError
-from isogloss.model.recogniser import Recogniser, Transcript
+from isogloss.errors import AudioError, IsoglossError
+from isogloss.model import pieces
+from isogloss.model.recogniser import Recogniser
+from isogloss.model.results import Transcript
 from isogloss.sequence import Sequence
 from small_models import RATE, build, sound
 
@@ -69,25 +71,63 @@ def test_a_list_is_one_by_one(recogniser: Recogniser) -> None:
 @pytest.mark.parametrize("samples", [1, 2, 399, 400, 401, 640, 1000])
 def test_very_short_audio_has_a_frame(recogniser: Recogniser, samples: int) -> None:
     audio = sound(1)[:samples]
-    found = recogniser.transcribe(audio)
-    assert isinstance(found, Transcript) and found.seconds == pytest.approx(samples / RATE)
+    assert isinstance(recogniser.transcribe(audio), Transcript)
+    found = recogniser.transcribe(audio, vad=False)
+    assert found.seconds == pytest.approx(samples / RATE)
     hidden = recogniser.encode(audio)
     assert hidden.shape[0] >= 1 and torch.isfinite(hidden).all()
     assert all(0 <= s.start <= s.end <= max(found.seconds, 0.04) for s in found.segments)
-    identified = recogniser.identify(audio)
+    identified = recogniser.identify(audio, vad=False)
     assert sum(identified.probabilities.values()) == pytest.approx(1, abs=1e-5)
-    # A longer vote is not a surer one: a clip padded with silence says what the clip says.
-    padded = recogniser.identify(np.pad(audio, (0, max(0, 640 - samples))))
+    # More samples are not a surer guess: a clip padded with silence says what the clip says.
+    padded = recogniser.identify(np.pad(audio, (0, max(0, 640 - samples))), vad=False)
     assert identified.probabilities == pytest.approx(padded.probabilities, abs=1e-4)
 
 
-def test_silence_is_answered(recogniser: Recogniser) -> None:
-    short, long = (np.zeros(seconds * RATE, np.float32) for seconds in (1, 40))
-    assert recogniser.transcribe(short).seconds == 1
-    assert sum(recogniser.identify(short).probabilities.values()) == pytest.approx(1, abs=1e-5)
-    # Long recordings are searched for speech first: where there is none, no language is made up.
-    for found in (recogniser.transcribe(long), recogniser.identify(long)):
-        assert found.language is None and found.probabilities == {}
+@pytest.mark.parametrize("seconds", [0.5, 3.0, 29.0, 40.0])
+def test_where_nobody_speaks_nothing_is_written(recogniser: Recogniser, seconds: float) -> None:
+    time = np.arange(round(seconds * RATE)) / RATE
+    noise = np.random.default_rng(0).normal(0, 0.05, len(time))
+    for audio in (0 * time, 0 * time + 0.1, 0.1 * np.sin(2 * np.pi * 440 * time), noise):
+        written, identified = recogniser.transcribe(audio), recogniser.identify(audio)
+        assert written.text == "" and written.segments == () and written.seconds == pytest.approx(seconds)
+        for found in (written, identified):
+            assert found.language is None and found.probabilities == {} and 0.7 < found.no_speech <= 1
+    # Whoever does not want speech looked for gets an answer for everything.
+    everything = recogniser.identify(0 * time, vad=False)
+    assert sum(everything.probabilities.values()) == pytest.approx(1, abs=1e-5) and everything.no_speech is None
+
+
+def test_what_surrounds_a_clip_changes_nothing(recogniser: Recogniser, clips: list[Utterance]) -> None:
+    """The same stretch is written, with times of the recording, whatever stands around it."""
+    noise = np.random.default_rng(0).normal(0, 1e-3, 2 * RATE).astype(np.float32)
+    for clip in (read(clips[0].audio), read(clips[4].audio), sound(2)):
+        alone = recogniser.transcribe(clip)
+        (first, *_), (*_, last) = alone.segments, alone.segments
+        for around in (np.zeros(2 * RATE, np.float32), noise):
+            found = recogniser.transcribe(np.concatenate([around, clip, around]))
+            assert found.segments[0].start - 2 == pytest.approx(first.start, abs=0.2)
+            assert found.segments[-1].end - 2 == pytest.approx(last.end, abs=0.25)
+            assert len(found.segments) == len(alone.segments)
+
+
+def test_joined_clips_are_parted_at_their_pauses(recogniser: Recogniser, clips: list[Utterance]) -> None:
+    sentences = [read(clip.audio) for clip in clips[:4]]
+    alone = recogniser.transcribe(sentences)
+    pause = np.zeros(RATE, np.float32)
+    joined = recogniser.transcribe(np.concatenate([part for one in sentences for part in (one, pause)]))
+    starts, position = [], 0.0
+    for one, transcript in zip(sentences, alone, strict=True):
+        starts += [position + part.start for part in transcript.segments]
+        position += len(one) / RATE + 1
+    assert [part.start for part in joined.segments] == pytest.approx(starts, abs=0.2)
+
+
+def test_how_sure_it_is_that_nobody_speaks(recogniser: Recogniser) -> None:
+    found = recogniser.transcribe(sound(3))
+    assert found.no_speech < 0.2 and found.segments[0].no_speech == pytest.approx(found.no_speech, abs=1e-3)
+    assert json.loads(json.dumps(found.plain()))["segments"][0]["no_speech"] < 0.2
+    assert recogniser.transcribe(sound(3), vad=False).segments[0].no_speech is None
 
 
 def test_transcribing_and_identifying_agree_on_the_language(recogniser: Recogniser) -> None:
@@ -107,8 +147,75 @@ def test_a_language_restricts_the_symbols(recogniser: Recogniser) -> None:
         letters = {recogniser.model.tokenizer.decode([symbol]) for symbol in allowed}
         assert found.text and set(found.text) <= letters | {" "}
     assert free.language == recogniser.identify(audio).language
-    with pytest.raises(IsoglossError, match=r'"rum"\. Did you mean "ru"\? It writes: ro, ru\.'):
-        recogniser.transcribe(audio, language="rum")
+    for tag in ("ron", "Romanian", "RO"):
+        assert recogniser.transcribe(audio, language=tag) == recogniser.transcribe(audio, language="ro")
+    with pytest.raises(IsoglossError, match=r'"rup"\. Did you mean "ru"\? It writes: ro, ru\.'):
+        recogniser.transcribe(audio, language="rup")
+    with pytest.raises(IsoglossError, match="language is empty"):
+        recogniser.transcribe(audio, language="")
+
+
+def test_each_recording_of_a_batch_has_its_own_constraints(recogniser: Recogniser) -> None:
+    audio = [sound(4), sound(3, 1), sound(5, 2), sound(2, 3)]
+    search = recogniser.beam(4, hotwords=["eee"], hotword_bonus=20)
+    told = {
+        "language": ["ro", None, "ru", "ru"],
+        "beam": [None, search, None, search],
+        "letters": [None, None, "d", None],
+        "decoder": ["ctc", None, None, "ctc"],
+    }
+    together = recogniser.transcribe(audio, **told)
+    for place, (found, clip) in enumerate(zip(together, audio, strict=True)):
+        alone = recogniser.transcribe(clip, **{name: values[place] for name, values in told.items()})
+        assert (found.text, found.language) == (alone.text, alone.language)
+        assert [(w.text, w.start) for w in found.words] == [(w.text, w.start) for w in alone.words]
+    assert "eee" in together[1].text and set(together[2].text) - {" "} == {"d"}
+    with pytest.raises(IsoglossError, match="4 recordings have 2 values of language"):
+        recogniser.transcribe(audio, language=["ro", "ru"])
+    with pytest.raises(IsoglossError, match='none of the letters "xyz"'):
+        recogniser.transcribe(audio, letters="xyz")
+    with pytest.raises(IsoglossError, match='no decoder "transducer"'):
+        recogniser.transcribe(audio, decoder=[None, None, None, "transducer"])
+
+
+def test_what_cannot_be_done_is_told_before_anything_is_read(recogniser: Recogniser, tmp_path: Path) -> None:
+    with pytest.raises(IsoglossError, match="not taught to write"):
+        recogniser.transcribe(tmp_path / "gone.wav", language="fr")
+    with pytest.raises(IsoglossError, match='no decoder "attention"'):
+        recogniser.transcribe(tmp_path / "gone.wav", decoder="attention")
+
+
+def test_broken_recordings_leave_the_others_done(recogniser: Recogniser, tmp_path: Path) -> None:
+    audio = [sound(2), tmp_path / "gone.wav", b"no audio", sound(3, 1)]
+    for method in (recogniser.transcribe, recogniser.identify, recogniser.encode):
+        found = method(audio, errors="return")
+        assert [isinstance(one, AudioError) for one in found] == [False, True, True, False]
+        assert "gone.wav" in str(found[1])
+        whole = method([audio[0], audio[3]])
+        assert str(found[0]) == str(whole[0]) and str(found[3]) == str(whole[1])
+
+
+@pytest.mark.parametrize("vad", [True, False])
+def test_progress_is_told_in_seconds_of_audio(recogniser: Recogniser, vad: bool) -> None:
+    told: list[tuple[float, float]] = []
+    audio = [sound(2), np.concatenate([np.zeros(40 * RATE, np.float32), sound(3)]), np.zeros(RATE, np.float32)]
+    recogniser.transcribe(audio, vad=vad, on_progress=lambda done, total: told.append((done, total)))
+    done = [seconds for seconds, _ in told]
+    assert done == sorted(done) and done[-1] == 46 and len(done) > 2
+    assert {total for _, total in told} == {46}
+
+
+def test_a_channel_is_asked_of_what_reads(recogniser: Recogniser, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def spy(audio: np.ndarray, channel: int | str = "mix") -> np.ndarray:
+        asked.append(channel)
+        return audio
+
+    monkeypatch.setattr(pieces, "as_waveform", spy)
+    recogniser.transcribe([sound(1), sound(1)], channel=[2, "mix"])
+    recogniser.identify(sound(1), channel=1)
+    assert asked == [2, "mix", 1]
 
 
 def test_words_lie_in_their_segments_in_order(recogniser: Recogniser) -> None:
@@ -173,26 +280,26 @@ def test_long_speech_is_covered(recogniser: Recogniser, clips: list[Utterance]) 
         assert any(segment.start <= middle <= segment.end for segment in found.segments)
 
 
-def test_pieces_vote_by_their_length(recogniser: Recogniser, clips: list[Utterance]) -> None:
+def test_pieces_count_by_their_length(recogniser: Recogniser, clips: list[Utterance]) -> None:
     """The geometric mean of what the classifier says of each piece, weighted by seconds."""
     speech = np.concatenate([read(c.audio, start=c.start, duration=c.duration) for c in clips[:4]] * 2)
     for audio in (sound(3), np.concatenate([speech, speech])):
-        votes, seconds = torch.zeros(2), 0.0
-        segments = segment(audio) if len(audio) > 30 * RATE else [(0.0, len(audio) / RATE)]
+        scores, seconds = torch.zeros(2), 0.0
+        segments = segment(audio, max_pause=pieces.PAUSE, pad=pieces.PAD)
         for start, end in segments:
             piece = torch.from_numpy(audio[round(start * RATE) : round(end * RATE)])
             with torch.no_grad():
                 states = recogniser.model.encoder(recogniser.model.features(Sequence.from_list([piece]))).final
-                votes += recogniser.model.identify(states)[0].log_softmax(dim=-1) * (end - start)
+                scores += recogniser.model.identify(states)[0].log_softmax(dim=-1) * (end - start)
             seconds += end - start
-        expected = dict(zip(recogniser.languages, (votes / seconds).softmax(dim=-1).tolist(), strict=True))
+        expected = dict(zip(recogniser.languages, (scores / seconds).softmax(dim=-1).tolist(), strict=True))
         assert recogniser.identify(audio).probabilities == pytest.approx(expected, abs=1e-3)
         assert abs(expected["ro"] - 0.5) > 0.01
     assert len(segments) > 1
 
 
 def test_sureness_of_a_language_does_not_depend_on_pauses(recogniser: Recogniser, clips: list[Utterance]) -> None:
-    """The vote is the mean over what was listened to, not over the silence that was left out."""
+    """The mean is one over what was encoded, not over the silence that was left out."""
     speech = np.concatenate([read(c.audio, start=c.start, duration=c.duration) for c in clips[:4]])
     close = np.concatenate([np.tile(speech, 3), np.zeros(40 * RATE, np.float32)])
     far = np.concatenate([np.tile(speech, 3), np.zeros(300 * RATE, np.float32)])

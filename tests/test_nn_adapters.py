@@ -186,7 +186,7 @@ def test_an_adapter_finds_its_base_where_it_lay_and_refuses_any_other(base, tmp_
     shutil.move(base, tmp_path / "moved")
     with pytest.raises(IsoglossError, match=r"adapts the model .*base, which is not there"):
         load_model(tmp_path / "bg")
-    assert isogloss.load(tmp_path / "moved", adapters=[tmp_path / "bg"]).adapted
+    assert isogloss.load(tmp_path / "moved", adapters=[tmp_path / "bg"]).engine.adapted
 
 
 def test_each_recording_is_written_by_the_adapter_nearest_to_its_language(base, tmp_path):

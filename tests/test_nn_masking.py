@@ -1,18 +1,20 @@
 """Span masks and dropout: rates, reach and where the randomness comes from."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import nn
 from torch.testing import assert_close
 
 from isogloss.nn.dropout import Dropout, evaluating
-from isogloss.nn.masking import poisson_mask, share_mask, span_mask
+from isogloss.nn.masking import padded_masks, share_mask, span_mask, start_probability
 
 
-def draw(lengths: list[int], frames: int, p: float, span: int, seed: int) -> torch.Tensor:
-    return span_mask(torch.tensor(lengths), frames, p, span, torch.Generator().manual_seed(seed))
+def draw(frames: int, p: float, span: int, seed: int) -> NDArray[np.bool_]:
+    return span_mask(frames, p, span, np.random.default_rng(seed))
 
 
 def runs(row: list[bool]) -> list[tuple[int, int]]:
@@ -27,76 +29,71 @@ def runs(row: list[bool]) -> list[tuple[int, int]]:
     return found
 
 
-@pytest.mark.parametrize(("p", "span"), [(0.01, 40), (0.02, 30), (0.065, 10)])
+@pytest.mark.parametrize(("p", "span"), [(0.01, 40), (0.02, 30), (0.065, 10), (0.0413, 20)])
 def test_the_rate_is_the_papers(p: float, span: int) -> None:
     """1 - (1 - p)^span, over 1,000 clips of 15 s."""
-    mask = draw([1500] * 1000, 1500, p, span, seed=0)
-    assert abs(float(mask.float().mean()) - (1 - (1 - p) ** span)) < 0.02
+    random = np.random.default_rng(0)
+    share = np.mean([span_mask(1500, p, span, random).mean() for _ in range(1000)])
+    assert abs(share - (1 - (1 - p) ** span)) < 0.02
 
 
 @given(
-    lengths=st.lists(st.integers(0, 300), min_size=1, max_size=5),
-    extra=st.integers(0, 50),
-    p=st.floats(0.001, 0.5),
-    span=st.integers(1, 60),
-    seed=st.integers(0, 1000),
+    frames=st.integers(0, 300), p=st.floats(0.001, 0.5), span=st.integers(1, 60), seed=st.integers(0, 1000)
 )
 @settings(max_examples=150)
-def test_spans_are_whole_and_inside(lengths: list[int], extra: int, p: float, span: int, seed: int) -> None:
-    mask = draw(lengths, max(lengths) + extra, p, span, seed)
-    assert mask.shape == (len(lengths), max(lengths) + extra)
-    for row, n in zip(mask.tolist(), lengths, strict=True):
-        for start, end in runs(row):
-            assert end <= n
-            assert end - start >= span or end == n
+def test_spans_are_whole_and_inside(frames: int, p: float, span: int, seed: int) -> None:
+    mask = draw(frames, p, span, seed)
+    assert mask.shape == (frames,) and mask.dtype == np.bool_
+    assert all(end - start >= span or end == frames for start, end in runs(mask.tolist()))
 
 
 def test_no_length_raises() -> None:
-    for frames in range(1, 2001, 7):
-        mask = draw([frames, frames // 2], frames, 0.01, 40, seed=frames)
-        assert not mask[1, frames // 2 :].any()
-    assert draw([0], 0, 0.01, 40, seed=0).shape == (1, 0)
-
-
-@pytest.mark.parametrize(("share", "mean"), [(0.3, 3.5), (0.15, 5.0), (0.5, 2.0)])
-def test_poisson_spans_hide_about_their_share(share: float, mean: float) -> None:
-    lengths = torch.tensor([2000, 0, 1200])
-    mask = poisson_mask(lengths, 2000, share, mean, torch.Generator().manual_seed(0))
-    assert mask.shape == (3, 2000) and not mask[1].any() and not mask[2, 1200:].any()
-    assert abs(float(mask.sum()) / 3200 - share) < 0.05
-    edges = torch.nn.functional.pad(mask[0].long(), (1, 1)).diff()
-    runs = (edges == -1).nonzero()[:, 0] - (edges == 1).nonzero()[:, 0]
-    assert float(runs.double().mean()) > mean * 0.9  # spans that touch are one run
-    again = poisson_mask(lengths, 2000, share, mean, torch.Generator().manual_seed(0))
-    assert torch.equal(mask, again)
+    for frames in range(0, 2001, 7):
+        assert draw(frames, 0.01, 40, seed=frames).shape == (frames,)
+        assert share_mask(frames, 0.15, 20, np.random.default_rng(frames)).shape == (frames,)
 
 
 @pytest.mark.parametrize(("share", "span"), [(0.15, 20), (0.5, 20), (0.5, 5), (0.15, 1)])
 @pytest.mark.parametrize("size", [10, 30, 100, 400])
 def test_short_rows_are_hidden_like_long_ones(share: float, span: int, size: int) -> None:
-    mask = share_mask(torch.full((2000,), size), size, share, span, torch.Generator().manual_seed(0))
-    assert mask.any(dim=1).all() and abs(float(mask.float().mean()) - share) < 0.06
+    random = np.random.default_rng(0)
+    masks = np.stack([share_mask(size, share, span, random) for _ in range(2000)])
+    assert masks.any(axis=1).all() and abs(masks.mean() - share) < 0.06
     longest = min(span, round(share * size))
-    for row in mask[:50].tolist():
+    for row in masks[:50].tolist():
         assert all(end - start >= longest for start, end in runs(row))
 
 
-def test_a_share_of_anything_is_inside_and_padding_draws_nothing() -> None:
-    def hidden(frames: int) -> torch.Tensor:
-        return share_mask(torch.tensor([0, 1, 2, 50]), frames, 0.15, 20, torch.Generator().manual_seed(3))
-
-    mask = hidden(50)
-    assert not mask[0].any() and mask[1].sum() == 1 and mask[2].sum() == 1 and not mask[2, 2:].any()
-    assert torch.equal(hidden(70)[:, :50], mask) and not hidden(70)[:, 50:].any()
+@pytest.mark.parametrize(("symbols", "hidden"), [(0, 0), (1, 1), (2, 1)])
+def test_a_share_of_anything_is_inside(symbols: int, hidden: int) -> None:
+    for seed in range(20):
+        assert share_mask(symbols, 0.15, 20, np.random.default_rng(seed)).sum() == hidden
+    assert share_mask(2, 0.9, 20, np.random.default_rng(0)).all()
 
 
 def test_every_frame_can_start_and_only_the_generator_decides() -> None:
-    assert draw([50], 50, 0.999999, 10, seed=0).all()
-    torch.manual_seed(1)
-    first = draw([500, 300], 500, 0.02, 20, seed=4)
-    torch.manual_seed(2)
-    assert torch.equal(first, draw([500, 300], 500, 0.02, 20, seed=4))
-    assert not torch.equal(first, draw([500, 300], 500, 0.02, 20, seed=5))
+    assert draw(50, 0.999999, 10, seed=0).all()
+    np.random.seed(1)
+    first = draw(500, 0.02, 20, seed=4)
+    np.random.seed(2)
+    assert np.array_equal(first, draw(500, 0.02, 20, seed=4))
+    assert not np.array_equal(first, draw(500, 0.02, 20, seed=5))
+
+
+def test_a_longer_clip_begins_with_the_mask_of_a_shorter_one() -> None:
+    """So that frames which are cut off, or only padding, hide nothing of the others."""
+    assert np.array_equal(draw(900, 0.02, 20, seed=4)[:500], draw(500, 0.02, 20, seed=4))
+
+
+def test_rows_are_padded_with_what_is_not_masked() -> None:
+    found = padded_masks([np.array([True, False, True]), np.zeros(0, np.bool_), np.array([True])], 4)
+    assert found.tolist() == [[True, False, True, False], [False] * 4, [True, False, False, False]]
+    assert padded_masks([np.zeros(0, np.bool_)], 0).shape == (1, 0)
+
+
+@pytest.mark.parametrize(("share", "span"), [(0.331, 40), (0.57, 10), (0.3, 3.5)])
+def test_a_share_is_reached_by_its_start_probability(share: float, span: float) -> None:
+    assert 1 - (1 - start_probability(share, span)) ** span == pytest.approx(share)
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5])

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from contracts import Contract, Subject
 from isogloss.nn.durations import durations, rounded, spread
-from isogloss.nn.ema import Follower
+from isogloss.nn.ema import EMA
 from isogloss.nn.lightconv import LightweightBlock, LightweightConvolution
 from isogloss.nn.upsampling import PLACES, Upsampler
 from isogloss.sequence import Sequence
@@ -124,29 +124,29 @@ def test_a_lightweight_convolution_is_a_weighted_mean() -> None:
     assert_close(layer(x, valid)[0], layer.project(mixed))
 
 
-def test_a_follower_is_the_mean_and_nothing_to_train() -> None:
+def test_a_slow_copy_is_the_mean_and_nothing_to_train() -> None:
     network = nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.9))
-    follower = Follower(network, 0.5)
+    slow = EMA(network)
     before = network[0].weight.detach().clone()
-    assert list(follower.parameters()) == [] and "copy.0.weight" in follower.state_dict()
+    assert list(slow.parameters()) == [] and "copy.0.weight" in slow.state_dict()
     with torch.no_grad():
         network[0].weight.add_(1.0)
-    follower.follow(network)
+    slow.follow(network, 0.5)
     decay = min(0.5, 2 / 11)
-    assert_close(follower.copy[0].weight, decay * before + (1 - decay) * (before + 1))
-    follower.train()
+    assert_close(slow.copy[0].weight, decay * before + (1 - decay) * (before + 1))
+    slow.train()
     x = torch.randn(4, 3)
-    assert torch.equal(follower.copy(x), follower.copy(x))  # no dropout, whatever mode it is put into
+    assert torch.equal(slow.copy(x), slow.copy(x))  # no dropout, whatever mode it is put into
     network[0].weight.sum().backward()
     assert network[0].weight.grad is not None
 
 
-def test_a_follower_of_recurrent_weights_follows_them() -> None:
+def test_a_slow_copy_of_recurrent_weights_follows_them() -> None:
     network = nn.LSTM(3, 2)
-    follower = Follower(network, 0.0)
+    slow = EMA(network)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(1.0)
-    follower.follow(network)
+    slow.follow(network, 0.0)
     x = torch.randn(5, 1, 3)
-    assert_close(follower.copy(x)[0], network(x)[0])
+    assert_close(slow.copy(x)[0], network(x)[0])

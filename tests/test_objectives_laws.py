@@ -175,18 +175,30 @@ def test_a_clip_alone_is_what_it_is_in_a_batch(case: Case, monkeypatch: pytest.M
 def test_what_is_in_the_padding_changes_nothing(case: Case) -> None:
     stage = stage_of(case)
     plain = prepared(stage, clips(stage))
-    poisoned = prepared(stage, clips(stage, pad=3333, poison=float("nan")))
+    dirty = prepared(stage, clips(stage, pad=3333, poison=math.nan))
+    poisoned = {name: spoiled(batch) for name, batch in dirty.items()}
     value, terms, slopes = run(stage, [plain])
-    other, found, dirty = run(stage, [poisoned])
+    other, found, other_slopes = run(stage, [poisoned])
     assert other == pytest.approx(value, rel=1e-4) and found == pytest.approx(terms, rel=1e-4)
-    assert all(bool(slope.isfinite().all()) for slope in dirty.values()) and dirty.keys() == slopes.keys()
+    assert all(bool(slope.isfinite().all()) for slope in other_slopes.values())
+    assert other_slopes.keys() == slopes.keys()
+
+
+def spoiled(batch: Batch) -> Batch:
+    """Other symbols and NaN in the padding of what was prepared."""
+
+    def spoil(value: Sequence) -> Sequence:
+        valid = value.valid.reshape(*value.valid.shape, *[1] * (value.values.dim() - 2))
+        return value.with_values(value.values.where(valid, math.nan if value.values.is_floating_point() else 2))
+
+    return batch.with_extras({name: spoil(v) for name, v in batch.extras.items() if isinstance(v, Sequence)})
 
 
 @every_objective
 def test_counts_are_announced(case: Case) -> None:
     """Also of odd clips: short ones, without text, with more text than frames; of which all is finite."""
     stage = stage_of(case)
-    odd = {"texts": ["", None, "a b c d e " * 9], "languages": LANGUAGES[:3], "samples": [401, 9000, 1600]}
+    odd = {"texts": ["", None, "a b c d e " * 9, "a"], "languages": LANGUAGES[:4], "samples": [401, 9000, 1600, 900]}
     for batch in (clips(stage), clips(stage, **odd), replace(clips(stage), seed=8, seeds=[])):
         micro = prepared(stage, batch)
         counts = stage.counts(micro)

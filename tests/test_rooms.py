@@ -28,6 +28,7 @@ GROUND = {"errors", "sequence", "framing", "files", "config"}
 COMMAND_LINE = {"cli", "__main__"}
 SIDE_BY_SIDE = {("text", "audio")}
 LONGEST = 400
+WORDS = {"most", "recognition", "normalisation"}
 
 DOCS = sorted((REPOSITORY / "docs").glob("*.md"))
 FILES = sorted(SOURCE.rglob("*.py"))
@@ -85,6 +86,63 @@ def test_rooms_stand_in_order(path: Path) -> None:
 def test_every_room_is_known() -> None:
     rooms = {room(module_of(path)) for path in FILES} - {"ground", "front door"}
     assert rooms <= set(ORDER), f"a new room needs its place in the order: {rooms - set(ORDER)}"
+
+
+def imported_files(path: Path, modules: set[str]) -> Iterator[str]:
+    """The modules of the package that a file imports: `from isogloss.cli import terminal` is the file terminal.py."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            inside = {f"{node.module}.{alias.name}" for alias in node.names}
+            yield from inside & modules or {str(node.module)} & modules
+        elif isinstance(node, ast.Import):
+            yield from {alias.name for alias in node.names} & modules
+
+
+def cycle(edges: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other in a ring, [] if there is none."""
+    done: set[str] = set()
+
+    def visit(module: str, path: list[str]) -> list[str]:
+        if module in path:
+            return [*path[path.index(module) :], module]
+        if module in done:
+            return []
+        for other in sorted(edges.get(module, ())):
+            if found := visit(other, [*path, module]):
+                return found
+        done.add(module)
+        return []
+
+    return next((found for module in sorted(edges) if (found := visit(module, []))), [])
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    modules = {module_of(path) for path in FILES}
+    edges = {module_of(path): set(imported_files(path, modules)) for path in FILES}
+    # A package's own file gathers what is in it.
+    edges = {module: others - {module.rpartition(".")[0]} for module, others in edges.items()}
+    assert cycle(edges) == []
+    assert cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+
+
+def test_no_method_is_named_outside_the_objectives() -> None:
+    """In code, that is: docstrings may say where an idea is from. Names that are English words prove nothing."""
+    from isogloss.objectives import BaseConfig, FitConfig
+
+    names: set[str] = set()
+    waiting = [BaseConfig, FitConfig]
+    while waiting:
+        kind = waiting.pop()
+        waiting += kind.__subclasses__()
+        if (default := kind.model_fields["name"].default) and isinstance(default, str):
+            names.add(default)
+    assert {"best_rq", "maestro", "kmeans"} <= names
+    for path in FILES:
+        if room(module_of(path)) == "objectives":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            named = isinstance(node, ast.Constant) and node.value in names - WORDS
+            assert not named, f"{name(path)}:{getattr(node, 'lineno', 0)} names the method {getattr(node, 'value', '')}"
 
 
 def test_training_names_no_method() -> None:

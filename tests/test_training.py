@@ -156,7 +156,7 @@ def test_two_processes_take_the_same_steps_as_one(joined: dict[str, Any], tmp_pa
         if alone["event"] != "gradients":
             assert shared["loss"] == pytest.approx(alone["loss"], rel=2e-4)
         if alone["event"] == "step":
-            assert shared["heard"] == pytest.approx(alone["heard"])
+            assert shared["seconds"] == pytest.approx(alone["seconds"])
 
 
 def test_same_seed_same_losses_other_seed_others(recipe: dict[str, Any], tmp_path: Path) -> None:

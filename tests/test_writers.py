@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isogloss.decoding.words import Word
-from isogloss.model.recogniser import Identification, Segment, Transcript
+from isogloss.model.results import Identification, Segment, Transcript
 from isogloss.serving import writers
 
 TIMES = re.compile(r"(\d{2,}):([0-5]\d):([0-5]\d)([.,])(\d{3})")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from isogloss.data.manifests import language_of, text_of
-from isogloss.errors import IsoglossError, counted
+from isogloss.errors import IsoglossError, counted, lasting
 from isogloss.model.folder import load_model
 from isogloss.model.model import Model
 from isogloss.text.languages import normalise_language
@@ -50,12 +50,13 @@ def plan(
     languages: tuple[str, ...] = (),
     way: Way | None = None,
     name: str | None = None,
+    minutes: float | None = None,
 ) -> Plan:
     """Choose how to fine-tune a model on the transcribed train clips of prepared corpora.
 
     languages: only these. way: what is trained of a recogniser, instead of what the amount of data
-    suggests. Raises IsoglossError where there is nothing transcribed, and for adapters of a model
-    that does not recognise yet.
+    suggests. minutes: into which training is to fit. Raises IsoglossError where there is nothing transcribed, and for
+    adapters of a model that does not recognise yet.
     """
     start = load_model(model_folder)
     languages = tuple(map(normalise_language, languages))
@@ -83,8 +84,11 @@ def plan(
         model, stages = _adapters(start, steps) if way == "adapters" else _whole(start, steps, identifies)
         if way == "whole" and knows and not identifies:
             reasons.append("It will not tell languages apart any more: the data are not in all of those it knows.")
-    passes = steps * STEP_SECONDS / (hours * 3600)
-    reasons.append(f"{steps} steps of {STEP_SECONDS} s: each clip is heard about {counted(round(passes), 'time')}.")
+    if minutes is None:
+        passes = steps * STEP_SECONDS / (hours * 3600)
+        reasons.append(f"{steps} steps of {STEP_SECONDS} s: each clip is used about {passes:.0f} times.")
+    else:
+        reasons.append(f"As many steps of {STEP_SECONDS} s as fit into {lasting(minutes * 60)}.")
     values: dict[str, Any] = {
         "name": name or f"{Path(model_folder).resolve().parent.name}-{'-'.join(spoken[:4])}",
         "model": {"start_from": str(model_folder), **model},

@@ -1,26 +1,30 @@
 """Raw samples as they arrive, from a pipe or a microphone: any rate and byte order -> 16 kHz mono float32."""
 
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from isogloss.audio.arrays import scaled
+from isogloss.audio.channels import Channel, Mixer, warn_of_cancelling
 from isogloss.audio.reading import SAMPLE_RATE
 from isogloss.errors import AudioError, IsoglossError, did_you_mean
 
 ENCODINGS = {"s16le": "<i2", "s16be": ">i2", "s32le": "<i4", "s32be": ">i4", "f32le": "<f4", "f32be": ">f4", "u8": "u1"}
 LOWEST, HIGHEST = 1000, 384_000
+_NAME = "The stream"
 
 
 class PCM:
     """Turns bytes into samples; what is cut in the middle of a sample waits for the rest.
 
-    encoding: one of `ENCODINGS`. rate: samples a second. channels: interleaved; they are averaged.
+    encoding: one of `ENCODINGS`. rate: samples a second. channels: interleaved. channel: 1 is the first;
+    "mix" averages all, until they are found to cancel: from then on the first loud one is taken alone.
     """
 
-    def __init__(self, encoding: str = "s16le", rate: int = SAMPLE_RATE, channels: int = 1):
+    def __init__(self, encoding: str = "s16le", rate: int = SAMPLE_RATE, channels: int = 1, channel: Channel = "mix"):
         if encoding not in ENCODINGS:
             near = did_you_mean(encoding, ENCODINGS)
             raise IsoglossError(f'Unknown encoding "{encoding}".{near} Known: {", ".join(ENCODINGS)}.')
@@ -30,6 +34,7 @@ class PCM:
             raise IsoglossError(f"There is no audio of {channels} channels.")
         self.dtype = np.dtype(ENCODINGS[encoding])
         self.channels = channels
+        self.mixer = Mixer(_NAME, channel, channels)
         self.rest = b""
         self.resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1) if rate != SAMPLE_RATE else None
 
@@ -39,20 +44,20 @@ class PCM:
         whole = len(data) - len(data) % (self.dtype.itemsize * self.channels)
         self.rest = data[whole:]
         values = np.frombuffer(data[:whole], self.dtype).reshape(-1, self.channels)
-        samples = _scaled(values).mean(axis=1).astype(np.float32)
+        samples = self._mixed(scaled(values.astype(self.dtype.newbyteorder("="), copy=False)))
         if not np.isfinite(samples).all():
-            raise AudioError("The stream holds samples that are no numbers; is its encoding the one given?", "broken")
+            raise AudioError("The stream holds samples that are no numbers; is this its encoding?", "not_finite")
         if self.resampler is None:
             return samples
         return np.asarray(self.resampler.resample_chunk(samples, last), dtype=np.float32)
 
-
-def _scaled(values: NDArray[Any]) -> NDArray[np.float32]:
-    if values.dtype.kind == "f":
-        return values.astype(np.float32)
-    if values.dtype.kind == "u":
-        return (values.astype(np.float32) - np.float32(128)) / np.float32(128)
-    return values.astype(np.float32) / np.float32(2 ** (8 * values.dtype.itemsize - 1))
+    def _mixed(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        samples = self.mixer(values)
+        if instead := self.mixer.instead:
+            warn_of_cancelling(_NAME, instead)
+            self.mixer = Mixer(_NAME, instead, self.channels)
+            samples = self.mixer(values)
+        return samples
 
 
 def pieces(source: BinaryIO, pcm: PCM, seconds: float = 0.1) -> Iterator[NDArray[np.float32]]:

@@ -4,34 +4,25 @@ from pathlib import Path
 
 import numpy as np
 
+from isogloss.audio.ffmpeg import FFmpeg
 from isogloss.audio.reading import Waveform, resample
-from isogloss.audio.sources import DEFAULT_LIMITS, Limits, check_file, describe
-from isogloss.errors import AudioError, IsoglossError
+from isogloss.audio.sources import DEFAULT_LIMITS, Content, Limits, opened
+from isogloss.errors import AudioError
 
 _G722_BYTES_PER_SECOND = 8000  # 64 kbit/s
 
 
-def read_g722(path: Path, *, limits: Limits = DEFAULT_LIMITS) -> np.ndarray:
+def read_g722(path: Path, *, limits: Limits = DEFAULT_LIMITS) -> Waveform:
     """A headerless G.722 file (64 kbit/s, 16 kHz) -> waveform (S,) float32.
 
-    Raises AudioError for a missing, empty, too long or undecodable file, IsoglossError without PyAV.
+    Raises AudioError for a missing, empty, too long or undecodable file.
     """
-    _check(path, _G722_BYTES_PER_SECOND, limits)
-    try:
-        import av
-    except ImportError:
-        raise IsoglossError(
-            'Reading G.722 needs PyAV; install it with pip install "isogloss[g722]".'
-        ) from None
-    try:
-        with av.open(str(path), format="g722") as container:
-            frames = [frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)]
-    except (av.FFmpegError, IndexError) as error:
-        raise AudioError(f"{describe(path)} cannot be decoded as G.722: {error}.", "unreadable") from None
-    if not frames:
-        raise AudioError(f"{describe(path)} holds no audio frames; remove it.", "no_frames")
-    waveform: np.ndarray = np.concatenate(frames).astype(np.float32) / np.float32(32768)
-    return waveform
+    with opened(path, limits) as content:
+        _check(content, _G722_BYTES_PER_SECOND, limits)
+        blocks = list(FFmpeg(content.name, content.file, "g722").blocks(0, None))
+    if not blocks:
+        raise AudioError(f"{content.name} holds no audio frames.", "no_frames")
+    return np.concatenate(blocks)[:, 0]
 
 
 def read_u8(path: Path, sample_rate: int, *, limits: Limits = DEFAULT_LIMITS) -> Waveform:
@@ -39,15 +30,15 @@ def read_u8(path: Path, sample_rate: int, *, limits: Limits = DEFAULT_LIMITS) ->
 
     Raises AudioError for a missing, empty or too long file.
     """
-    _check(path, sample_rate, limits)
-    return resample((np.fromfile(path, np.uint8).astype(np.float32) - 128) / 128, sample_rate)
+    with opened(path, limits) as content:
+        _check(content, sample_rate, limits)
+        samples = np.frombuffer(content.at(0, content.size), np.uint8)
+    return resample((samples.astype(np.float32) - 128) / 128, sample_rate)
 
 
-def _check(path: Path, bytes_per_second: int, limits: Limits) -> None:
-    check_file(path, limits)
-    if path.stat().st_size > limits.seconds * bytes_per_second:
+def _check(content: Content, bytes_per_second: int, limits: Limits) -> None:
+    if content.size > limits.seconds * bytes_per_second:
         raise AudioError(
-            f"{describe(path)} is longer than the limit of {limits.seconds:.0f} s; "
-            "split it or raise the limit.",
+            f"{content.name} is longer than the limit of {limits.seconds:.0f} s; split it or raise the limit.",
             "too_long",
         )

@@ -53,6 +53,8 @@ _SUREST = 8  # windows that decide whether anybody speaks, 0.26 s
 class _SileroVad(nn.Module):
     """Windows of some recordings, (n, 64 + 512) each -> probabilities of speech, (n,) each."""
 
+    hann: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.hann: Tensor

@@ -17,9 +17,9 @@ from isogloss import __version__
 if TYPE_CHECKING:
     from rich.table import Table
 
-STACK = ("torch", "numpy", "lhotse", "soundfile", "soxr", "silero-vad", "sentencepiece", "safetensors")
-EXTRAS = {"av": "g722", "tensorboard": "tensorboard", "pyarrow": "datasets"}
-FORMATS = ("WAV", "FLAC", "OGG", "MP3")
+STACK = ("torch", "numpy", "lhotse", "soundfile", "av", "soxr", "silero-vad", "sentencepiece", "safetensors")
+EXTRAS = {"tensorboard": "tensorboard", "pyarrow": "datasets"}
+FORMATS = ("WAV", "FLAC", "OGG")
 GIB = 1 << 30
 
 
@@ -105,6 +105,7 @@ def _memory() -> Finding:
 
 
 def _audio_formats() -> Finding:
+    import av
     import soundfile
 
     missing = [name for name in FORMATS if name not in soundfile.available_formats()]
@@ -114,7 +115,11 @@ def _audio_formats() -> Finding:
         return Finding(
             "audio", f"this libsndfile cannot read {', '.join(missing)}; update soundfile", "problem"
         )
-    return Finding("audio", f"WAV, FLAC, Ogg Vorbis and Opus, MP3 ({soundfile.__libsndfile_version__})")
+    return Finding(
+        "audio",
+        f"WAV, FLAC, Ogg Vorbis and Opus (libsndfile {soundfile.__libsndfile_version__}); "
+        f"MP3, m4a, mp4, webm, AMR, WMA (FFmpeg {av.ffmpeg_version_info})",
+    )
 
 
 def _debian() -> Finding:

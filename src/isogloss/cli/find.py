@@ -30,7 +30,8 @@ def embed(
     from isogloss.data.rows import language_named
     from isogloss.files import require_replaceable
     from isogloss.model.index import ITEMS, Index, Item
-    from isogloss.model.space import embed_speech, embed_text
+    from isogloss.model.pieces import Recordings
+    from isogloss.model.space import PAUSE, embed_speech, embed_text
     from isogloss.text.corpus import read_text_lines
     from isogloss.text.languages import normalise_language
 
@@ -43,17 +44,19 @@ def embed(
     items = [Item("text", line.text, language=line.language) for line in lines]
     vectors = list(read.last)
 
-    def heard(waveforms: list[Any]) -> list[Any]:
-        pieces, found = embed_speech(network, waveforms, languages=[tag] * len(waveforms))
+    def embedded(audio: list[Any], *, channel: list[Any], on_progress: Any) -> list[Any]:
+        opened = Recordings(audio, channels=channel, max_pause=PAUSE)
+        pieces, found = embed_speech(network, opened, languages=[tag] * len(audio), vad=True)
         both = list(zip(pieces, found.last, strict=True))
-        return [[pair for pair in both if pair[0].owner == owner] for owner in range(len(waveforms))]
+        own = [[pair for pair in both if pair[0].owner == owner] for owner in range(len(audio))]
+        return [opened.errors.get(owner, pairs) for owner, pairs in enumerate(own)]
 
     def keep(recording: Recording, found: Any) -> None:
         for piece, vector in found:
             items.append(Item("speech", recording.name, round(piece.start, 2), round(piece.end, 2)))
             vectors.append(vector)
 
-    whole = all_read(recordings, heard, keep)
+    whole = all_read(recordings, embedded, keep)
     Index(items, vectors, model).save(out)
     print(f"{out}: {counted(len(items), 'entry', 'entries')}")
     if not whole:
@@ -84,7 +87,7 @@ def search(
     network = loaded(known.model, device).model
     tag = None if language is None else normalise_language(language)
     if is_recording(query):
-        pieces, vectors = embed_speech(network, [query], languages=[tag])
+        pieces, vectors = embed_speech(network, [query], languages=[tag], vad=True)
         if not pieces:
             raise IsoglossError(f"Nothing is said in {query}; search by a recording of speech.")
     else:

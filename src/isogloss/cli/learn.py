@@ -61,7 +61,7 @@ def finetune(
     """Teach a model your speech. Chooses how from the amount of transcribed data, and says what it chose."""
     from isogloss.adaptation.finetune import plan
 
-    chosen = plan(model, data, languages=tuple(listed(languages) or ()), way=way)
+    chosen = plan(model, data, languages=tuple(listed(languages) or ()), way=way, minutes=minutes)
     for reason in chosen.reasons:
         terminal.note(reason)
     print(_trained(chosen.recipe, out, processes, resume, minutes))

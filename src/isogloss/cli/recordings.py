@@ -1,4 +1,4 @@
-"""The recordings a command is given: files, folders and standard input, worked on in groups.
+"""The recordings a command is given: files, folders and standard input, one of their channels or each, in groups.
 
 A broken recording is reported and left out; the others are still done.
 """
@@ -6,22 +6,31 @@ A broken recording is reported and left out; the others are still done.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from isogloss.errors import AudioError, IsoglossError
 
 if TYPE_CHECKING:
-    from isogloss.audio.reading import Waveform
+    from isogloss.audio.channels import Channel
     from isogloss.audio.sources import Source
+    from isogloss.model.recogniser import Progress
 
 STANDARD_INPUT = "-"
 GROUP_SECONDS = 600.0  # of audio in memory at once
 GROUP_RECORDINGS = 64
 
 Result = TypeVar("Result")
+
+
+class Work(Protocol[Result]):
+    """What is done with some recordings at once: a result for each, or why it could not be read."""
+
+    def __call__(
+        self, audio: list[Any], *, channel: list[Channel], on_progress: Progress
+    ) -> list[Result | AudioError]: ...
 
 
 @dataclass(frozen=True)
@@ -31,14 +40,17 @@ class Recording:
     name: str
     source: Source
     place: Path
+    channel: Channel = "mix"
 
 
-def find_recordings(arguments: Sequence[str]) -> list[Recording]:
+def find_recordings(arguments: Sequence[str], channel: str = "mix") -> list[Recording]:
     """The recordings that arguments name; folders are searched to the bottom, in order of name.
 
-    Raises IsoglossError for a folder without audio and for standard input named twice. A file that
+    channel: a number from 1, `mix` for the mean of all, or `each`, which makes a recording of every channel. Raises
+    IsoglossError for another, for a folder without audio and for standard input named twice. A file that
     is missing is found missing when it is read.
     """
+    from isogloss.audio.channels import parse_channel
     from isogloss.audio.sources import describe
     from isogloss.data.importers import audio_below
 
@@ -54,7 +66,29 @@ def find_recordings(arguments: Sequence[str]) -> list[Recording]:
             found.append(Recording(describe(path), path, Path(path.stem or "audio")))
     if arguments.count(STANDARD_INPUT) > 1:
         raise IsoglossError("Standard input (-) can be read only once; give it once.")
-    return found
+    wanted = parse_channel(channel)
+    return [one for recording in found for one in _channels(recording, wanted)]
+
+
+def _channels(recording: Recording, wanted: Channel | Literal["each"]) -> list[Recording]:
+    """The channel of a recording that is asked for, or each."""
+    from isogloss.audio.channels import chosen
+    from isogloss.audio.reading import info
+
+    if wanted != "each":
+        return [replace(recording, channel=wanted)]
+    source = recording.source
+    if not isinstance(source, Path | str | bytes):  # what comes through a pipe is read once
+        source = source.read()
+    try:
+        channels = chosen(wanted, info(source).channels)
+    except AudioError:
+        return [recording]  # told when it is read
+    name, place = recording.name, recording.place
+    return [
+        Recording(f"{name} channel {channel}", source, place.with_name(f"{place.name}-{channel}"), channel)
+        for channel in channels
+    ]
 
 
 def is_recording(argument: str) -> bool:
@@ -87,48 +121,54 @@ def places(recordings: Sequence[Recording], folder: Path, suffix: str) -> dict[R
 
 def process(
     recordings: Sequence[Recording],
-    work: Callable[[list[Any]], list[Result]],
+    work: Work[Result],
     report: Callable[[AudioError], None],
+    on_progress: Progress | None = None,
 ) -> Iterator[tuple[Recording, Result]]:
-    """`work` done on groups of waveforms, with the recordings in order; broken ones go to `report`.
+    """`work` done on groups of recordings, in order, each with its result; why one is broken goes to `report`.
 
-    A long file is a group of its own and given as its path: `work` reads it piece by piece.
+    on_progress: told the seconds of audio done, and all.
     """
-    group: list[tuple[Recording, Waveform | Path]] = []
-    seconds = 0.0
-    for recording, audio in _readable(recordings, report):
-        alone = isinstance(audio, Path)
-        if group and (alone or len(group) == GROUP_RECORDINGS or seconds > GROUP_SECONDS):
-            yield from _done(group, work, report)
-            group, seconds = [], 0.0
-        group.append((recording, audio))
-        seconds += GROUP_SECONDS + 1 if isinstance(audio, Path) else len(audio) / 16000
-    yield from _done(group, work, report)
+    timed: Iterable[tuple[Recording, float]] = ((recording, _seconds(recording)) for recording in recordings)
+    total = done = 0.0
+    if on_progress is not None:
+        timed = list(timed)
+        total = sum(seconds for _, seconds in timed)
+    for group in _groups(timed):
+
+        def told(seconds: float, _: float, before: float = done) -> None:
+            if on_progress is not None:
+                on_progress(before + seconds, total)
+
+        channels = [recording.channel for recording, _ in group]
+        results = work([recording.source for recording, _ in group], channel=channels, on_progress=told)
+        for (recording, seconds), result in zip(group, results, strict=True):
+            done += seconds
+            if isinstance(result, AudioError):
+                report(result)
+            else:
+                yield recording, result
 
 
-def _done(
-    group: list[tuple[Recording, Waveform | Path]],
-    work: Callable[[list[Any]], list[Result]],
-    report: Callable[[AudioError], None],
-) -> Iterator[tuple[Recording, Result]]:
+def _groups(timed: Iterable[tuple[Recording, float]]) -> Iterator[list[tuple[Recording, float]]]:
+    """As many recordings at once as may be in memory."""
+    group: list[tuple[Recording, float]] = []
+    for recording, seconds in timed:
+        group.append((recording, seconds))
+        if len(group) == GROUP_RECORDINGS or sum(length for _, length in group) >= GROUP_SECONDS:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _seconds(recording: Recording) -> float:
+    """How long a file is by its header; 0 of what has none, or comes through a pipe."""
+    from isogloss.audio.reading import info
+
+    if not isinstance(recording.source, Path | bytes):
+        return 0.0
     try:
-        results = work([audio for _, audio in group]) if group else []
-    except AudioError as error:  # of a long file, which turned out to be broken while it was read
-        report(error)
-        return
-    yield from zip((recording for recording, _ in group), results, strict=True)
-
-
-def _readable(
-    recordings: Sequence[Recording], report: Callable[[AudioError], None]
-) -> Iterator[tuple[Recording, Waveform | Path]]:
-    """The waveform of each recording that can be read; of a long file its path."""
-    from isogloss.audio.reading import info, read
-
-    for recording in recordings:
-        source = recording.source
-        try:
-            long = isinstance(source, Path) and info(source).seconds > GROUP_SECONDS
-            yield recording, source if isinstance(source, Path) and long else read(source)
-        except AudioError as error:
-            report(error)
+        return info(recording.source).seconds
+    except AudioError:
+        return 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -23,7 +24,11 @@ from isogloss.cli.app import (
 )
 
 if TYPE_CHECKING:
-    from isogloss.cli.recordings import Recording
+    from isogloss.cli.recordings import Recording, Result, Work
+    from isogloss.model.results import Identification, Transcript
+
+ChannelChoice = Annotated[str, typer.Option(metavar="N|each|mix", help="one of several, each alone, or their mean")]
+VoiceActivity = Annotated[bool, typer.Option("--vad/--no-vad", help="leave out where nobody speaks")]
 
 
 @app.command()
@@ -52,6 +57,8 @@ def transcribe(
     encoding: Annotated[str, typer.Option(help="of raw samples: s16le, s16be, f32le, u8 …")] = "s16le",
     rate: Annotated[int, typer.Option(help="raw samples a second")] = 16000,
     channels: Annotated[int, typer.Option(help="of raw samples")] = 1,
+    channel: ChannelChoice = "mix",
+    vad: VoiceActivity = True,
     device: Device = "auto",
 ) -> None:
     """Write down what is said."""
@@ -68,19 +75,21 @@ def transcribe(
     from isogloss.serving import writers
     from isogloss.text.languages import normalise_language
 
-    recordings = find_recordings(audio)
+    recordings = find_recordings(audio, channel)
     if out is None and format in ("srt", "vtt", "textgrid") and len(recordings) > 1:
         raise typer.BadParameter(f"{format} of several recordings needs a folder; add --out FOLDER")
     files = places(recordings, out, writers.SUFFIXES[format]) if out else {}
     tag = None if language is None else normalise_language(language)
     recogniser = loaded(model, device, adapter)
     if tag is None and (known := recogniser.unsure_of):
-        terminal.note(f"This model does not hear which language is spoken; give --language ({', '.join(known)}).")
+        terminal.note(f"This model does not identify languages; give --language ({', '.join(known)}).")
     write = writers.WRITERS[format]
     heading = writers.TSV_HEADING if format == "tsv" else ""
     prefixed = format == "text" and len(recordings) > 1
 
-    def show(recording: Recording, transcript: Any) -> None:
+    def show(recording: Recording, transcript: Transcript) -> None:
+        if vad and not transcript.segments:
+            terminal.note(f"No speech found in {recording.name}.")
         if recording in files:
             _save(files[recording], heading + write(recording.name, transcript))
         else:
@@ -93,8 +102,8 @@ def transcribe(
         search = recogniser.beam(width, most=nbest, language_model=lm, weight=lm_weight, hotwords=words)
     if not files:
         terminal.write(heading)
-    told = {"language": tag, "decoder": decoder, "beam": search}
-    each(recordings, lambda waveforms: recogniser.transcribe(waveforms, **told), show)
+    told = {"language": tag, "decoder": decoder, "beam": search, "vad": vad, "errors": "return"}
+    each(recordings, partial(recogniser.transcribe, **told), show)
 
 
 @app.command()
@@ -102,22 +111,26 @@ def identify(
     audio: AudioArguments,
     model: ModelFolder,
     format: Annotated[Literal["text", "json", "tsv"], typer.Option(help="of the result")] = "text",
+    channel: ChannelChoice = "mix",
+    vad: VoiceActivity = True,
     device: Device = "auto",
 ) -> None:
     """Tell which language is spoken."""
     from isogloss.cli.recordings import find_recordings
     from isogloss.serving import writers
 
-    recordings = find_recordings(audio)
+    recordings = find_recordings(audio, channel)
     write = writers.IDENTIFICATION_WRITERS[format]
     prefixed = format == "text" and len(recordings) > 1
     recogniser = loaded(model, device)
     terminal.write(writers.IDENTIFICATION_HEADING if format == "tsv" else "")
-    each(
-        recordings,
-        recogniser.identify,
-        lambda recording, found: terminal.write(f"{recording.name}\t" * prefixed + write(recording.name, found)),
-    )
+
+    def show(recording: Recording, found: Identification) -> None:
+        if found.language is None and format == "tsv":  # which has no row for it
+            terminal.note(f"No speech found in {recording.name}.")
+        terminal.write(f"{recording.name}\t" * prefixed + write(recording.name, found))
+
+    each(recordings, partial(recogniser.identify, vad=vad, errors="return"), show)
 
 
 @app.command()
@@ -147,13 +160,11 @@ def encode(
             write_tensors(temporary, {"states": states.contiguous()}, about | {"audio": recording.name})
         print(files[recording])
 
-    each(recordings, lambda waveforms: recogniser.encode(waveforms, layer=layer), save)
+    each(recordings, partial(recogniser.encode, layer=layer, errors="return"), save)
 
 
 def each(
-    recordings: Sequence[Recording],
-    work: Callable[[list[Any]], list[Any]],
-    show: Callable[[Recording, Any], None],
+    recordings: Sequence[Recording], work: Work[Result], show: Callable[[Recording, Result], None]
 ) -> None:
     """Work on all recordings; the broken ones are told and make the exit code 1."""
     if not all_read(recordings, work, show):
@@ -161,17 +172,21 @@ def each(
 
 
 def all_read(
-    recordings: Sequence[Recording],
-    work: Callable[[list[Any]], list[Any]],
-    show: Callable[[Recording, Any], None],
+    recordings: Sequence[Recording], work: Work[Result], show: Callable[[Recording, Result], None]
 ) -> bool:
     """Work on all recordings, tell the broken ones; whether there were none."""
     from isogloss.cli.recordings import process
 
+    def complain(error: Exception) -> None:
+        with bar.aside():
+            terminal.complain(str(error))
+
     done = 0
-    for recording, result in process(recordings, work, lambda error: terminal.complain(str(error))):
-        show(recording, result)
-        done += 1
+    with terminal.AudioBar("Working") as bar:
+        for recording, result in process(recordings, work, complain, bar.advance if bar.shown else None):
+            with bar.aside():
+                show(recording, result)
+            done += 1
     if done < len(recordings) > 1:
         terminal.complain(f"{len(recordings) - done} of {len(recordings)} recordings could not be read.")
     return done == len(recordings)

@@ -80,6 +80,52 @@ def counting(what: str) -> Iterator[Callable[..., None]]:
         yield told
 
 
+class AudioBar:
+    """A line on the terminal with the audio that is done and the time left; silent elsewhere."""
+
+    def __init__(self, what: str):
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = remarks()
+        self.shown = console.is_terminal
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[count]}"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+        )
+        # Results go to standard output as they are, and not through the bar's console, which is standard error.
+        self._bar = Progress(
+            *columns, console=console, transient=True, disable=not self.shown, redirect_stdout=False
+        )
+        self._task = self._bar.add_task(what, total=None, count="")
+
+    def __enter__(self) -> AudioBar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def advance(self, done: float, total: float) -> None:
+        """Seconds of audio."""
+        count = f"{_clock(done)} of {_clock(total)} of audio" if total else f"{_clock(done)} of audio"
+        self._bar.update(self._task, completed=done, total=total or None, count=count)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """The line makes room for what is written meanwhile."""
+        self._bar.stop()
+        yield
+        self._bar.start()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+
+
 def is_mendable(error: Exception) -> bool:
     """Whether the user can do something about an error; else it is a bug."""
     return isinstance(error, IsoglossError | OSError) or _is_disk_full(error) or _is_out_of_memory(error)

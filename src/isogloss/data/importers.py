@@ -37,7 +37,10 @@ from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.files import numbered_lines
 from isogloss.text.languages import normalise_language
 
-AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf"}
+AUDIO_SUFFIXES = {
+    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".snd", ".caf", ".w64", ".spx"),
+    *(".m4a", ".m4b", ".mp4", ".mov", ".3gp", ".aac", ".amr", ".webm", ".mka", ".mkv", ".wma", ".mp2", ".ac3"),
+}
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 TRANS = ".trans.txt"

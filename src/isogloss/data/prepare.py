@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isogloss.audio.reading import AudioInfo, info, read
+from isogloss.data.corpus import Corpus
 from isogloss.data.fetch import cache_folder, fetch_packages
 from isogloss.data.finding import Aside
 from isogloss.data.importers import read_source
@@ -31,7 +32,7 @@ from isogloss.data.manifests import (
     write_card,
     write_cuts,
 )
-from isogloss.data.recipes import Corpus, all_corpora
+from isogloss.data.recipes import all_corpora
 from isogloss.data.rows import language_named
 from isogloss.data.splits import assign_splits, check_splits, find_leaks, held_out_texts
 from isogloss.errors import AudioError, IsoglossError, counted, did_you_mean

@@ -17,9 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from isogloss.data.corpus import Corpus, Reader
 from isogloss.data.foreign import from_lhotse
 from isogloss.data.manifests import SPLITS, Utterance
-from isogloss.data.recipes import Corpus, Reader
 from isogloss.data.rows import make_id
 from isogloss.data.tables import Malformed, read_rows
 from isogloss.errors import AudioError, IsoglossError

@@ -60,7 +60,7 @@ class StageHistory:
         return {
             "name": self.name,
             "steps": len(self.steps),
-            "hours_heard": round(sum(record.get("heard", 0.0) for record in self.steps) / 3600, 3),
+            "hours": round(sum(record.get("seconds", 0.0) for record in self.steps) / 3600, 3),
             "skipped_steps": sum(bool(record.get("skipped")) for record in self.steps),
             "first": {key: self.steps[0][key] for key in parts if _finite(self.steps[0][key])},
             "last": {key: self.steps[-1][key] for key in parts if _finite(self.steps[-1].get(key))},

@@ -23,7 +23,8 @@ from isogloss.text.normalise import normalise
 if TYPE_CHECKING:
     from lhotse.cut import MonoCut
 
-    from isogloss.model.recogniser import Recogniser, Transcript
+    from isogloss.model.recogniser import Recogniser
+    from isogloss.model.results import Transcript
 
 
 class Prediction(Config):
@@ -94,13 +95,16 @@ def errors(predictions: Sequence[Prediction], unit: Unit = "character", *, raw: 
 def _recognised(
     model: Recogniser, clips: list[Clip], data: Data
 ) -> list[tuple[Transcript | None, dict[str, float]]]:
-    """What is said in each clip and in which language, as far as the model has the heads for it."""
+    """What is said in each clip and in which language, as far as the model has the heads for it.
+
+    Clips of a corpus are stretches of speech already: they are taken as they are.
+    """
     waveforms: list[Audio] = [waveform for _, waveform in clips]
     if not model.model.decoders:
-        return [(None, {} if data.told else found.probabilities) for found in model.identify(waveforms)]
+        return [(None, {} if data.told else found.probabilities) for found in model.identify(waveforms, vad=False)]
     language = language_of(clips[0][0]) if data.told else None
     known = language if language in model.model.config.alphabets else None
-    transcripts = model.transcribe(waveforms, language=known, beam=data.beam)
+    transcripts = model.transcribe(waveforms, language=known, beam=data.beam, vad=False)
     return [(transcript, {} if data.told else transcript.probabilities) for transcript in transcripts]
 
 

@@ -163,22 +163,24 @@ def _tiles(evaluations: list[Evaluation]) -> Iterator[Tile]:
         yield Tile(f"{1 / speed:.0f} ×", "as fast as real time", "transcribing, where evaluated")
 
 
+DRAWN = {
+    "code_perplexity": ("codes in use (perplexity of the targets)", False),
+    "accuracy": ("masked codes predicted right", True),
+    "matching": ("squared distance of speech and text", False),
+    "language_accuracy": ("languages identified in training batches", True),
+}
+"""Statistics of objectives that have a plot of their own: its label, and whether they are shares."""
+
+
 def _stage_plots(stage: StageHistory, number: int) -> list[Markup]:
     drawn = [plots.losses(stage, f"loss-{number}")]
-    if stage.curve("best_rq/code_perplexity") is not None:
-        label = "codes in use (perplexity of the targets)"
-        drawn.append(plots.curve(stage, "best_rq/code_perplexity", f"codes-{number}", label))
-        label = "masked codes predicted right"
-        drawn.append(plots.curve(stage, "best_rq/accuracy", f"accuracy-{number}", label, share=True))
     if stage.languages():
         drawn.append(plots.dev_error_rates(stage, f"dev-{number}"))
-    for objective in ("most", "maestro"):
-        if stage.curve(f"{objective}/matching") is not None:
-            key, label = f"{objective}/matching", "squared distance of speech and text"
-            drawn.append(plots.curve(stage, key, f"matching-{number}", label))
-    if stage.curve("recognition/language_accuracy") is not None:
-        label, name = "languages identified in training batches", f"language-{number}"
-        drawn.append(plots.curve(stage, "recognition/language_accuracy", name, label, share=True))
+    for key in sorted({key for record in stage.steps for key in record}):
+        objective, _, stat = key.partition("/")
+        if stat in DRAWN:
+            label, share = DRAWN[stat]
+            drawn.append(plots.curve(stage, key, f"{objective}-{stat}-{number}", f"{objective}: {label}", share=share))
     return drawn
 
 

@@ -7,17 +7,24 @@ However long a recording is, no more than a window and a group of it are in memo
 
 import os
 from collections.abc import Iterable, Iterator
+from collections.abc import Sequence as ListOf
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from isogloss.audio.channels import Channel
 from isogloss.audio.reading import SAMPLE_RATE, Audio, as_waveform, info, read
-from isogloss.audio.vad import segment
+from isogloss.audio.vad import no_speech, segment, speech_probabilities
+from isogloss.errors import AudioError
 
 LONGEST = 30.0
 """Seconds of audio encoded at once; longer audio is cut at pauses."""
+PAUSE = 0.5
+"""Seconds of a pause that parts two pieces; a piece holds no longer one."""
+PAD = 0.15
+"""Seconds of what surrounds speech that stay with it: its first and last sounds are faint."""
 WINDOW_SECONDS = 600.0
 """Of a long recording in memory while pauses are looked for."""
 TAIL = 1.0
@@ -31,50 +38,82 @@ SHORTEST = 640
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of one recording that is encoded at once."""
+    """A stretch of one recording that is encoded at once; times in seconds from the start of the recording.
+
+    no_speech: the probability that nobody speaks in it; None where that was not looked for.
+    """
 
     owner: int
     start: float
     end: float
     samples: NDArray[np.float32]
+    no_speech: float | None = None
 
 
 class Recordings:
     """Recordings to be read in pieces; what is short, or no path, is read at once, so that it is known to be whole.
 
-    seconds: how long each is; of a long file, as far as it has been read.
+    channels: of each, all mixed if not given. max_pause: seconds of the longest pause inside a piece. seconds: how long
+    each is; of a long file, as far as it has been read. no_speech: the probability that nobody speaks in each, of
+    those that were searched for speech. errors: what could not be read, with the reason. done, total: seconds handed
+    out so far, and of all together as far as headers tell.
     """
 
-    def __init__(self, audio: list[Audio]):
-        self._sources = [_long_file(item) or as_waveform(item) for item in audio]
+    def __init__(self, audio: ListOf[Audio], *, channels: ListOf[Channel] = (), max_pause: float = PAUSE):
+        self.channels = channels or ["mix"] * len(audio)
+        self.max_pause = max_pause
+        self.errors: dict[int, AudioError] = {}
+        self.done = self.total = 0.0
+        self._sources = [self._opened(owner, item) for owner, item in enumerate(audio)]
         self.seconds = [0.0 if isinstance(item, Path) else len(item) / SAMPLE_RATE for item in self._sources]
+        self.no_speech: list[float | None] = [None] * len(audio)
+        self._probabilities: list[NDArray[np.float32]] = []
 
     def __len__(self) -> int:
         return len(self._sources)
 
     def speech(self) -> Iterator[list[Piece]]:
-        """Recordings whole, or cut at pauses where they are longer than `LONGEST`; in groups."""
-        return _groups(piece for owner in range(len(self)) for piece in self._speech(owner))
+        """The stretches between pauses, of at most `LONGEST`; in groups."""
+        self.done = 0.0
+        if not self._probabilities:
+            # Side by side; of long files window by window.
+            short = [np.zeros(0, np.float32) if isinstance(item, Path) else item for item in self._sources]
+            whole = [item if len(item) <= WINDOW_SECONDS * SAMPLE_RATE else item[:0] for item in short]
+            self._probabilities = speech_probabilities(whole)
+        return _groups(piece for owner in range(len(self)) for piece in self._safely(owner, self._speech(owner)))
 
     def even(self) -> Iterator[list[Piece]]:
         """Recordings in stretches of `LONGEST`, nothing left out: frame n stays at n · 40 ms; in groups."""
-        return _groups(piece for owner in range(len(self)) for piece in self._even(owner))
+        self.done = 0.0
+        return _groups(piece for owner in range(len(self)) for piece in self._safely(owner, self._even(owner)))
+
+    def _safely(self, owner: int, pieces: Iterator[Piece]) -> Iterator[Piece]:
+        """The pieces of a recording until it breaks off."""
+        if owner in self.errors:
+            return
+        try:
+            yield from pieces
+        except AudioError as error:
+            self.errors[owner] = error
 
     def _speech(self, owner: int) -> Iterator[Piece]:
-        start = 0.0
-        while True:
+        start, last = 0.0, False
+        while not last:
             window, last = self._window(owner, start)
+            probabilities = self._probabilities[owner]
+            if not len(probabilities) or not (last and start == 0.0):
+                (probabilities,) = speech_probabilities([window])
             seconds = len(window) / SAMPLE_RATE
-            if last and start == 0.0 and seconds <= LONGEST:
-                yield _cut(owner, window, 0.0, 0.0, LONGEST)
-                return
-            times = segment(window, max_seconds=LONGEST)
+            times = segment(
+                window, max_seconds=LONGEST, max_pause=self.max_pause, pad=PAD, probabilities=probabilities
+            )
             following = start + seconds
             if not last and times and times[-1][1] > seconds - TAIL and times[-1][0] > 0:
                 following = start + times.pop()[0]
-            yield from (_cut(owner, window, start, *span) for span in times)
-            if last:
-                return
+            self.no_speech[owner] = min(self.no_speech[owner] or 1.0, no_speech(probabilities))
+            for span in times:
+                yield _cut(owner, window, start, *span, no_speech=no_speech(probabilities, span))
+            self.done += following - start
             start = following
 
     def _even(self, owner: int) -> Iterator[Piece]:
@@ -83,6 +122,7 @@ class Recordings:
             window, last = self._window(owner, start)
             for offset in np.arange(0.0, len(window) / SAMPLE_RATE, LONGEST).tolist():
                 yield _cut(owner, window, start, offset, offset + LONGEST)
+            self.done += len(window) / SAMPLE_RATE
             start += WINDOW_SECONDS
 
     def _window(self, owner: int, start: float) -> tuple[NDArray[np.float32], bool]:
@@ -93,9 +133,23 @@ class Recordings:
             most = round(WINDOW_SECONDS * SAMPLE_RATE)
             return rest[:most], len(rest) <= most
         last = info(source).seconds - start <= WINDOW_SECONDS
-        window = read(source, start=start, duration=None if last else WINDOW_SECONDS)
+        duration = None if last else WINDOW_SECONDS
+        window = read(source, start=start, duration=duration, channel=self.channels[owner])
         self.seconds[owner] = max(self.seconds[owner], start + len(window) / SAMPLE_RATE)
         return window, last
+
+    def _opened(self, owner: int, audio: Audio) -> Path | NDArray[np.float32]:
+        """The path of a long file, else the samples; none of what cannot be read."""
+        try:
+            if isinstance(audio, (str, os.PathLike)) and (seconds := info(Path(audio)).seconds) > WINDOW_SECONDS:
+                self.total += seconds
+                return Path(audio)
+            waveform: NDArray[np.float32] = as_waveform(audio, channel=self.channels[owner])
+        except AudioError as error:
+            self.errors[owner] = error
+            return np.zeros(0, np.float32)
+        self.total += len(waveform) / SAMPLE_RATE
+        return waveform
 
 
 def batches(pieces: list[Piece]) -> Iterator[list[Piece]]:
@@ -123,17 +177,18 @@ def _groups(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
         yield group
 
 
-def _cut(owner: int, window: NDArray[np.float32], offset: float, start: float, end: float) -> Piece:
+def _cut(
+    owner: int,
+    window: NDArray[np.float32],
+    offset: float,
+    start: float,
+    end: float,
+    no_speech: float | None = None,
+) -> Piece:
     """What is said from `start` to `end` of a window that lies `offset` seconds into its recording."""
     # A copy: a piece must not keep its window in memory.
     samples = window[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)].copy()
     end = start + len(samples) / SAMPLE_RATE
     # A few samples are no frame; silence after them makes one.
-    return Piece(owner, offset + start, offset + end, np.pad(samples, (0, max(0, SHORTEST - len(samples)))))
-
-
-def _long_file(audio: Audio) -> Path | None:
-    """The path of a file that is not to be read at once."""
-    if isinstance(audio, (str, os.PathLike)) and info(Path(audio)).seconds > WINDOW_SECONDS:
-        return Path(audio)
-    return None
+    samples = np.pad(samples, (0, max(0, SHORTEST - len(samples))))
+    return Piece(owner, offset + start, offset + end, samples, no_speech)

@@ -2,93 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as ListOf
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from isogloss.audio.channels import Channel
 from isogloss.audio.reading import Audio
 from isogloss.decoding.beam import Beam
 from isogloss.decoding.hotwords import Hotwords
-from isogloss.decoding.hypothesis import Hypothesis
-from isogloss.decoding.symbols import Symbols
 from isogloss.decoding.words import Word
-from isogloss.errors import IsoglossError, did_you_mean
+from isogloss.errors import AudioError, IsoglossError
+from isogloss.model.engine import Engine, Request
 from isogloss.model.folder import load_model
 from isogloss.model.model import Model
-from isogloss.model.pieces import Piece, Recordings, batches
+from isogloss.model.pieces import Piece, Recordings
+from isogloss.model.results import Identification, LanguageScores, Segment, Transcript, transcript
 from isogloss.model.streaming import WordStream
-from isogloss.nn.adapters import nearest
-from isogloss.sequence import Sequence
-from isogloss.text.ngram import NGram, load_ngram
+from isogloss.text.languages import normalise_language
+from isogloss.text.ngram import load_ngram
 from isogloss.text.tokenizers import digest
 
-
-@dataclass(frozen=True)
-class Alternative:
-    """What might have been said, and the score that a beam search ranked it by, in nats."""
-
-    text: str
-    score: float
+T = TypeVar("T")
+Progress = Callable[[float, float], None]
+"""Told the seconds of audio that are done, and those of all together."""
+Raise = Literal["raise"]
+Return = Literal["return"]
 
 
-@dataclass(frozen=True)
-class Segment:
-    """A stretch of speech; times in seconds from the start of the audio.
+class Common(TypedDict, total=False):
+    """What every method understands."""
 
-    alternatives: the likeliest texts, the best first, where a beam was asked for more than one. phonemes: how it
-    sounds, in the International Phonetic Alphabet, where the model writes that too.
-    """
-
-    start: float
-    end: float
-    text: str
-    words: tuple[Word, ...]
-    confidence: float
-    alternatives: tuple[Alternative, ...] = ()
-    phonemes: str = ""
+    channel: Channel | list[Channel]
+    on_progress: Progress | None
 
 
-@dataclass(frozen=True)
-class Transcript:
-    """What is said in one recording, and in which language.
+class Constraints(Common, total=False):
+    """What else `transcribe` understands."""
 
-    probabilities: languages by falling probability; empty where the language was told, no speech
-    was found or the model does not identify languages.
-    """
-
-    text: str
-    language: str | None
-    probabilities: dict[str, float]
-    seconds: float
-    segments: tuple[Segment, ...]
-
-    @property
-    def words(self) -> list[Word]:
-        """The words of all segments."""
-        return [word for part in self.segments for word in part.words]
-
-    def plain(self) -> dict[str, Any]:
-        """As plain data for JSON."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Identification:
-    """Languages by falling probability; None and empty where no speech was found."""
-
-    language: str | None
-    probabilities: dict[str, float]
-
-    def plain(self) -> dict[str, Any]:
-        """As plain data for JSON."""
-        return asdict(self)
+    language: str | list[str | None] | None
+    decoder: str | list[str | None] | None
+    beam: Beam | list[Beam | None] | None
+    letters: str | list[str | None] | None
+    vad: bool
 
 
 class Recogniser:
@@ -96,6 +58,12 @@ class Recogniser:
 
     Every method takes one recording or a list of them, each a path, bytes of a file, a NumPy array
     or a tensor (mono at 16 kHz), or a pair (array, sample rate), and returns one result or a list.
+
+    What all of them understand: channel, of several channels the one to use, counted from 1, or "mix", their mean.
+    errors: "raise" the first AudioError, or "return" them in the places of the recordings that could not be read.
+    on_progress: told the seconds of audio done, and all. vad: only where somebody speaks; else everything is taken for
+    speech. What is one value for all may be a list with a value for each recording: language, decoder, beam,
+    letters, channel.
     """
 
     def __init__(
@@ -105,60 +73,150 @@ class Recogniser:
         folder: Path | None = None,
         adapted: ListOf[Model] = (),
     ):
-        self.model = model.eval().to(device)
-        self.device = torch.device(device)
+        self.engine = Engine(model, device, adapted)
         self.folder = folder
-        self.adapted = [other.eval().to(device) for other in adapted]
-        self._symbols: dict[tuple[Model, str | None], Symbols] = {}
+
+    @property
+    def model(self) -> Model:
+        """The model, without adapters of other folders."""
+        return self.engine.model
 
     @property
     def languages(self) -> tuple[str, ...]:
         """The languages the model tells apart."""
         return self.model.config.languages
 
-    @torch.inference_mode()
+    @overload
+    def transcribe(
+        self, audio: list[Audio], *, errors: Return, **how: Unpack[Constraints]
+    ) -> list[Transcript | AudioError]: ...
+    @overload
+    def transcribe(
+        self, audio: list[Audio], *, errors: Raise = "raise", **how: Unpack[Constraints]
+    ) -> list[Transcript]: ...
+    @overload
+    def transcribe(self, audio: Audio, *, errors: Raise = "raise", **how: Unpack[Constraints]) -> Transcript: ...
     def transcribe(
         self,
-        audio: Audio | list[Audio],
+        audio: Any,
         *,
-        language: str | None = None,
-        decoder: str | None = None,
-        beam: Beam | None = None,
+        language: Any = None,
+        decoder: Any = None,
+        beam: Any = None,
+        letters: Any = None,
+        vad: bool = True,
+        channel: Any = "mix",
+        errors: Raise | Return = "raise",
+        on_progress: Progress | None = None,
     ) -> Any:
         """What is said: a `Transcript`, or a list of them.
 
-        language: a BCP 47 tag the model knows; only symbols of that language's transcripts are
-        then written, and the language is not guessed. decoder: which head writes, one of
-        `model.decoders`; by default the first. beam: a search, made by `beam`.
+        language: a BCP 47 tag, a code or a name of a language the model knows; only symbols of that language's
+        transcripts are then written, and the language is not guessed. decoder: which head writes, one of
+        `model.decoders`; by default the first. beam: a search, made by `beam`. letters: the only characters to be
+        written, beside spaces.
         """
         if not isinstance(audio, list):
-            return self.transcribe([audio], language=language, decoder=decoder, beam=beam)[0]
-        self._allowed(self._model_for(language), language)  # an unknown language is told before any work
-        known = beam.language_model if beam else None
-        recordings = Recordings(audio)
-        segments: list[list[Segment]] = [[] for _ in audio]
-        votes = _Votes(len(audio), self.languages)
-        if language is None and self._adapts:
+            constraints = {"language": language, "decoder": decoder, "beam": beam, "letters": letters}
+            return self.transcribe([audio], vad=vad, channel=channel, on_progress=on_progress, **constraints)[0]
+        requests = self._requests(len(audio), language, decoder, beam, letters)
+        recordings = _opened(audio, channel, errors)
+        scores = LanguageScores(len(audio), self.languages)
+        if self.engine.identifies and self.engine.adapts:
             # Only who knows the language can choose an adapter, so the audio is encoded twice.
-            self._vote(recordings, votes)
-        spoken = [language or next(iter(found), None) for found in votes.counted()]
-        for group in recordings.speech():
-            for model, own in self._by_model(group, spoken):
-                allowed = self._allowed(model, language)
-                for batch, states in self._encoded(own, model, spoken):
-                    if beam is None:
-                        ranked = [[hypothesis] for hypothesis in model.decode(states, decoder, allowed)]
-                    else:
-                        ranked = model.search(states, beam, decoder, allowed)
-                    for piece, found in zip(batch, _segments(batch, states, ranked, model, known), strict=True):
-                        if found.text:
-                            segments[piece.owner].append(found)
-                    if self._identifies and language is None and not self._adapts:
-                        votes.add(batch, model.identify(states))
-        return [
-            _transcript(seconds, found, language, probabilities)
-            for seconds, found, probabilities in zip(recordings.seconds, segments, votes.counted(), strict=True)
-        ]
+            self._identify(recordings, scores, vad)
+            guesses = [next(iter(found), None) for found in scores.probabilities()]
+            requests = [replace(request, spoken=guess) for request, guess in zip(requests, guesses, strict=True)]
+        segments: list[list[Segment]] = [[] for _ in audio]
+        for group, advance in _groups(recordings, vad, on_progress):
+            for piece, segment, found in self.engine.transcribe(group, requests):
+                if segment.text:
+                    segments[piece.owner].append(segment)
+                if found is not None:
+                    scores.add(piece, found)
+                advance(piece)
+        about = zip(requests, scores.probabilities(), segments, recordings.seconds, recordings.no_speech, strict=True)
+        return _results(
+            recordings,
+            errors,
+            [
+                transcript(seconds, said, request.language, {} if request.language else probabilities, no_speech)
+                for request, probabilities, said, seconds, no_speech in about
+            ],
+        )
+
+    @overload
+    def identify(
+        self, audio: list[Audio], *, errors: Return, vad: bool = True, **how: Unpack[Common]
+    ) -> list[Identification | AudioError]: ...
+    @overload
+    def identify(
+        self, audio: list[Audio], *, errors: Raise = "raise", vad: bool = True, **how: Unpack[Common]
+    ) -> list[Identification]: ...
+    @overload
+    def identify(
+        self, audio: Audio, *, errors: Raise = "raise", vad: bool = True, **how: Unpack[Common]
+    ) -> Identification: ...
+    def identify(
+        self,
+        audio: Any,
+        *,
+        vad: bool = True,
+        channel: Any = "mix",
+        errors: Raise | Return = "raise",
+        on_progress: Progress | None = None,
+    ) -> Any:
+        """Which language is spoken: an `Identification`, or a list of them."""
+        if not isinstance(audio, list):
+            return self.identify([audio], vad=vad, channel=channel, on_progress=on_progress)[0]
+        if not self.engine.identifies:
+            raise IsoglossError("This model does not identify languages; fine-tune it on more than one first.")
+        recordings = _opened(audio, channel, errors)
+        scores = LanguageScores(len(audio), self.languages)
+        self._identify(recordings, scores, vad, on_progress)
+        about = zip(scores.probabilities(), recordings.no_speech, strict=True)
+        found = [Identification(next(iter(shares), None), shares, no_speech) for shares, no_speech in about]
+        return _results(recordings, errors, found)
+
+    @overload
+    def encode(
+        self, audio: list[Audio], *, errors: Return, layer: int | None = None, **how: Unpack[Common]
+    ) -> list[Tensor | AudioError]: ...
+    @overload
+    def encode(
+        self, audio: list[Audio], *, errors: Raise = "raise", layer: int | None = None, **how: Unpack[Common]
+    ) -> list[Tensor]: ...
+    @overload
+    def encode(
+        self, audio: Audio, *, errors: Raise = "raise", layer: int | None = None, **how: Unpack[Common]
+    ) -> Tensor: ...
+    def encode(
+        self,
+        audio: Any,
+        *,
+        layer: int | None = None,
+        channel: Any = "mix",
+        errors: Raise | Return = "raise",
+        on_progress: Progress | None = None,
+    ) -> Any:
+        """Hidden states of everything, speech or not: a tensor (T, D), or a list of them.
+
+        layer: 0 for the input of the first block … the number of blocks; the last by default.
+        """
+        if not isinstance(audio, list):
+            return self.encode([audio], layer=layer, channel=channel, on_progress=on_progress)[0]
+        deepest = self.model.encoder.layers
+        if layer is not None and not 0 <= layer <= deepest:
+            raise IsoglossError(f"The encoder has no layer {layer}; give one from 0 to {deepest}.")
+        recordings = _opened(audio, channel, errors)
+        parts: list[list[tuple[float, Tensor]]] = [[] for _ in audio]
+        for group, advance in _groups(recordings, False, on_progress):
+            for pieces, states in self.engine.encode(group, layer):
+                for piece, item in zip(pieces, states.unpad(), strict=True):
+                    parts[piece.owner].append((piece.start, item.cpu()))
+                    advance(piece)
+        ordered = [[item for _, item in sorted(part, key=lambda pair: pair[0])] for part in parts]
+        return _results(recordings, errors, [torch.cat(part) if part else torch.zeros(0) for part in ordered])
 
     def beam(
         self,
@@ -183,7 +241,7 @@ class Recogniser:
         if language_model is not None:
             if self.folder is None:
                 raise IsoglossError("A language model needs a recogniser that was loaded from a folder.")
-            if any(other.tokenizer is not self.model.tokenizer for other in self.adapted):
+            if any(other.tokenizer is not self.model.tokenizer for other in self.engine.adapted):
                 raise IsoglossError("A language model knows the symbols of one model; leave out adapters with others.")
             given = load_ngram(language_model, digest(self.folder))
         words = [self.model.processor.tokens(word) for word in hotwords]
@@ -207,116 +265,41 @@ class Recogniser:
         as that does not cut it at pauses; see `WordStream`. Raises IsoglossError for a model that
         needs what has not arrived yet.
         """
-        model = self._model_for(language)
-        stream = WordStream(model, decoder, self._allowed(model, language), language)
+        (request,) = self._requests(1, language, decoder, None, None)
+        model = self.engine.model_for(request)
+        stream = WordStream(model, decoder, self.engine.allowed(model, request), request.language)
         for samples in pieces:
-            yield from stream.feed(torch.from_numpy(samples).to(self.device))
+            yield from stream.feed(torch.from_numpy(samples).to(self.engine.device))
         yield from stream.finish()
-
-    @torch.inference_mode()
-    def identify(self, audio: Audio | list[Audio]) -> Any:
-        """Which language is spoken: an `Identification`, or a list of them."""
-        if not isinstance(audio, list):
-            return self.identify([audio])[0]
-        if not self._identifies:
-            raise IsoglossError("This model does not identify languages; fine-tune it on more than one first.")
-        votes = _Votes(len(audio), self.languages)
-        self._vote(Recordings(audio), votes)
-        return [Identification(next(iter(found), None), found) for found in votes.counted()]
-
-    @torch.inference_mode()
-    def encode(self, audio: Audio | list[Audio], *, layer: int | None = None) -> Any:
-        """Hidden states at 25 Hz, a tensor (T, D), or a list of them.
-
-        layer: 0 for the input of the first block … the number of blocks; the last by default.
-        """
-        if not isinstance(audio, list):
-            return self.encode([audio], layer=layer)[0]
-        deepest = self.model.encoder.layers
-        if layer is not None and not 0 <= layer <= deepest:
-            raise IsoglossError(f"The encoder has no layer {layer}; give one from 0 to {deepest}.")
-        parts: list[list[tuple[float, Tensor]]] = [[] for _ in audio]
-        for group in Recordings(audio).even():
-            for pieces, states in self._encoded(group, self.model, layer=layer):
-                for piece, item in zip(pieces, states.unpad(), strict=True):
-                    parts[piece.owner].append((piece.start, item.cpu()))
-        return [torch.cat([item for _, item in sorted(part, key=lambda p: p[0])]) for part in parts]
-
-    def _encoded(
-        self,
-        pieces_to_encode: list[Piece],
-        model: Model,
-        spoken: ListOf[str | None] = (),
-        layer: int | None = None,
-    ) -> Iterator[tuple[list[Piece], Sequence]]:
-        """The states of pieces, in batches; with the adapters of the languages spoken by each piece's owner."""
-        for pieces in batches(pieces_to_encode):
-            audio = Sequence.from_list([torch.from_numpy(piece.samples) for piece in pieces]).to(self.device)
-            languages = [spoken[piece.owner] for piece in pieces] if spoken else None
-            encoded = model.encode(model.features(audio), () if layer is None else (layer,), languages=languages)
-            yield pieces, encoded.final if layer is None else encoded.layers[layer]
-
-    def _vote(self, recordings: Recordings, votes: _Votes) -> None:
-        """Let the model without adapters say which languages are spoken, if it tells any apart."""
-        if self._identifies:
-            for group in recordings.speech():
-                for batch, states in self._encoded(group, self.model):
-                    votes.add(batch, self.model.identify(states))
 
     @property
     def unsure_of(self) -> list[str]:
         """Languages that it writes each in its own way, by adapters, and cannot tell apart; none if it can."""
-        if not self._adapts or self._identifies:
+        if not self.engine.adapts or self.engine.identifies:
             return []
-        banks = [model.encoder.adapters for model in (self.model, *self.adapted) if model.encoder.adapters is not None]
+        models = (self.model, *self.engine.adapted)
+        banks = [model.encoder.adapters for model in models if model.encoder.adapters is not None]
         known = sorted({tag for bank in banks for members in bank.groups.values() for tag in members})
         return known if len(known) > 1 else []
 
-    @property
-    def _identifies(self) -> bool:
-        return bool(self.model.spec.heads_for("language"))
+    def _requests(self, count: int, language: Any, decoder: Any, beam: Any, letters: Any) -> list[Request]:
+        """One for each recording; raises IsoglossError for what the model cannot do."""
+        tags = [None if tag is None else normalise_language(tag) for tag in _each(count, "language", language)]
+        told = {"language": tags, "decoder": decoder, "beam": beam, "letters": letters}
+        columns = {name: _each(count, name, value) for name, value in told.items()}
+        found = [Request(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
+        for request in found or [Request()]:
+            self.engine.check(request)
+        return found
 
-    @property
-    def _adapts(self) -> bool:
-        return any(model.encoder.adapters is not None for model in (self.model, *self.adapted))
-
-    def _model_for(self, language: str | None) -> Model:
-        """The model whose adapter is nearest to the language; the first if none is near."""
-        banks = [
-            (model, members)
-            for model in (self.model, *self.adapted)
-            for members in (model.encoder.adapters.groups.values() if model.encoder.adapters is not None else ())
-        ]
-        place = nearest(language, [members for _, members in banks])
-        return banks[place][0] if place >= 0 else self.model
-
-    def _by_model(
-        self, pieces: list[Piece], spoken: ListOf[str | None]
-    ) -> Iterator[tuple[Model, list[Piece]]]:
-        """Each model with the pieces it is to write."""
-        models = [self._model_for(language) for language in spoken]
-        for model in (self.model, *self.adapted):
-            own = [piece for piece in pieces if models[piece.owner] is model]
-            if own:
-                yield model, own
-
-    def _allowed(self, model: Model, language: str | None) -> Symbols | None:
-        """What a model may write after what: letters of one script a word, and only those of a language that is known.
-
-        None for a model that does not recognise.
-        """
-        alphabets = model.config.alphabets
-        if language is not None and language not in alphabets:
-            raise IsoglossError(
-                f'The model was not taught to write "{language}".{did_you_mean(language, alphabets)} '
-                f"It writes: {', '.join(alphabets) or 'nothing'}."
-            )
-        if model.tokenizer is None:
-            return None
-        if (model, language) not in self._symbols:
-            letters = None if language is None else alphabets[language]
-            self._symbols[model, language] = Symbols.one_script(model.tokenizer.spelling(), letters).to(self.device)
-        return self._symbols[model, language]
+    def _identify(
+        self, recordings: Recordings, scores: LanguageScores, vad: bool, on_progress: Progress | None = None
+    ) -> None:
+        """Let the model without adapters say which languages are spoken."""
+        for group, advance in _groups(recordings, vad, on_progress):
+            for piece, found in self.engine.identify(group):
+                scores.add(piece, found)
+                advance(piece)
 
 
 def load(folder: str | Path, device: torch.device | str = "cpu", adapters: ListOf[str | Path] = ()) -> Recogniser:
@@ -330,63 +313,50 @@ def load(folder: str | Path, device: torch.device | str = "cpu", adapters: ListO
     return Recogniser(model, device, base, [load_model(Path(other), (base, model)) for other in adapters])
 
 
-def _segments(
-    pieces: ListOf[Piece],
-    states: Sequence,
-    ranked: list[list[Hypothesis]],
-    model: Model,
-    language_model: NGram | None,
-) -> list[Segment]:
-    """The best text of each piece as a segment."""
-    found = []
-    calibration = language_model.calibration if language_model else None
-    sounds = model.ipa(states) if model.spec.heads_for("phonemes") else [""] * len(pieces)
-    for piece, hypotheses, phonemes in zip(pieces, ranked, sounds, strict=True):
-        spoken = model.words(hypotheses[0], piece.start, piece.end, calibration=calibration)
-        texts = [(" ".join(w.text for w in model.words(other)), other.score) for other in hypotheses]
-        found.append(
-            Segment(
-                start=piece.start,
-                end=piece.end,
-                text=" ".join(word.text for word in spoken),
-                words=tuple(spoken),
-                confidence=hypotheses[0].confidence,
-                alternatives=tuple(Alternative(*pair) for pair in texts) if len(texts) > 1 else (),
-                phonemes=phonemes,
-            )
-        )
-    return found
+def _each(count: int, name: str, value: Any) -> list[Any]:
+    """A value for each recording."""
+    if not isinstance(value, list):
+        return [value] * count
+    if len(value) != count:
+        raise IsoglossError(f"{count} recordings have {len(value)} values of {name}; give one, or one for each.")
+    return value
 
 
-class _Votes:
-    """Which language each recording is in: its pieces vote by their length; silence between them has no vote."""
-
-    def __init__(self, recordings: int, languages: tuple[str, ...]):
-        self.languages = languages
-        self.scores = torch.zeros(recordings, len(languages))
-        self.heard = torch.zeros(recordings)
-
-    def add(self, pieces: list[Piece], logits: Tensor) -> None:
-        """logits: (pieces, languages)."""
-        for piece, score in zip(pieces, logits.log_softmax(dim=-1).cpu(), strict=True):
-            self.scores[piece.owner] += score * len(piece.samples)
-            self.heard[piece.owner] += len(piece.samples)
-
-    def counted(self) -> list[dict[str, float]]:
-        """Languages by falling probability, a dictionary a recording; empty where nothing voted."""
-        shares = (self.scores / self.heard.clamp(min=1)[:, None]).softmax(dim=-1).tolist()
-        ranked = [sorted(zip(self.languages, row, strict=True), key=lambda pair: -pair[1]) for row in shares]
-        return [dict(row) if heard else {} for row, heard in zip(ranked, self.heard.tolist(), strict=True)]
+def _opened(audio: list[Audio], channel: Any, errors: Raise | Return) -> Recordings:
+    recordings = Recordings(audio, channels=_each(len(audio), "channel", channel))
+    if errors == "raise" and recordings.errors:
+        raise recordings.errors[min(recordings.errors)]
+    return recordings
 
 
-def _transcript(
-    seconds: float, found: list[Segment], told: str | None, probabilities: dict[str, float]
-) -> Transcript:
-    ordered = tuple(sorted(found, key=lambda part: part.start))
-    return Transcript(
-        text=" ".join(part.text for part in ordered),
-        language=told or next(iter(probabilities), None),
-        probabilities=probabilities,
-        seconds=seconds,
-        segments=ordered,
-    )
+def _groups(
+    recordings: Recordings, vad: bool, on_progress: Progress | None
+) -> Iterator[tuple[list[Piece], Callable[[Piece], None]]]:
+    """Groups of pieces, each with a function that is to be told of every piece that is done."""
+    progress = on_progress or (lambda done, total: None)
+    before = 0.0
+    for group in recordings.speech() if vad else recordings.even():
+        yield group, _advance(group, before, recordings, progress)
+        before = recordings.done
+    progress(recordings.total, recordings.total)
+
+
+def _advance(
+    group: list[Piece], done: float, recordings: Recordings, progress: Progress
+) -> Callable[[Piece], None]:
+    """Adds up the pieces of a group; what lies between them is done with them."""
+    share = (recordings.done - done) / sum(piece.end - piece.start for piece in group)
+
+    def advance(piece: Piece) -> None:
+        nonlocal done
+        done += share * (piece.end - piece.start)
+        progress(done, recordings.total)
+
+    return advance
+
+
+def _results(recordings: Recordings, errors: Raise | Return, found: list[T]) -> list[T | AudioError]:
+    """What was found, or why a recording could not be read."""
+    if errors == "raise" and recordings.errors:
+        raise recordings.errors[min(recordings.errors)]
+    return [recordings.errors.get(owner, result) for owner, result in enumerate(found)]

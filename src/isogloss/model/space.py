@@ -19,6 +19,8 @@ from isogloss.model.pieces import Piece, Recordings, batches
 from isogloss.sequence import Sequence
 from isogloss.text.tokenizers import UNKNOWN
 
+PAUSE = 2.0
+"""Seconds of a pause that parts two stretches of speech, each with a vector of its own."""
 TEXTS = 32
 """Sentences that are read at once."""
 
@@ -47,23 +49,29 @@ class Vectors:
 
 @torch.inference_mode()
 def embed_speech(
-    model: Model, audio: list[Audio], layers: ListOf[int] = (), languages: ListOf[str | None] = ()
+    model: Model,
+    audio: list[Audio] | Recordings,
+    layers: ListOf[int] = (),
+    languages: ListOf[str | None] = (),
+    vad: bool = False,
 ) -> tuple[list[Piece], Vectors]:
-    """The stretches between pauses of long recordings, short ones whole, and their vectors.
+    """Recordings in stretches of half a minute at most, and their vectors.
 
     layers: numbers of blocks; the last one by default. languages: of the recordings, for adapters; none if unknown.
+    vad: stretches of speech only, parted by long pauses.
     """
     device = next(model.parameters()).device
     vectors = _empty(model, layers)
-    heard: list[Piece] = []
-    for group in Recordings(audio).speech():
+    found: list[Piece] = []
+    recordings = audio if isinstance(audio, Recordings) else Recordings(audio, max_pause=PAUSE)
+    for group in recordings.speech() if vad else recordings.even():
         for pieces in batches(group):
             waveforms = Sequence.from_list([torch.from_numpy(piece.samples) for piece in pieces]).to(device)
             tags = [languages[piece.owner] for piece in pieces] if languages else None
             vectors.add(model.encode(model.features(waveforms), tuple(vectors.layers), languages=tags).layers)
-            heard += pieces
-    order = sorted(range(len(heard)), key=lambda place: (heard[place].owner, heard[place].start))
-    return [heard[place] for place in order], vectors[order]
+            found += pieces
+    order = sorted(range(len(found)), key=lambda place: (found[place].owner, found[place].start))
+    return [found[place] for place in order], vectors[order]
 
 
 @torch.inference_mode()

@@ -38,7 +38,7 @@ class SpeechStream:
 
     @property
     def latency(self) -> float:
-        """Seconds from a sound to the states that have heard it, at most, without the time of computing."""
+        """Seconds from a sound to the states that know of it, at most, without the time of computing."""
         return self.need / SAMPLE_RATE
 
     def feed(self, samples: Tensor) -> Tensor:
@@ -78,24 +78,24 @@ class WordStream:
         language: str | None = None,
     ):
         if not model.decoder(decoder).streams:
-            raise IsoglossError("The attention decoder must hear everything before it writes; stream with another.")
+            raise IsoglossError("The attention decoder wants everything before it writes; stream with another.")
         self.model = model
         self.stream = SpeechStream(model, languages=[language])
-        self.reader = model.greedy_decoder(1, decoder, allowed)
-        self.draft = self.reader.drafts[0]
-        self.heard = 0  # samples
+        self.decoder = model.greedy_decoder(1, decoder, allowed)
+        self.draft = self.decoder.drafts[0]
+        self.received = 0  # samples
         self.before = 0  # frame after the last symbol of the last word
 
     @torch.inference_mode()
     def feed(self, samples: Tensor) -> list[Word]:
         """(S,) at 16 kHz -> the words that are complete by now and were not before."""
-        self.heard += len(samples)
-        return self._read(self.stream.feed(samples[None]), last=False)
+        self.received += len(samples)
+        return self._decode(self.stream.feed(samples[None]), last=False)
 
     @torch.inference_mode()
     def finish(self) -> list[Word]:
         """The words left when the audio ends."""
-        return self._read(self.stream.finish(), last=True)
+        return self._decode(self.stream.finish(), last=True)
 
     @property
     def unfinished(self) -> str:
@@ -103,11 +103,11 @@ class WordStream:
         assert self.model.tokenizer is not None
         return self.model.tokenizer.decode(self.draft.tokens).strip()
 
-    def _read(self, states: Tensor, last: bool) -> list[Word]:
+    def _decode(self, states: Tensor, last: bool) -> list[Word]:
         tokenizer = self.model.tokenizer
         assert tokenizer is not None
-        self.reader.feed(Sequence(states, torch.full((1,), states.shape[1], device=states.device)))
-        spoken = self.model.words(self.draft.hypothesis(), end=self.heard / SAMPLE_RATE, before=self.before)
+        self.decoder.feed(Sequence(states, torch.full((1,), states.shape[1], device=states.device)))
+        spoken = self.model.words(self.draft.hypothesis(), end=self.received / SAMPLE_RATE, before=self.before)
         places = spelled(self.draft.tokens, tokenizer)
         # A word is complete when the next one has begun: symbols may still be added to it.
         complete = len(spoken) if last else max(0, len(spoken) - 1)

@@ -191,7 +191,7 @@ class Pairs(HeadLosses):
         stats = self.speech.stats(states, codes, right)
         if self.same is not None:
             texts = normalised(batch)
-            others = mismatched(texts, batch.languages)
+            others = mismatched_pairs(texts, batch.languages)
             strange = self.together(model, speech, Sequence(text.values[others], text.lengths[others]), batch)[1]
             same = self.matching_loss(written, strange, texts, others)
             terms["same"] = Term(same.sum(), rows, self.config.matching)
@@ -224,7 +224,7 @@ class Pairs(HeadLosses):
         return (*self.speech.health(), *super().health())
 
 
-def mismatched(texts: list[str], languages: list[str]) -> list[int]:
+def mismatched_pairs(texts: list[str], languages: list[str]) -> list[int]:
     """The place of another text for each: the next of its language, else the next; its own where all say the same."""
     places = range(len(texts))
     chosen = []

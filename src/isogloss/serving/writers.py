@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from isogloss.decoding.words import Word
-    from isogloss.model.recogniser import Identification, Segment, Transcript
+    from isogloss.model.results import Identification, Segment, Transcript
 
 LINE_CHARACTERS = 42
 CAPTION_CHARACTERS = 2 * LINE_CHARACTERS

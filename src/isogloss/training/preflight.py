@@ -30,11 +30,12 @@ def preflight(
     streams: dict[str, Stream],
     source: Source,
     precision: torch.dtype,
+    measured: float | None = None,
 ) -> str:
     """Check a stage before its first step; returns one line with its cost.
 
     Data readable; what each objective checks of them; the most demanding micro-batch computed forward and backward for
-    its time, its memory, and for `parameters` that no objective reaches.
+    its time, its memory, and for `parameters` that no objective reaches. measured: seconds a step takes, if known.
     """
     for stream in streams.values():
         if stream.needs.audio:
@@ -56,11 +57,13 @@ def preflight(
     stage.zero_grad(set_to_none=True)
     require_gradients(silent, set(parameters), stage.recipe.name)
     recipe = stage.recipe
-    hours = seconds * source.micro_batches / source.world * recipe.steps / 3600
+    longest = seconds * source.micro_batches / source.world
+    hours = (longest if measured is None else measured) * recipe.steps / 3600
     audio = sum(recipe.seconds[name] for name, stream in streams.items() if stream.needs.audio) * recipe.steps / 3600
+    about = "at most about" if measured is None else "about"
     return (
-        f"{recipe.name}: {recipe.steps} steps, {audio:.1f} hours of audio, at most about "
-        f"{_duration(hours)} here; memory so far {_memory(device):.1f} GiB{source.rounding()}"
+        f"{recipe.name}: {recipe.steps} steps, {audio:.1f} hours of audio, {about} {_duration(hours)} here; "
+        f"memory so far {_memory(device):.1f} GiB{source.rounding()}"
     )
 
 

@@ -68,7 +68,9 @@ class StageRun:
     def train(self) -> None:
         """Train to the last step, then leave the best weights in the model."""
         self.journal.say(
-            preflight(self.stage, self.parameters, self.streams, self.source, self.run.machine.precision)
+            preflight(
+                self.stage, self.parameters, self.streams, self.source, self.run.machine.precision, self._measured
+            )
         )
         self._distribute()
         self.journal.stage(self.recipe.name, self.recipe.steps, self.done)
@@ -118,6 +120,11 @@ class StageRun:
     def _ended(self) -> int:
         """Stages that have trained when this one ends."""
         return sum(isinstance(stage, StageRecipe) for stage in self.run.recipe.stages[: self.number + 1])
+
+    @property
+    def _measured(self) -> float | None:
+        """Seconds a step takes, where that was measured to fit the run into a time."""
+        return self.run.budget.costs[self._ended - 1] if self.run.budget is not None else None
 
     def _distribute(self) -> None:
         """Let processes share the steps; what went backward before, DDP would take for used by all."""
@@ -186,7 +193,7 @@ class StageRun:
         totals = [sum(float(row[name].total) for row in rows) for name in names]
         counts = [sum(float(row[name].count) for row in rows) for name in names]
         local = torch.tensor([*totals, *counts, work.seconds], dtype=torch.float64, device=self.run.machine.device)
-        *values, heard = sum_over_group(local).tolist()
+        *values, audio = sum_over_group(local).tolist()
         means = {name: values[n] / max(1.0, values[n + len(names)]) for n, name in enumerate(names)}
         losses = {f"{name}/loss": 0.0 for name in self.stage.objectives if self.stage.weight(name)}
         for name, term in sums[0].terms.items():
@@ -198,7 +205,7 @@ class StageRun:
             {"event": "step", "stage": self.recipe.name, "step": self.step, "loss": loss}
             | losses
             | means
-            | {"norm": norm, "rate": rate, "heard": heard, "speed": heard / seconds, "skipped": not usable}
+            | {"norm": norm, "rate": rate, "seconds": audio, "speed": audio / seconds, "skipped": not usable}
         )
 
     def _report_bad_clips(self) -> None:

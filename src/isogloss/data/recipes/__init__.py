@@ -6,39 +6,11 @@ text are what was measured from the decoded audio of the packages in Debian 12.
 
 import importlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
+from isogloss.data.corpus import Corpus, Reader
 from isogloss.data.manifests import Utterance
-
-# (root, scratch, dropped) -> utterances. root holds the unpacked packages, one folder each, or is the
-# user's own copy of a local or public corpus; scratch takes audio that had to be converted to FLAC;
-# dropped counts, by cleaning rule, the clips that were left out.
-Reader = Callable[[Path, Path, Counter[str]], Iterator[Utterance]]
-
-
-@dataclass(frozen=True, slots=True)
-class Corpus:
-    """What is known of a corpus, and the function that reads it.
-
-    kind: "debian" (fetched by package), "local" (the user gives the folder of a clone) or "public"
-    (the user gives the folder of a public corpus). languages: BCP 47 tags. minutes: of speech that the
-    recipe yields, before silence is trimmed; None where it depends on the release.
-    packages: Debian packages; a local corpus works without them and only gains text by them.
-    """
-
-    name: str
-    title: str
-    kind: Literal["debian", "local", "public"]
-    languages: tuple[str, ...]
-    minutes: float | None
-    speakers: str
-    text: str
-    licence: str
-    packages: tuple[str, ...]
-    read: Reader
 
 
 def _recipe(module: str) -> Reader:
@@ -184,6 +156,6 @@ CORPORA: dict[str, Corpus] = {corpus.name: corpus for corpus in _ALL}
 
 def all_corpora() -> dict[str, Corpus]:
     """Every corpus that is known: these and the public ones that lhotse reads."""
-    from isogloss.data import public  # here, because it makes its entries from Corpus
+    from isogloss.data import public  # its imports take a while
 
     return {**CORPORA, **public.CORPORA}

@@ -1,0 +1,197 @@
+"""`Engine`: pieces of audio through a model, in batches. It knows no files, so that a server can feed it too.
+
+    pieces of many recordings ── batches of similar length ── encoder ── what each request wants ──> segments
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from collections.abc import Sequence as ListOf
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from isogloss.decoding.beam import Beam
+from isogloss.decoding.hypothesis import Hypothesis
+from isogloss.decoding.symbols import Symbols
+from isogloss.errors import IsoglossError, did_you_mean
+from isogloss.model.model import Model
+from isogloss.model.pieces import Piece, batches
+from isogloss.model.results import Alternative, Segment
+from isogloss.nn.adapters import nearest
+from isogloss.sequence import Sequence
+
+
+@dataclass(frozen=True)
+class Request:
+    """How the pieces of one recording are to be written.
+
+    language: BCP 47; only symbols of its transcripts are written. spoken: the language that chooses an adapter, if
+    none was told. decoder: the head that writes, by default the first. beam: a search. letters: the only characters
+    to be written, beside spaces.
+    """
+
+    language: str | None = None
+    spoken: str | None = None
+    decoder: str | None = None
+    beam: Beam | None = None
+    letters: str | None = None
+
+
+class Engine:
+    """A model, with adapters of it, on a device.
+
+    Pieces name their request by `owner`. One piece is written as it is among others.
+    """
+
+    def __init__(self, model: Model, device: torch.device | str = "cpu", adapted: ListOf[Model] = ()):
+        self.model = model.eval().to(device)
+        self.device = torch.device(device)
+        self.adapted = [other.eval().to(device) for other in adapted]
+        self._symbols: dict[tuple[int, str | None, str | None], Symbols] = {}
+
+    def check(self, request: Request) -> None:
+        """Raises IsoglossError for what the model cannot do, before any audio is read."""
+        model = self.model_for(request)
+        model.greedy_decoder(1, request.decoder)
+        self.allowed(model, request)
+
+    @torch.inference_mode()
+    def encode(
+        self,
+        pieces: ListOf[Piece],
+        layer: int | None = None,
+        model: Model | None = None,
+        spoken: ListOf[str | None] = (),
+    ) -> Iterator[tuple[list[Piece], Sequence]]:
+        """Batches of pieces with their states, (B, T, D), of a layer, the last by default.
+
+        spoken: the language of each owner, which chooses its adapter.
+        """
+        model = model or self.model
+        for batch in batches(list(pieces)):
+            audio = Sequence.from_list([torch.from_numpy(piece.samples) for piece in batch]).to(self.device)
+            languages = [spoken[piece.owner] for piece in batch] if spoken else None
+            encoded = model.encode(model.features(audio), () if layer is None else (layer,), languages=languages)
+            yield batch, encoded.final if layer is None else encoded.layers[layer]
+
+    @torch.inference_mode()
+    def identify(self, pieces: ListOf[Piece]) -> Iterator[tuple[Piece, Tensor]]:
+        """Each piece with the log-probabilities of the model's languages, (languages,); no adapter takes part."""
+        for batch, states in self.encode(pieces):
+            yield from zip(batch, self._language(states), strict=True)
+
+    @torch.inference_mode()
+    def transcribe(
+        self, pieces: ListOf[Piece], requests: ListOf[Request]
+    ) -> Iterator[tuple[Piece, Segment, Tensor | None]]:
+        """Each piece with what is said in it; the log-probabilities of languages where no adapter took part."""
+        spoken = [request.language or request.spoken for request in requests]
+        models = [self.model_for(request) for request in requests]
+        for model in (self.model, *self.adapted):
+            own = [piece for piece in pieces if models[piece.owner] is model]
+            for batch, states in self.encode(own, model=model, spoken=spoken):
+                scores: ListOf[Tensor | None] = [None] * len(batch)
+                if self.identifies and not self.adapts:
+                    scores = self._language(states)
+                segments = self._written(batch, states, [requests[piece.owner] for piece in batch], model)
+                yield from zip(batch, segments, scores, strict=True)
+
+    def model_for(self, request: Request) -> Model:
+        """The model whose adapter is nearest to the request's language; the first if none is near."""
+        banks = [
+            (model, members)
+            for model in (self.model, *self.adapted)
+            for members in (model.encoder.adapters.groups.values() if model.encoder.adapters is not None else ())
+        ]
+        place = nearest(request.language or request.spoken, [members for _, members in banks])
+        return banks[place][0] if place >= 0 else self.model
+
+    @property
+    def identifies(self) -> bool:
+        """Whether the model tells languages apart."""
+        return bool(self.model.spec.heads_for("language"))
+
+    @property
+    def adapts(self) -> bool:
+        """Whether there are adapters, so that what is written depends on the language."""
+        return any(model.encoder.adapters is not None for model in (self.model, *self.adapted))
+
+    def allowed(self, model: Model, request: Request) -> Symbols:
+        """Which symbols a model may write after which; raises IsoglossError for a language that it cannot write."""
+        key = id(model), request.language, request.letters
+        if key not in self._symbols:
+            self._symbols[key] = _symbols(model, request.language, request.letters).to(self.device)
+        return self._symbols[key]
+
+    def _language(self, states: Sequence) -> ListOf[Tensor]:
+        return list(self.model.identify(states).log_softmax(dim=-1).cpu())
+
+    def _written(
+        self, batch: list[Piece], states: Sequence, requests: list[Request], model: Model
+    ) -> list[Segment]:
+        """What is said in each piece of a batch; those that want the same are decoded together."""
+        ranked: list[list[Hypothesis]] = [[] for _ in batch]
+        alike: dict[Hashable, list[int]] = {}
+        for row, request in enumerate(requests):
+            alike.setdefault((request.language, request.decoder, id(request.beam), request.letters), []).append(row)
+        for rows in alike.values():
+            for row, found in zip(rows, self._decoded(model, _rows(states, rows), requests[rows[0]]), strict=True):
+                ranked[row] = found
+        phonemes = model.ipa(states) if model.spec.heads_for("phonemes") else [""] * len(batch)
+        together = zip(batch, ranked, requests, phonemes, strict=True)
+        return [_segment(model, piece, found, request, sounds) for piece, found, request, sounds in together]
+
+    def _decoded(self, model: Model, states: Sequence, request: Request) -> list[list[Hypothesis]]:
+        allowed = self.allowed(model, request)
+        if request.beam is None:
+            return [[hypothesis] for hypothesis in model.decode(states, request.decoder, allowed)]
+        return model.search(states, request.beam, request.decoder, allowed)
+
+
+def _rows(states: Sequence, rows: list[int]) -> Sequence:
+    """Some items of a batch, no longer than they must be."""
+    if len(rows) == len(states):
+        return states
+    lengths = states.lengths[rows]
+    return Sequence(states.values[rows, : int(lengths.max())], lengths)
+
+
+def _segment(model: Model, piece: Piece, ranked: list[Hypothesis], request: Request, phonemes: str) -> Segment:
+    """The best text of a piece as a segment."""
+    language_model = request.beam.language_model if request.beam else None
+    calibration = language_model.calibration if language_model else None
+    spoken = model.words(ranked[0], piece.start, piece.end, calibration=calibration)
+    texts = [(" ".join(word.text for word in model.words(other)), other.score) for other in ranked]
+    return Segment(
+        start=piece.start,
+        end=piece.end,
+        text=" ".join(word.text for word in spoken),
+        words=tuple(spoken),
+        confidence=ranked[0].confidence,
+        alternatives=tuple(Alternative(*pair) for pair in texts) if len(texts) > 1 else (),
+        phonemes=phonemes,
+        no_speech=piece.no_speech,
+    )
+
+
+def _symbols(model: Model, language: str | None, letters: str | None) -> Symbols:
+    """One script a word, of the symbols of a language's transcripts, if one is told, and of certain letters alone."""
+    assert model.tokenizer is not None
+    spelling, allowed = model.tokenizer.spelling(), None
+    if language is not None:
+        alphabets = model.config.alphabets
+        if language not in alphabets:
+            raise IsoglossError(
+                f'The model was not taught to write "{language}".{did_you_mean(language, alphabets)} '
+                f"It writes: {', '.join(alphabets) or 'nothing'}."
+            )
+        allowed = set(alphabets[language])
+    if letters is not None:
+        texts = {number: piece.decode("utf-8", errors="replace") for number, piece in enumerate(spelling) if number}
+        wanted = {number for number, text in texts.items() if set(text) <= {" ", *letters}}
+        if not any(texts[number].strip() for number in wanted):
+            raise IsoglossError(f'The model writes none of the letters "{letters}".')
+        allowed = wanted if allowed is None else wanted & allowed
+    return Symbols.one_script(spelling, allowed)

@@ -1,0 +1,203 @@
+"""Every benchmark runs: each script as somebody would call it, on a few clips and with steps that teach nothing."""
+
+import json
+import runpy
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lhotse.supervision import AlignmentItem
+from rich.console import Console
+
+from isogloss.data.manifests import CARD, read_cuts, write_cuts
+from isogloss.training.language_model import train_language_model
+from isogloss.training.recipe import Recipe, load_recipe
+from isogloss.training.trainer import train
+from small_models import small_recipe
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+SHARED = {"common.py", "encoder_peers.py", "low_resource.py", "runs.py"}
+"""What others import."""
+SCRIPTS = {path.name for path in BENCHMARKS.glob("*.py")} - SHARED
+WORDS = ("дом", "мама", "кот", "сон", "рот", "там")
+ONCE = "--repetitions 1 --threads 1 --rest 0 --product 64"
+ALONE = "--processes 1 --steps 1"
+TEXT = {"entry": 1, "convolutions": 1, "layers": 1, "duration_layers": 1, "refiner": 1}
+
+
+Run = Callable[[str, str], dict[str, Any]]
+
+
+@dataclass
+class Workshop:
+    """What scripts are given, each made when it is first asked for."""
+
+    letters: Path
+    folder: Path
+
+    @cached_property
+    def russian(self) -> Path:
+        """The sound of letters as words of Russian, with phones that share the time evenly."""
+        cuts = read_cuts(self.letters)[:30]
+        for number, (cut, word) in enumerate(zip(cuts, cycle(WORDS), strict=False)):
+            each = cut.duration / len(word)
+            said = cut.supervisions[0]
+            said.text, said.language = word, "ru"
+            said.alignment = {"phone": [AlignmentItem(phone, place * each, each) for place, phone in enumerate(word)]}
+            cut.custom |= {"source": "russian", "split": ("train", "train", "train", "dev", "test")[number % 5]}
+        write_cuts(self.folder / "russian", cuts)
+        (self.folder / "russian" / CARD).write_bytes((self.letters / CARD).read_bytes())
+        return self.folder / "russian"
+
+    def trained(self, name: str, recipe: Recipe) -> Path:
+        """The model of a recipe."""
+        return train(recipe, self.folder / name, console=Console(quiet=True))
+
+    @cached_property
+    def model(self) -> Path:
+        """All heads and a text encoder, for Spanish, Italian and Russian."""
+        stage = {"name": "most", "steps": 1, "seconds": {"paired": 4}, "objectives": [{"name": "most"}]}
+        heads = {"ctc": {}, "transducer": {}, "attention": {"layers": 1, "width": 16, "heads": 2}, "language": {}}
+        recipe = small_recipe(self.letters, [stage], heads=heads, text=TEXT)
+        recipe["data"]["folders"].append(str(self.russian))
+        return self.trained("model", Recipe.parse(recipe, "test"))
+
+    @cached_property
+    def heard(self) -> Path:
+        """Speech alone, in the size of the recipes of experiments."""
+        stage = {"name": "hear", "steps": 1, "seconds": {"speech": 4}, "objectives": [{"name": "best_rq"}]}
+        recipe = small_recipe(self.letters, [stage], encoder="tiny", tokenizer=None)
+        return self.trained("heard", Recipe.parse(recipe, "test"))
+
+    @cached_property
+    def live(self) -> Path:
+        """One that streams."""
+        few = ["stages.1.steps=1", "stages.1.seconds={paired: 4}", "model.encoder.blocks.layers=1"]
+        recipe = load_recipe("live-tiny", [*few, f"data.folders=[{self.letters}]"])
+        return self.trained("live", recipe.model_copy(update={"stages": recipe.stages[1:2]}))
+
+    @cached_property
+    def lm(self) -> Path:
+        """A language model for `model`."""
+        train_language_model(self.model, self.folder / "lm", texts=[], data=[self.letters], order=2)
+        return self.folder / "lm"
+
+    @cached_property
+    def hypotheses(self) -> Path:
+        """What whisper_base.py would have written, of a peer that hears `a` in every clip."""
+        clips = [
+            {
+                "id": cut.id,
+                "source": cut.custom["source"],
+                "language": cut.supervisions[0].language,
+                "seconds": cut.duration,
+                "reference": cut.supervisions[0].text,
+                "code": cut.supervisions[0].language,
+                "text": "a",
+                "probabilities": {"es": 0.6, "it": 0.4},
+            }
+            for cut in read_cuts(self.letters, "test")
+        ]
+        path = self.folder / "hypotheses.json"
+        path.write_text(json.dumps({"system": "peer", "clips": clips, "unknown_languages": [], "broken": 0}))
+        return path
+
+
+@pytest.fixture(scope="module")
+def workshop(letters: Path, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(letters, tmp_path_factory.mktemp("workshop"))
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """`run(SCRIPT, "--option value …")`: the figures that a script writes."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    before = set(sys.modules)
+
+    def called(script: str, arguments: str) -> dict[str, Any]:
+        file = tmp_path / "figures.json"
+        monkeypatch.setattr(sys, "argv", [str(BENCHMARKS / script), *shlex.split(arguments), "--json", str(file)])
+        runpy.run_path(str(BENCHMARKS / script), run_name="__main__")
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return found
+
+    yield called
+    ours = {path.stem for path in BENCHMARKS.glob("*.py")} | {"torchaudio"}  # which scripts hide where it is broken
+    for name in ours & set(sys.modules) - before:
+        del sys.modules[name]
+
+
+TINY: dict[str, Callable[[Workshop], str]] = {
+    "classical.py": lambda w: f"--model {w.model} --data {w.letters} --languages es --clips 3 --order 2",
+    "durations.py": lambda w: f"--model {w.model} --data {w.russian}",
+    "encoder.py": lambda w: f"{ONCE} --layers 1 --width 16 --heads 2 --seconds 1 --clips 1",
+    "finetuning.py": lambda w: (
+        f"--model {w.model} --data {w.letters} --before {w.letters} {w.russian} --languages es "
+        f"--runs {w.folder}/tuned {ALONE}"
+    ),
+    "frontend.py": lambda w: f"{ONCE} --seconds 1",
+    "heads.py": lambda w: f"--model {w.model} --data {w.letters} --lm {w.lm} --hypotheses {w.hypotheses}",
+    "injection.py": lambda w: (
+        f"--start {w.heard} --data {w.letters} --languages es it --minutes 0.2 --arms fine-tune most "
+        f"--runs {w.folder}/injected {ALONE} --plot {w.folder}/injection.svg"
+    ),
+    "int8.py": lambda w: f"--model {w.model} --data {w.letters} {w.russian}",
+    "joint_step.py": lambda w: (
+        f"{ONCE} --model {w.model} --data {w.letters} --languages es it --plot {w.folder}/joint.svg"
+    ),
+    "long_form.py": lambda w: (
+        f"--data {w.russian} --depths 1 --longer 1 --runs {w.folder}/long {ALONE} --plot {w.folder}/long.svg"
+    ),
+    "no_speech.py": lambda w: f"--model all={w.model} --minutes 0.05 --whisper",
+    "quantizer.py": lambda w: f"{ONCE} --batch 1 --frames 5 --width 8 --codes 16 --code-width 4",
+    "recognition.py": lambda w: (
+        f"--model one={w.model} other={w.model} --lm one={w.lm} --data {w.letters} --hypotheses {w.hypotheses}"
+    ),
+    "retrieval.py": lambda w: f"--model {w.model} --data {w.letters} --languages es it --across it --pool 5",
+    "states.py": lambda w: f"--model {w.model} --data {w.letters} --languages es it --plot {w.folder}/states.svg",
+    "streaming.py": lambda w: f"--model {w.live} --data {w.letters} --languages es --clips 2 --threads 1",
+    "throughput.py": lambda w: f"{ONCE} --presets test --clips 2 --seconds 1",
+    "transcription.py": lambda w: (
+        f"--model {w.model} --data {w.letters} --language es --seconds 3 --threads 1 --systems isogloss "
+        "'faster-whisper base int8, greedy'"
+    ),
+    "transducer.py": lambda w: (
+        f"{ONCE} --batch 2 --frames 8 --symbols 3 --vocabulary 9 --large-vocabulary 9 --joiner 4"
+    ),
+    "whisper_base.py": lambda w: f"--data {w.letters} --limit 1 --threads 1",
+    "word_times.py": lambda w: f"--model {w.model} --data {w.russian}",
+    "zero_label.py": lambda w: (
+        f"--start {w.heard} --data {w.letters} --labelled es --zero it --arms bytes --runs {w.folder}/zero {ALONE} "
+        f"--plot {w.folder}/zero.svg"
+    ),
+}
+"""How each script is called."""
+
+
+def test_every_script_is_here() -> None:
+    assert set(TINY) == SCRIPTS
+
+
+@pytest.mark.parametrize("script", sorted(TINY))
+def test_it_runs(script: str, workshop: Workshop, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = TINY[script](workshop)
+    if script == "whisper_base.py" and find_spec("faster_whisper") is None:
+        with pytest.raises(SystemExit, match="Whisper is not here"):
+            run(script, arguments)
+        return
+    found = run(script, arguments)
+    assert {"date", "commit", "command", "processor"} <= found.keys()
+    tables = [found[key] for key in ("rows", "evaluation", "recognition", "stack", "audio", "step") if key in found]
+    assert tables and all(tables)
+    printed = capsys.readouterr().out
+    assert all(f"{name}: not measured here" in printed for name in found.get("missing", {}))
+    for picture in shlex.split(arguments)[1:]:
+        if picture.endswith(".svg"):
+            assert "<svg" in Path(picture).read_text(encoding="utf-8")
