@@ -86,7 +86,7 @@ class AdamWRecipe(Config):
     schedule: Literal["cosine", "linear", "inverse_sqrt", "constant"] = Field("cosine", description="after that")
     floor: float = Field(0.02, ge=0, le=1, description="last learning rate as a share of the peak")
     betas: tuple[float, float] = Field((0.9, 0.98), description="decay of the moments")
-    weight_decay: float = Field(0.01, ge=0, description="on matrices and kernels, never on norms and biases")
+    weight_decay: float = Field(0.01, ge=0, description="on matrices and kernels, never on norms, gains and biases")
 
 
 class OptimizerRecipe(AdamWRecipe):
