@@ -49,6 +49,7 @@ from isogloss.encoders.transformer import TransformerConfig
 from isogloss.model.model import Model
 from isogloss.model.spec import ModelConfig
 from isogloss.nn.masks import FullContext
+from isogloss.objectives.base import Clock
 from isogloss.objectives.best_rq import BestRQConfig
 from isogloss.sequence import Sequence
 
@@ -188,16 +189,13 @@ def peer_step(sizes: Sizes, waveforms: Tensor, dtype: torch.dtype) -> Work:
 
 def best_rq(sizes: Sizes, waveforms: Tensor) -> tuple[nn.Module, Callable[[], Tensor]]:
     encoder = SpeechEncoderConfig(embed=SubsamplingConfig(channels=128), blocks=transformer(sizes))
-    objective = BestRQConfig().build(Model(ModelConfig(encoder=encoder))).to(waveforms.device)
+    model = Model(ModelConfig(encoder=encoder)).to(waveforms.device)
+    objective = BestRQConfig().build(model.spec).to(waveforms.device)
     lengths = torch.full((len(waveforms),), waveforms.shape[1], device=waveforms.device)
     count = len(waveforms)
     batch = Batch([""] * count, Sequence(waveforms, lengths), [None] * count, ["und"] * count)
-
-    def loss() -> Tensor:
-        result = objective(batch)
-        return result.total / max(1, result.count)
-
-    return objective, loss
+    prepared = objective.prepare(batch, training=True).to(waveforms.device)
+    return nn.ModuleList([model, objective]), lambda: objective(model, prepared, Clock()).value
 
 
 def train_step(model: nn.Module, loss: Callable[[], Tensor], dtype: torch.dtype) -> Work:

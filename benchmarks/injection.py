@@ -46,6 +46,8 @@ ALONE = "stages.0.seconds={paired: 24}"
 READ = f"{{name: recognition, {MASKS}}}"
 MOST = f"{{name: most, {MASKS}}}"
 TEXT = text_encoder()
+LEAVE_TEXT = "stages.1.freeze=[text]"
+"""The last stage of the recipe trains on pairs alone, which the text encoder has no part in."""
 UNSTRETCHED = text_encoder(layers=0, convolutions=0, refiner=0, upsampling="none")
 FROM_THE_START = "text from the start"
 WITH_TEXT, WITHOUT_TEXT = ", + n-gram", ", + n-gram of transcripts"
@@ -53,24 +55,26 @@ RANDOM = "no pre-training"
 FINE_TUNE = [ALONE, f"stages.0.objectives=[{READ}]"]
 ARMS = {
     "fine-tune": FINE_TUNE,
-    "pairs alone": [TEXT, ALONE, f"stages.0.objectives=[{MOST}]"],
-    "most": [TEXT],
-    "maestro": [TEXT, f"stages.0.objectives.0={{name: maestro, aligner: 0.99, {MASKS}}}"],
-    "mslam": [UNSTRETCHED, "stages.0.objectives=[{name: mslam}, {name: masked_text}]"],
+    "pairs alone": [TEXT, LEAVE_TEXT, ALONE, f"stages.0.objectives=[{MOST}]"],
+    "most": [TEXT, LEAVE_TEXT],
+    "maestro": [TEXT, LEAVE_TEXT, f"stages.0.objectives.0={{name: maestro, aligner: 0.99, {MASKS}}}"],
+    "mslam": [UNSTRETCHED, LEAVE_TEXT, "stages.0.objectives=[{name: mslam}, {name: masked_text}]"],
     "tts4pretrain": [f"stages.0.objectives=[{READ}, {{name: tts4pretrain, masked: 0, {MASKS}}}]"],
     RANDOM: FINE_TUNE,
-    f"most, {RANDOM}": [TEXT],
-    "no noise": [TEXT, "stages.0.objectives.1.noise=0"],
+    f"most, {RANDOM}": [TEXT, LEAVE_TEXT],
+    "no noise": [TEXT, LEAVE_TEXT, "stages.0.objectives.1.noise=0"],
     "text to the end": [
         TEXT,
         "stages.1.seconds={paired: 24, text: 24}",
         f"stages.1.objectives=[{READ}, {{name: aligned_mlm, noise: 1}}]",
+        "stages.1.freeze=[text.duration]",
     ],
     FROM_THE_START: [
         TEXT,
         "stages.0.seconds={paired: 24, text: 24}",
         "stages.0.objectives=[{name: most}, {name: aligned_mlm, noise: 1}]",
         "stages.1.objectives.1={name: aligned_mlm, noise: 1}",
+        "stages.2.freeze=[text]",
     ],
 }
 """What each arm changes in the recipe, of which stage 0 is the one after `settle` except in `text from the start`."""

@@ -12,7 +12,7 @@ other, in several mixtures of speech, pairs and text. `recognition` is the pairs
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,16 @@ import torch
 from common import Timing, environment, finish, interleaved, measure_limits, parser, table
 from matplotlib.figure import Figure
 
-from isogloss.data.loading import Batch, Kind, Loader, as_cut
+from isogloss.data.loading import Batch, Loader, as_cut
 from isogloss.data.manifests import language_of, read_cuts, text_of
+from isogloss.model.alignment import Aligner, align
 from isogloss.model.folder import load_model
 from isogloss.model.model import Model
-from isogloss.objectives.maestro import align
 from isogloss.text.corpus import TextLine
 from isogloss.training.recipe import StageRecipe
 from isogloss.training.stage import Stage, trainable
 
-KINDS: tuple[Kind, ...] = ("speech", "paired", "text")
+KINDS = ("speech", "paired", "text")
 SECONDS = (6, 12, 24)
 MIXTURES = ((12, 12, 12), (24, 6, 6), (6, 24, 6), (6, 6, 24))
 """Seconds of speech, pairs and text."""
@@ -102,7 +102,7 @@ def draw(found: dict[str, Timing], mixtures: list[dict[str, Any]], path: Path) -
     figure.savefig(path, metadata={"Date": None})
 
 
-def drawn(options: Namespace) -> dict[tuple[Kind, int], Batch]:
+def drawn(options: Namespace) -> dict[tuple[str, int], Batch]:
     """A batch of so many seconds of each kind: clips of the train split whose length is about the median."""
     cuts = [cut for cut in read_cuts(options.data, "train") if language_of(cut) in options.languages and text_of(cut)]
     cuts.sort(key=lambda cut: cut.duration)
@@ -120,17 +120,24 @@ def drawn(options: Namespace) -> dict[tuple[Kind, int], Batch]:
     return batches
 
 
-def step(model: Model, batches: dict[Kind, Batch], names: list[str]) -> Callable[[], None]:
+def stage_of(model: Model, kinds: Iterable[str], names: list[str]) -> Stage:
+    """A stage that draws these kinds of data for objectives that leave the language head alone."""
+    alone = {"head_weights": {"language": 0}}
+    objectives = [{"name": name} | ({} if name in ("best_rq", "aligned_mlm") else alone) for name in names]
+    values = {"name": "step", "steps": 1, "seconds": dict.fromkeys(kinds, 1.0), "objectives": objectives}
+    return Stage(StageRecipe.parse(values, "benchmark"), model)
+
+
+def step(model: Model, batches: dict[str, Batch], names: list[str]) -> Callable[[], None]:
     """Forward and backward of an objective on each batch."""
-    seconds = dict.fromkeys(batches, 1.0)
-    objectives = [{"name": name} | ({} if name in ("best_rq", "aligned_mlm") else {"language": 0}) for name in names]
-    values = {"name": "step", "steps": 1, "seconds": seconds, "objectives": objectives}
-    stage = Stage(StageRecipe.parse(values, "benchmark"), model).train()
-    counts = stage.counts(batches)
+    stage = stage_of(model, batches, names).train()
+    stage.begin()
+    prepared = {name: stage.objectives[name].prepare(batches[stage.streams[name]], training=True) for name in names}
+    counts = stage.counts(prepared)
 
     def run() -> None:
-        parameters = trainable(stage, (), model)
-        stage(batches, counts).total.backward()
+        parameters = trainable(stage)
+        stage(prepared, counts).total.backward()
         for parameter in parameters.values():
             parameter.grad = None
 
@@ -139,13 +146,11 @@ def step(model: Model, batches: dict[Kind, Batch], names: list[str]) -> Callable
 
 def inside(model: Model, pairs: Batch, name: str) -> dict[str, Callable[[], object]]:
     """Alignment, and stretching forward and backward, by themselves."""
-    values = {"name": "step", "steps": 1, "seconds": {"paired": 1.0}, "objectives": [{"name": name, "language": 0}]}
-    objective: Any = Stage(StageRecipe.parse(values, "benchmark"), model).objectives[name]
+    objective = stage_of(model, ["paired"], [name]).objectives[name]
+    tokens = objective.prepare(pairs, training=True).extras["units"]
     with torch.no_grad():
-        features, tokens = objective.features(pairs.audio), objective.targets(pairs)
-        states = model.encode_shared(model.encode_speech(features, pairs.languages), languages=pairs.languages).final
-        reader = objective.reader(features, states, pairs)
-        lasting, _ = align(reader, tokens)
+        aligner = Aligner.of(model, model.encode(model.features(pairs.audio), languages=pairs.languages).final)
+        lasting, _ = align(aligner, tokens)
         units = model.text_encoder.embed(tokens, pairs.languages)
 
     def stretch() -> None:
@@ -153,7 +158,7 @@ def inside(model: Model, pairs: Batch, name: str) -> dict[str, Callable[[], obje
         assert model.text_encoder.upsampler is not None
         model.text_encoder.upsampler(free, lasting).values.sum().backward()
 
-    return {"align": lambda: align(reader, tokens), "stretch": stretch}
+    return {"align": lambda: align(aligner, tokens), "stretch": stretch}
 
 
 if __name__ == "__main__":

@@ -82,13 +82,14 @@ def one(name: str, objective: str, options: Namespace) -> dict[str, Any]:
     precision = choose_precision(options.precision, device)
     torch.manual_seed(0)
     model = Model(ModelConfig(encoder=preset(name), languages=LANGUAGES), build_tokenizer(BytesConfig(), []))
-    kind = OBJECTIVES[objective]
-    values = {"name": name, "steps": 1, "objectives": [{"name": objective}], "seconds": {kind: 1.0}}
+    seconds = {OBJECTIVES[objective]: 1.0}
+    values = {"name": name, "steps": 1, "objectives": [{"name": objective}], "seconds": seconds}
     recipe = StageRecipe.parse(values, "benchmark")
     stage = Stage(recipe, model.to(device)).to(device).train()
-    parameters = trainable(stage, (), model)
+    parameters = trainable(stage)
     optimizer = build_optimizer(recipe, parameters)
-    micro = {kind: batch(options.clips, round(options.seconds * 16000)).to(device)}
+    read = batch(options.clips, round(options.seconds * 16000))
+    micro = {objective: stage.objectives[objective].prepare(read, training=True).to(device)}
 
     def step() -> None:
         counts = stage.counts(micro)
@@ -99,15 +100,15 @@ def one(name: str, objective: str, options: Namespace) -> dict[str, Any]:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    seconds = interleaved({name: step}, options, options.device)[name].median
+    median = interleaved({name: step}, options, options.device)[name].median
     memory = peak_gib(device)
     return {
         "preset": name,
         "objective": objective,
         "precision": "bf16" if precision == torch.bfloat16 else "fp32",
         "M parameters": round(sum(p.numel() for p in parameters.values()) / 1e6, 2),
-        "s a step": round(seconds, 4),
-        "hours an hour": round(options.clips * options.seconds / seconds, 1),
+        "s a step": round(median, 4),
+        "hours an hour": round(options.clips * options.seconds / median, 1),
         "peak GiB": round(memory, 2),
         "operations": floating_point_operations(step),
         "dtype": str(precision).removeprefix("torch."),

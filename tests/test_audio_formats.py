@@ -163,6 +163,28 @@ def test_mp3_with_a_variable_rate_and_no_header() -> None:
     assert np.abs(read(content, start=6.0, duration=0.5)).max() > 0.4
 
 
+def test_a_browser_states_no_length() -> None:
+    content = muxed(sound(rate=48000), 48000, "webm", "libopus", header={"live": "1"})
+    assert info(content).seconds == pytest.approx(SECONDS, abs=0.1)
+    assert likeness(read(content), sound()) > 0.97
+    cut = content[: len(content) * 2 // 3]
+    assert info(cut).seconds == pytest.approx(len(read(cut)) / SAMPLE_RATE) and 1.5 < info(cut).seconds < 2.5
+
+
+def test_flac_written_to_a_pipe() -> None:
+    content = bytearray(encoded(sound(), format="FLAC"))
+    content[21] &= 0xF0  # of STREAMINFO, after 8 bytes of headers: the total of samples, 36 bits
+    content[22:26] = bytes(4)
+    assert info(bytes(content)).frames == SECONDS * SAMPLE_RATE
+    assert np.array_equal(read(bytes(content)), read(encoded(sound(), format="FLAC")))
+
+
+def test_mp3_inside_wav(capfd: pytest.CaptureFixture[str]) -> None:
+    content = muxed(sound(), SAMPLE_RATE, "wav", "libmp3lame")
+    assert info(content).format == "WAV/MP3" and likeness(read(content), sound()) > 0.97
+    assert capfd.readouterr().err == ""
+
+
 JOINED: dict[str, Callable[[np.ndarray], bytes]] = {
     "mp3": lambda audio: encoded(audio, format="MP3"),
     "vorbis": lambda audio: encoded(audio, format="OGG", subtype="VORBIS"),
@@ -349,8 +371,10 @@ def test_limits_hold_where_no_length_is_stated() -> None:
         with pytest.raises(AudioError, match="lasts 3") as caught:
             read(content, start=start, duration=duration)
         assert caught.value.cause == cause
-    with pytest.raises(AudioError, match="nothing at nan s"):
-        read(content, start=float("nan"))
+    for far in (float("nan"), float("inf"), 1e15):
+        for unknown in (content, example(("mp3", "libmp3lame", 16000))):
+            with pytest.raises(AudioError, match=f"nothing at {far} s"):
+                read(unknown, start=far)
 
 
 def test_a_long_file_is_counted_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

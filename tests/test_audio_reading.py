@@ -149,6 +149,8 @@ def test_a_stream_is_not_read_beyond_the_limit() -> None:
 def test_broken_files(tmp_path: Path) -> None:
     (tmp_path / "empty.wav").touch()
     (tmp_path / "text.wav").write_text("not audio at all, only words", encoding="utf-8")
+    (tmp_path / "text.flac").write_text("nor is this", encoding="utf-8")
+    (tmp_path / "text.mp3").write_text("nor is this", encoding="utf-8")
     (tmp_path / "headerless.raw").write_bytes(bytes(4000))
     os.mkfifo(tmp_path / "fifo.wav")
     assert cause(tmp_path / "absent.wav") == "missing"
@@ -156,7 +158,7 @@ def test_broken_files(tmp_path: Path) -> None:
     assert cause(tmp_path / "a\0b.wav") == "missing"
     assert cause(tmp_path / "empty.wav") == "empty"
     assert cause(b"") == "empty"
-    for name in ("text.wav", "headerless.raw", "fifo.wav", "."):
+    for name in ("text.wav", "text.flac", "text.mp3", "headerless.raw", "fifo.wav", "."):
         assert cause(tmp_path / name) == "unreadable"
     assert cause(encoded(np.zeros(0))) == "no_frames"
 

@@ -222,7 +222,7 @@ def test_prepare_keeps_official_splits_counts_broken_clips_and_notes_leaks(tmp_p
     )
     (root / "train-clean-5/103/1240/103-1240-0001.flac").write_bytes(b"not flac")
     card = prepare(f"librispeech={root}", tmp_path / "out", max_bad=0.2)
-    assert card["broken"] == {"no_frames": 1}
+    assert card["broken"] == {"unreadable": 1}
     assert card["splits"]["leaks"] == [
         '"sentence 0 of 103 1240" (train: 103-1240-0000, test: 367-130732-0000)'
     ]

@@ -21,7 +21,7 @@ from isogloss.objectives.slam import (
     SpansConfig,
     blanked,
     mean_by_row,
-    mismatched,
+    mismatched_pairs,
 )
 from isogloss.objectives.speecht5 import (
     SpeechT5SpeechConfig,
@@ -137,7 +137,7 @@ def test_a_mismatched_pair_has_the_transcript_of_another(monkeypatch: pytest.Mon
     monkeypatch.setattr(objective, "together", lambda *given: seen.append(given[2]) or together(*given))
     take(objective, subject, pairs())
     own, strange = seen
-    others = mismatched(TEXTS, LANGUAGES)
+    others = mismatched_pairs(TEXTS, LANGUAGES)
     assert all(place != other for place, other in enumerate(others))
     for row, other in enumerate(others):
         length = int(own.lengths[other])
@@ -155,9 +155,9 @@ def test_a_language_head_is_there_only_where_it_learns() -> None:
 
 
 def test_a_mismatched_transcript_is_of_the_same_language_where_there_is_one() -> None:
-    assert mismatched(["a", "b", "c", "d"], ["ro", "el", "ro", "be"]) == [2, 2, 0, 0]
-    assert mismatched(["a", "a", "c"], ["ro", "ro", "el"]) == [2, 2, 0]
-    assert mismatched(["a", "a"], ["ro", "ro"]) == [0, 1] and mismatched([""], ["ro"]) == [0]
+    assert mismatched_pairs(["a", "b", "c", "d"], ["ro", "el", "ro", "be"]) == [2, 2, 0, 0]
+    assert mismatched_pairs(["a", "a", "c"], ["ro", "ro", "el"]) == [2, 2, 0]
+    assert mismatched_pairs(["a", "a"], ["ro", "ro"]) == [0, 1] and mismatched_pairs([""], ["ro"]) == [0]
 
 
 def test_slam_trains_no_heads_and_masked_text_no_speech_side(monkeypatch: pytest.MonkeyPatch) -> None:

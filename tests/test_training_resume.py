@@ -10,6 +10,7 @@ from isogloss.data.loading import as_cut
 from isogloss.data.manifests import Utterance, fingerprint, language_of, read_card, to_cut, write_card
 from isogloss.errors import IsoglossError
 from isogloss.text.corpus import TextLine
+from isogloss.training import checkpoint
 from isogloss.training.card import describe
 from isogloss.training.checkpoint import save_checkpoint, to_resume
 from isogloss.training.recipe import Recipe
@@ -61,3 +62,11 @@ def test_a_cut_of_an_unknown_language_is_und() -> None:
     cut.supervisions[0].language = None
     assert language_of(cut) == "und"
     assert language_of(cut.drop_supervisions()) == "und"
+
+
+def test_checkpoints_of_another_version_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "FORMAT", 1)
+        save_checkpoint(tmp_path / "run", 1, {}, {"recipe": recipe(tmp_path).plain()})
+    with pytest.raises(IsoglossError, match="begun by another version of isogloss"):
+        to_resume(tmp_path / "run", recipe(tmp_path).plain(), resume=True, fitted=False)

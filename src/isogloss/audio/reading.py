@@ -53,7 +53,7 @@ def info(source: Source, *, limits: Limits = DEFAULT_LIMITS) -> AudioInfo:
     """What can be read of a source, from one end to the other. Raises AudioError as `read` does, except for length.
 
     Costs a look at the header where that can be trusted (WAV, FLAC, Ogg), a pass over the packets of an MP3
-    (0.4 s an hour) and decoding for everything else (2 to 5 s an hour), once for each file longer than 1 MB.
+    (0.5 s an hour) and decoding for everything else (1 to 5 s an hour), once for each file longer than 1 MB.
     """
     with opened(source, limits) as content:
         return _measured(content)

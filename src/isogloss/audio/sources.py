@@ -110,7 +110,8 @@ def _opened_file(path: Path | str, name: str) -> BinaryIO:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # opening a FIFO would wait for ever
             raise AudioError(f"{name} is not a regular file; give an audio file.", "unreadable")
-        return cast(BinaryIO, open(path, "rb", buffering=0))
+        # By its number, so that no decoder goes by the name: what a file is, its content tells.
+        return cast(BinaryIO, io.FileIO(os.open(path, os.O_RDONLY | os.O_CLOEXEC)))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         raise AudioError(f"{name} does not exist; check the path.", "missing") from None
     except OSError as error:

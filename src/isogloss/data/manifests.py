@@ -3,7 +3,7 @@
     DIR/cuts.jsonl.gz   one lhotse MonoCut a line, each with one supervision
     DIR/corpus.json     the card: source, licence, counts, rules that dropped clips, fingerprint
     DIR/text.jsonl.gz   optional: unspoken text, one {"text", "language", "source"} a line
-    DIR/audio/          only what had to be decoded from a format soundfile does not read
+    DIR/audio/          only what had to be decoded from a format without a header
 
 A cut carries `supervision.text` (None = untranscribed), `.language` (BCP 47), `.speaker`,
 `.alignment["phone"]` where known, and in `cut.custom`: `split` (train, dev, test), `source` (the
@@ -40,7 +40,7 @@ class Utterance:
     """One clip as a corpus recipe yields it, before it becomes a lhotse cut.
 
     id: unique within the corpus, made of [A-Za-z0-9._/-].
-    audio: a file soundfile reads. start, duration in seconds (None = to the end of the file).
+    audio: a file `audio.reading` reads. start, duration in seconds (None = to the end of the file).
     text: what is said, as the corpus spells it; None if unknown.
     language: a BCP 47 tag. translations: the same sentence in other languages, by tag.
     phones: (start, duration, phone) in seconds, where the corpus has a phone alignment.

@@ -22,6 +22,7 @@ from isogloss.files import atomic_folder, read_json, sha256, write_json
 from isogloss.model.folder import read_tensors, write_tensors
 
 STATE = "state.json"
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def save_checkpoint(run: Path, step: int, tensors: dict[str, dict[str, Tensor]],
             if values:
                 write_tensors(temporary / f"{name}.safetensors", _storable(values))
         digests = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
-        write_json(temporary / STATE, state | {"step": step, "files": digests})
+        write_json(temporary / STATE, state | {"format": FORMAT, "step": step, "files": digests})
 
 
 def newest_checkpoint(run: Path) -> Checkpoint | None:
@@ -70,6 +71,11 @@ def to_resume(run: Path, recipe: dict[str, Any], resume: bool, fitted: bool) -> 
         return None
     if not resume:
         raise IsoglossError(f"{run} already holds a run; go on with --resume, or choose another --out.")
+    if found.state.get("format") != FORMAT:
+        raise IsoglossError(
+            f"{run} was begun by another version of isogloss, whose checkpoints this one cannot go on from; "
+            "choose another --out."
+        )
     changed = _differences(_resolved(found.state["recipe"]), _resolved(recipe))
     if fitted:
         changed = [name for name in changed if not re.fullmatch(r"stages\.\d+\.steps", name)]

@@ -129,7 +129,9 @@ class StageRecipe(Config):
 class FitRecipe(Config):
     """A stage that fits something to the training clips in one pass."""
 
-    name: str = Field(description="of the stage, and of the artefact and labels it leaves")
+    name: str = Field(
+        pattern=r"^\w[\w .-]*$", description="of the stage, and of the artefact and labels it leaves: a folder's name"
+    )
     fit: AnyFit = Field(description="what is fitted")
     batch_seconds: float = Field(100.0, gt=0, description="padded seconds of audio that fit into memory at once")
 
