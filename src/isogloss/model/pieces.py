@@ -23,7 +23,7 @@ LONGEST = 30.0
 """Seconds of audio encoded at once; longer audio is cut at pauses."""
 PAUSE = 0.5
 """Seconds of a pause that parts two pieces; a piece holds no longer one."""
-PAD = 0.15
+PAD = 0.1
 """Seconds of what surrounds speech that stay with it: its first and last sounds are faint."""
 WINDOW_SECONDS = 600.0
 """Of a long recording in memory while pauses are looked for."""

@@ -73,7 +73,6 @@ class DataRecipe(Config):
     longest: float = Field(20.0, gt=0, description="seconds; longer clips are left out")
     translations: bool = Field(False, description="translations of train clips serve as unspoken text")
     speeds: tuple[float, ...] = Field((1.0,), description="each clip is heard at one of these speeds, drawn anew")
-    perturb: PerturbConfig | None = Field(None, description="pauses, noise, levels of transcribed clips: {}")
     max_bad: float = Field(0.01, ge=0, le=1, description="share of unreadable clips above which the run stops")
     workers: int = Field(2, ge=1, description="threads that read audio")
 
@@ -113,6 +112,9 @@ class StageRecipe(Config):
     )
     temperature: float = Field(1.0, gt=0, description="flattens the shares of languages; 1 = as in the data")
     temperatures: dict[str, float] = Field({}, description="others for some streams; USM has text: 3")
+    perturb: PerturbConfig | None = Field(
+        None, description="pauses, noise and other levels for clips with transcripts: {} for defaults"
+    )
     optimizer: OptimizerRecipe = Field(default_factory=OptimizerRecipe, description="how it is minimised")
     optimizers: dict[str, AdamWRecipe] = Field({}, description="others, for parameters whose names start so: encoder")
     freeze: tuple[str, ...] = Field((), description="parameters whose names start so are not trained: [heads, text]")
