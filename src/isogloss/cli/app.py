@@ -18,7 +18,9 @@ app = typer.Typer(
 )
 
 ModelFolder = Annotated[Path, typer.Option("--model", "-m", help="model folder", show_default=False)]
-AudioArguments = Annotated[list[str], typer.Argument(metavar="AUDIO", help="audio files, folders of them, or - for standard input")]
+AudioArguments = Annotated[
+    list[str], typer.Argument(metavar="AUDIO", help="audio files, folders of them, or - for standard input")
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto = a GPU if there is one")]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="also write the figures to a JSON file")]
 BeamWidth = Annotated[int, typer.Option(min=1, help="beam width of the search; 1 = greedy decoding")]

@@ -21,11 +21,15 @@ def embed(
     model: ModelFolder,
     out: Annotated[Path, typer.Option(help="folder for the index", show_default=False)],
     audio: AudioArguments = [],  # noqa: B006 - typer reads it
-    text: Annotated[list[Path] | None, typer.Option(help="file of sentences to add to the index; may be repeated")] = None,
-    language: Annotated[str | None, typer.Option(help="language of sentences where neither they nor a file name like ro.txt state it")] = None,
+    text: Annotated[
+        list[Path] | None, typer.Option(help="file of sentences to add to the index; may be repeated")
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option(help="language of sentences where neither they nor a file name like ro.txt state it")
+    ] = None,
     device: Device = "auto",
 ) -> None:
-    """Build a search index of recordings and sentences; long recordings are cut at pauses."""
+    """Build an index for search. Of recordings, cut at pauses where they are long, and of sentences."""
     from isogloss.cli.recordings import find_recordings
     from isogloss.data.rows import language_named
     from isogloss.files import require_replaceable
@@ -70,11 +74,13 @@ def search(
     language: Annotated[str | None, typer.Option(help="language of the query")] = None,
     only: Annotated[Literal["speech", "text"] | None, typer.Option(help="show only speech or only text")] = None,
     most: Annotated[int, typer.Option(min=1, help="how many entries to show")] = 5,
-    model: Annotated[Path | None, typer.Option("--model", "-m", help="folder of the model, if it was moved since isogloss embed")] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", "-m", help="folder of the model, if it was moved since isogloss embed")
+    ] = None,
     format: Annotated[Literal["text", "json"], typer.Option(help="output format")] = "text",
     device: Device = "auto",
 ) -> None:
-    """Search an index for speech and text similar to a sentence or a recording."""
+    """Search an index of speech and text. The query is a sentence or a recording."""
     import json
 
     from isogloss.cli.recordings import is_recording

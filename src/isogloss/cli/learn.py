@@ -25,21 +25,25 @@ if TYPE_CHECKING:
 
 Resume = Annotated[bool, typer.Option("--resume", help="continue an interrupted run")]
 Minutes = Annotated[
-    float | None, typer.Option(min=0.1, help="train for this long, with as many steps as fit", show_default=False)
+    float | None, typer.Option(min=0.1, help="minutes of training, with as many steps as fit", show_default=False)
 ]
-Processes = Annotated[int, typer.Option(min=1, help="processes that share the cores; small models train faster in several")]
+Processes = Annotated[
+    int, typer.Option(min=1, help="processes that share the cores; small models train faster in several")
+]
 
 
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="YAML file, or name of a shipped recipe: see docs/recipes.md")],
     out: Annotated[Path, typer.Option(help="folder of the run", show_default=False)],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="change a field of the recipe: stages.0.steps=500")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="change a field of the recipe: stages.0.steps=500")
+    ] = None,
     resume: Resume = False,
     minutes: Minutes = None,
     processes: Processes = 1,
 ) -> None:
-    """Train a model from a recipe, into the sub-folder `model` of a run."""
+    """Train a model from a recipe. The model is then in the sub-folder `model` of the run."""
     from isogloss.training.recipe import load_recipe
 
     print(_trained(load_recipe(recipe, overrides), out, processes, resume, minutes))
@@ -52,13 +56,13 @@ def finetune(
     out: Annotated[Path, typer.Option(help="folder of the run", show_default=False)],
     languages: Annotated[str, typer.Option(help="only clips in these languages: ro,pt-BR")] = "",
     way: Annotated[
-        Literal["adapters", "whole"] | None, typer.Option(help="train adapters or the whole model; by default the amount of data decides")
+        Literal["adapters", "whole"] | None, typer.Option(help="what to train; by default the amount of data decides")
     ] = None,
     resume: Resume = False,
     minutes: Minutes = None,
     processes: Processes = 1,
 ) -> None:
-    """Fine-tune a model on your own speech, in a way that suits the amount of data."""
+    """Fine-tune a model on your speech. Chooses how from the amount of transcribed data, and says why."""
     from isogloss.adaptation.finetune import plan
 
     chosen = plan(model, data, languages=tuple(listed(languages) or ()), way=way, minutes=minutes)
@@ -88,12 +92,16 @@ def _trained(recipe: Recipe, out: Path, processes: int, resume: bool, minutes: f
 def lm(
     model: ModelFolder,
     out: Annotated[Path, typer.Option(help="folder to write", show_default=False)],
-    texts: Annotated[list[Path] | None, typer.Argument(metavar="TEXT", help="text files, .txt or .jsonl, also .gz")] = None,
-    data: Annotated[list[Path] | None, typer.Option(help="prepared corpus, whose train texts are added; may be repeated")] = None,
+    texts: Annotated[
+        list[Path] | None, typer.Argument(metavar="TEXT", help="text files, .txt or .jsonl, also .gz")
+    ] = None,
+    data: Annotated[
+        list[Path] | None, typer.Option(help="prepared corpus, whose train texts are added; may be repeated")
+    ] = None,
     language: Annotated[str | None, typer.Option(help="language of .txt files")] = None,
     order: Annotated[int, typer.Option(min=1, help="n of the n-gram model, in symbols")] = 6,
 ) -> None:
-    """Train an n-gram language model on text, for transcribe --lm."""
+    """Train an n-gram language model. It is over the symbols of a model, for transcribe --lm."""
     from isogloss.training.language_model import train_language_model
 
     notes = train_language_model(model, out, texts=texts or [], data=data or [], language=language, order=order)
@@ -106,7 +114,7 @@ def quantise(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="model folder")],
     out: Annotated[Path, typer.Option(help="folder to write", show_default=False)],
 ) -> None:
-    """Store a model's weights as 8-bit integers: a quarter of the size, not for training."""
+    """Store a model's weights as 8-bit integers. About a quarter of the size; not for training."""
     from isogloss.model.folder import WEIGHTS, quantise_model
 
     quantise_model(model, out)
@@ -124,14 +132,16 @@ def evaluate(
     data: Annotated[list[Path], typer.Option(help="prepared corpus; may be repeated", show_default=False)],
     task: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help=f"task to run; may be repeated; by default all that fit model and data: {TASKS}"),
+        typer.Option(metavar="NAME", help=f"task to run; may be repeated; by default all that are possible: {TASKS}"),
     ] = None,
     options: Annotated[
         list[str] | None, typer.Argument(metavar="TASK.KEY=VALUE", help="options of tasks: retrieval.pool=200")
     ] = None,
     split: Annotated[Literal["train", "dev", "test"], typer.Option(help="split to measure on")] = "test",
     languages: Annotated[str, typer.Option(help="only clips in these languages: ro,pt-BR")] = "",
-    tell_language: Annotated[bool, typer.Option("--tell-language", help="give the model the language of each clip")] = False,
+    tell_language: Annotated[
+        bool, typer.Option("--tell-language", help="give the model the language of each clip")
+    ] = False,
     beam: BeamWidth = 1,
     lm: LanguageModel = None,
     lm_weight: LanguageModelWeight = 0.5,
@@ -142,7 +152,7 @@ def evaluate(
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Evaluate a model on held-out speech, with confidence intervals and baselines."""
+    """Evaluate a model on held-out speech. Error rates, languages, retrieval and more, with intervals and baselines."""
     from isogloss.evaluation.evaluate import evaluate as work
     from isogloss.evaluation.terminal import render
     from isogloss.files import require_writable, write_json
@@ -187,7 +197,7 @@ def demo(
     minutes: Annotated[float, typer.Option(min=0.1, help="minutes of training")] = 15.5,
     languages: Annotated[str, typer.Option(help="only these languages: ro,bg")] = "",
 ) -> None:
-    """Run everything on real speech: fetch, pre-train, fine-tune, evaluate, transcribe."""
+    """Run everything on real speech. Fetches, pre-trains, fine-tunes, evaluates, transcribes."""
     from isogloss.cli.demo import run_demo
 
     run_demo(out, data=data, languages=tuple(listed(languages) or ()), minutes=minutes)

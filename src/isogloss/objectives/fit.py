@@ -32,7 +32,7 @@ class Artefact:
 class FitConfig(Config):
     """What a stage says about what it fits."""
 
-    name: str = Field(description="of what is fitted")
+    name: str = Field(description="name of what is fitted")
 
     def build(self) -> "Fit":
         """What fits it."""
