@@ -30,13 +30,13 @@ class SpecAugmentConfig(Config):
     """A SpecAugment policy in frames of 10 ms, or a name: LB, LD, SM, SS, conformer, adaptive."""
 
     time_warp: int = Field(default=0, ge=0, description="W, frames; utterances of 2 W or less are not warped")
-    freq_width: int = Field(default=27, ge=0, description="F, bins a frequency mask hides at most")
-    freq_masks: int = Field(default=2, ge=0, description="mF, frequency masks")
-    time_width: int | None = Field(default=None, ge=0, description="T, frames a time mask hides at most")
-    time_share: float = Field(default=1.0, ge=0, le=1, description="p or pS, the same as a share of τ")
-    time_masks: int = Field(default=2, ge=0, description="mT, time masks at most")
+    freq_width: int = Field(default=27, ge=0, description="F, largest width of a frequency mask, bins")
+    freq_masks: int = Field(default=2, ge=0, description="mF, number of frequency masks")
+    time_width: int | None = Field(default=None, ge=0, description="T, largest width of a time mask, frames")
+    time_share: float = Field(default=1.0, ge=0, le=1, description="p or pS, the same as a share of the length τ")
+    time_masks: int = Field(default=2, ge=0, description="mT, largest number of time masks")
     time_masks_share: float | None = Field(
-        default=None, ge=0, description="pM, time masks per frame of τ (None: always mT)"
+        default=None, ge=0, description="pM, time masks per frame of τ (null: always mT)"
     )
 
     @model_validator(mode="before")

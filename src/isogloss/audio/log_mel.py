@@ -35,7 +35,7 @@ class LogMelConfig(Config):
     """Log-mel filter bank energies of 16 kHz audio, normalised."""
 
     kind: Literal["log_mel"] = "log_mel"
-    bins: int = Field(default=80, gt=0, description="mel filters F; 80 in BEST-RQ and w2v-BERT, 128 in USM")
+    bins: int = Field(default=80, gt=0, description="number F of mel filters; BEST-RQ and w2v-BERT 80, USM 128")
     flavour: Literal["plain", "kaldi"] = Field(
         default="plain", description="window, pre-emphasis, triangles and floor"
     )
@@ -44,8 +44,8 @@ class LogMelConfig(Config):
         default=8000.0, le=SAMPLE_RATE / 2, description="upper edge of the last filter, Hz"
     )
     window_ms: float = Field(default=25.0, ge=1, le=1000, description="length of a frame, ms")
-    shift_ms: float = Field(default=10.0, ge=1, le=1000, description="from one frame to the next, ms")
-    normalisation: NormaliserName = Field("utterance", description="zero mean and unit variance of each bin over what")
+    shift_ms: float = Field(default=10.0, ge=1, le=1000, description="hop from one frame to the next, ms")
+    normalisation: NormaliserName = Field("utterance", description="over what each bin has zero mean and unit variance")
 
     @model_validator(mode="after")
     def _check(self) -> "LogMelConfig":

@@ -31,11 +31,11 @@ BANK_SECONDS = 30
 class PerturbConfig(Config):
     """What is done with the waveform of a clip, drawn anew each time that it is read."""
 
-    pauses: float = Field(0.3, ge=0, le=1, description="probability of a pause before, inside and after, each")
-    longest_pause: float = Field(0.5, ge=0, description="seconds; clips become longer by so much, thrice at most")
+    pauses: float = Field(0.3, ge=0, le=1, description="probability of a pause before, inside and after a clip, each")
+    longest_pause: float = Field(0.5, ge=0, description="longest of these pauses, seconds")
     noise: float = Field(0.3, ge=0, le=1, description="probability of noise")
-    snr: tuple[float, float] = Field((5.0, 40.0), description="decibels of the clip above its noise, from and to")
-    level: float = Field(10.0, ge=0, description="decibels by which a clip becomes louder or fainter at most")
+    snr: tuple[float, float] = Field((5.0, 40.0), description="range of the signal-to-noise ratio, dB")
+    level: float = Field(10.0, ge=0, description="largest change of level up or down, dB")
 
 
 def perturb(waveform: Waveform, config: PerturbConfig, random: np.random.Generator) -> Waveform:

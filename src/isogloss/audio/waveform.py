@@ -29,14 +29,16 @@ class WaveformConfig(Config):
 
     kind: Literal["waveform"] = "waveform"
     channels: int = Field(512, ge=1, description="channels C of every convolution, the width of the features")
-    kernels: tuple[int, ...] = Field((10, 3, 3, 3, 3, 2, 2), min_length=1, description="width of each convolution")
-    strides: tuple[int, ...] = Field((5, 2, 2, 2, 2, 2, 2), min_length=1, description="step of each convolution")
-    norm: Literal["group", "layer"] = Field(
-        "group", description="group = the first convolution, over time; layer = each one, over channels"
+    kernels: tuple[int, ...] = Field(
+        (10, 3, 3, 3, 3, 2, 2), min_length=1, description="kernel width of each convolution"
     )
-    bias: bool = Field(False, description="convolutions have biases; true in wav2vec 2.0 large")
+    strides: tuple[int, ...] = Field((5, 2, 2, 2, 2, 2, 2), min_length=1, description="stride of each convolution")
+    norm: Literal["group", "layer"] = Field(
+        "group", description="normalisation; group = first convolution, over time; layer = all, over channels"
+    )
+    bias: bool = Field(False, description="biases in the convolutions; wav2vec 2.0 large: true")
     normalisation: Literal["utterance", "none"] = Field(
-        "none", description="utterance = the waveform to zero mean and unit variance, as wav2vec 2.0 large expects"
+        "none", description="utterance = zero mean and unit variance of the waveform, as in wav2vec 2.0 large"
     )
 
     @model_validator(mode="after")

@@ -18,14 +18,16 @@ app = typer.Typer(
 )
 
 ModelFolder = Annotated[Path, typer.Option("--model", "-m", help="model folder", show_default=False)]
-AudioArguments = Annotated[list[str], typer.Argument(metavar="AUDIO", help="files, folders, or - for standard input")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto is a GPU if there is one")]
-JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write the figures there, as JSON")]
-BeamWidth = Annotated[int, typer.Option(min=1, help="texts to keep while searching; 1 decides frame by frame")]
-LanguageModel = Annotated[
-    Path | None, typer.Option(help="language model made by isogloss lm; searches with a beam")
+AudioArguments = Annotated[
+    list[str], typer.Argument(metavar="AUDIO", help="audio files, folders of them, or - for standard input")
 ]
-LanguageModelWeight = Annotated[float, typer.Option(min=0, help="of the language model")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto = a GPU if there is one")]
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="also write the figures to a JSON file")]
+BeamWidth = Annotated[int, typer.Option(min=1, help="beam width of the search; 1 = greedy decoding")]
+LanguageModel = Annotated[
+    Path | None, typer.Option(help="language model made by isogloss lm; turns on beam search")
+]
+LanguageModelWeight = Annotated[float, typer.Option(min=0, help="weight of the language model")]
 
 
 def listed(words: str) -> list[str] | None:

@@ -16,7 +16,7 @@ from isogloss.errors import counted, lasting
 
 @app.command()
 def corpora() -> None:
-    """List the corpora known by name."""
+    """List the corpora that isogloss knows by name."""
     from rich import box
     from rich.table import Table
 
@@ -35,22 +35,28 @@ def corpora() -> None:
 
 @app.command()
 def prepare(
-    source: Annotated[str, typer.Argument(help="a corpus by name, NAME=FOLDER, or a path: see docs/data.md")],
+    source: Annotated[str, typer.Argument(help="name of a known corpus, NAME=FOLDER, or a path: see docs/data.md")],
     out: Annotated[Path, typer.Option(help="folder to write", show_default=False)],
-    language: Annotated[str | None, typer.Option(help="of clips that do not say theirs")] = None,
-    languages: Annotated[str, typer.Option(help="keep only these, as in ro,pt-BR")] = "",
-    split_by: Annotated[Literal["text", "speaker", "source"], typer.Option(help="what splits never share")] = "text",
+    language: Annotated[str | None, typer.Option(help="language of clips that state none")] = None,
+    languages: Annotated[str, typer.Option(help="keep only these languages: ro,pt-BR")] = "",
+    split_by: Annotated[
+        Literal["text", "speaker", "source"], typer.Option(help="what no two splits may share")
+    ] = "text",
     dev: Annotated[float, typer.Option(min=0, max=1, help="share of the dev split")] = 0.1,
     test: Annotated[float, typer.Option(min=0, max=1, help="share of the test split")] = 0.1,
-    seed: Annotated[int, typer.Option(help="decides the splits")] = 0,
-    max_seconds: Annotated[float, typer.Option(help="longer clips are segmented, or dropped if transcribed")] = 30.0,
-    max_bad: Annotated[float, typer.Option(min=0, max=1, help="share of broken clips above which it stops")] = 0.01,
-    text: Annotated[list[Path] | None, typer.Option(help="file of unspoken text to add; may be repeated")] = None,
-    cache: Annotated[Path | None, typer.Option(help="where fetched packages are kept")] = None,
-    allow_leak: Annotated[bool, typer.Option("--allow-leak", help="keep given splits that share texts")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the folder")] = False,
+    seed: Annotated[int, typer.Option(help="seed of the random splits")] = 0,
+    max_seconds: Annotated[
+        float, typer.Option(help="longer clips are cut at pauses, or dropped if transcribed")
+    ] = 30.0,
+    max_bad: Annotated[float, typer.Option(min=0, max=1, help="stop if a larger share of the clips is broken")] = 0.01,
+    text: Annotated[
+        list[Path] | None, typer.Option(help="file of sentences without recordings to add; may be repeated")
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="folder for downloaded packages")] = None,
+    allow_leak: Annotated[bool, typer.Option("--allow-leak", help="accept given splits that share texts")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing folder")] = False,
 ) -> None:
-    """Make a corpus ready to train on. From a known corpus, or from your own speech."""
+    """Prepare a corpus for training. It may be a known corpus or your own recordings."""
     from isogloss.data.prepare import prepare as work
 
     with terminal.counting("Preparing") as told:
@@ -101,10 +107,12 @@ def _listed(counts: dict[str, int]) -> str:
 @app.command()
 def inspect(
     folder: Annotated[Path, typer.Argument(help="a prepared corpus")],
-    deep: Annotated[bool, typer.Option("--deep", help="read the audio too: silence, damage, equal files")] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="also read the audio, to find silent, damaged and duplicate files")
+    ] = False,
     json: JsonFile = None,
 ) -> None:
-    """Show what a corpus holds. And what in it deserves a look before training."""
+    """Show what a corpus contains. And what in it to check before training."""
     from isogloss.data.inspection import inspect as work
     from isogloss.data.inspection import render
     from isogloss.files import write_json

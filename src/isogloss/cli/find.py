@@ -1,4 +1,4 @@
-"""Verbs of the space that speech and text share."""
+"""Verbs that search among speech and text."""
 
 from __future__ import annotations
 
@@ -21,11 +21,15 @@ def embed(
     model: ModelFolder,
     out: Annotated[Path, typer.Option(help="folder for the index", show_default=False)],
     audio: AudioArguments = [],  # noqa: B006 - typer reads it
-    text: Annotated[list[Path] | None, typer.Option(help="file of sentences to index too; may be repeated")] = None,
-    language: Annotated[str | None, typer.Option(help="where sentences do not say it, nor the name ro.txt")] = None,
+    text: Annotated[
+        list[Path] | None, typer.Option(help="file of sentences to add to the index; may be repeated")
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option(help="language of sentences where neither they nor a file name like ro.txt state it")
+    ] = None,
     device: Device = "auto",
 ) -> None:
-    """Make an index to search. Of recordings, cut at pauses where they are long, and of sentences."""
+    """Build an index for search. Of recordings, cut at pauses where they are long, and of sentences."""
     from isogloss.cli.recordings import find_recordings
     from isogloss.data.rows import language_named
     from isogloss.files import require_replaceable
@@ -67,14 +71,16 @@ def embed(
 def search(
     index: Annotated[Path, typer.Argument(help="folder made by isogloss embed")],
     query: Annotated[str, typer.Argument(help="a sentence, or a recording")],
-    language: Annotated[str | None, typer.Option(help="of the sentence or recording")] = None,
-    only: Annotated[Literal["speech", "text"] | None, typer.Option(help="entries of this kind")] = None,
-    most: Annotated[int, typer.Option(min=1, help="entries to show")] = 5,
-    model: Annotated[Path | None, typer.Option("--model", "-m", help="if it does not lie where it lay")] = None,
-    format: Annotated[Literal["text", "json"], typer.Option(help="of the result")] = "text",
+    language: Annotated[str | None, typer.Option(help="language of the query")] = None,
+    only: Annotated[Literal["speech", "text"] | None, typer.Option(help="show only speech or only text")] = None,
+    most: Annotated[int, typer.Option(min=1, help="how many entries to show")] = 5,
+    model: Annotated[
+        Path | None, typer.Option("--model", "-m", help="folder of the model, if it was moved since isogloss embed")
+    ] = None,
+    format: Annotated[Literal["text", "json"], typer.Option(help="output format")] = "text",
     device: Device = "auto",
 ) -> None:
-    """Find what is like a sentence or a recording. Speech or text, in any language of the index."""
+    """Search an index of speech and text. The query is a sentence or a recording."""
     import json
 
     from isogloss.cli.recordings import is_recording

@@ -1,4 +1,4 @@
-"""Verbs that make a model and measure it."""
+"""Verbs that train a model and evaluate it."""
 
 from __future__ import annotations
 
@@ -23,23 +23,27 @@ from isogloss.evaluation.tasks import task_names
 if TYPE_CHECKING:
     from isogloss.training.recipe import Recipe
 
-Resume = Annotated[bool, typer.Option("--resume", help="go on where the run was cut off")]
+Resume = Annotated[bool, typer.Option("--resume", help="continue an interrupted run")]
 Minutes = Annotated[
-    float | None, typer.Option(min=0.1, help="as many steps as fit into this time", show_default=False)
+    float | None, typer.Option(min=0.1, help="minutes of training, with as many steps as fit", show_default=False)
 ]
-Processes = Annotated[int, typer.Option(min=1, help="that share the cores; a small model wants several")]
+Processes = Annotated[
+    int, typer.Option(min=1, help="processes that share the cores; small models train faster in several")
+]
 
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="a YAML file, or the name of a shipped one: see docs/recipes.md")],
+    recipe: Annotated[str, typer.Argument(help="YAML file, or name of a shipped recipe: see docs/recipes.md")],
     out: Annotated[Path, typer.Option(help="folder of the run", show_default=False)],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="as in stages.0.steps=500")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="change a field of the recipe: stages.0.steps=500")
+    ] = None,
     resume: Resume = False,
     minutes: Minutes = None,
     processes: Processes = 1,
 ) -> None:
-    """Train a recipe into a folder. The model then lies in its sub-folder `model`."""
+    """Train a model from a recipe. The model is then in the sub-folder `model` of the run."""
     from isogloss.training.recipe import load_recipe
 
     print(_trained(load_recipe(recipe, overrides), out, processes, resume, minutes))
@@ -47,18 +51,18 @@ def train(
 
 @app.command()
 def finetune(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="model folder to start from")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="folder of the model to start from")],
     data: Annotated[list[Path], typer.Option(help="prepared corpus; may be repeated", show_default=False)],
     out: Annotated[Path, typer.Option(help="folder of the run", show_default=False)],
-    languages: Annotated[str, typer.Option(help="only clips in these, as in ro,pt-BR")] = "",
+    languages: Annotated[str, typer.Option(help="only clips in these languages: ro,pt-BR")] = "",
     way: Annotated[
-        Literal["adapters", "whole"] | None, typer.Option(help="what learns; by default as the amount of data suggests")
+        Literal["adapters", "whole"] | None, typer.Option(help="what to train; by default the amount of data decides")
     ] = None,
     resume: Resume = False,
     minutes: Minutes = None,
     processes: Processes = 1,
 ) -> None:
-    """Teach a model your speech. Chooses how from the amount of transcribed data, and says what it chose."""
+    """Fine-tune a model on your speech. Chooses how from the amount of transcribed data, and says why."""
     from isogloss.adaptation.finetune import plan
 
     chosen = plan(model, data, languages=tuple(listed(languages) or ()), way=way, minutes=minutes)
@@ -88,12 +92,16 @@ def _trained(recipe: Recipe, out: Path, processes: int, resume: bool, minutes: f
 def lm(
     model: ModelFolder,
     out: Annotated[Path, typer.Option(help="folder to write", show_default=False)],
-    texts: Annotated[list[Path] | None, typer.Argument(metavar="TEXT", help=".txt or .jsonl, also .gz")] = None,
-    data: Annotated[list[Path] | None, typer.Option(help="prepared corpus whose train texts to add")] = None,
-    language: Annotated[str | None, typer.Option(help="of plain text")] = None,
-    order: Annotated[int, typer.Option(min=1, help="longest stretch of symbols it knows")] = 6,
+    texts: Annotated[
+        list[Path] | None, typer.Argument(metavar="TEXT", help="text files, .txt or .jsonl, also .gz")
+    ] = None,
+    data: Annotated[
+        list[Path] | None, typer.Option(help="prepared corpus, whose train texts are added; may be repeated")
+    ] = None,
+    language: Annotated[str | None, typer.Option(help="language of .txt files")] = None,
+    order: Annotated[int, typer.Option(min=1, help="n of the n-gram model, in symbols")] = 6,
 ) -> None:
-    """Train a language model on text. Over the symbols of a model, for transcribe --lm."""
+    """Train an n-gram language model. It is over the symbols of a model, for transcribe --lm."""
     from isogloss.training.language_model import train_language_model
 
     notes = train_language_model(model, out, texts=texts or [], data=data or [], language=language, order=order)
@@ -106,7 +114,7 @@ def quantise(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="model folder")],
     out: Annotated[Path, typer.Option(help="folder to write", show_default=False)],
 ) -> None:
-    """Store a model's weights as 8-bit integers. About a quarter of the size, to use and not to train."""
+    """Store a model's weights as 8-bit integers. About a quarter of the size; not for training."""
     from isogloss.model.folder import WEIGHTS, quantise_model
 
     quantise_model(model, out)
@@ -124,25 +132,27 @@ def evaluate(
     data: Annotated[list[Path], typer.Option(help="prepared corpus; may be repeated", show_default=False)],
     task: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help=f"what to measure; may be repeated; by default all that can be: {TASKS}"),
+        typer.Option(metavar="NAME", help=f"task to run; may be repeated; by default all that are possible: {TASKS}"),
     ] = None,
     options: Annotated[
-        list[str] | None, typer.Argument(metavar="TASK.KEY=VALUE", help="options of tasks, as in retrieval.pool=200")
+        list[str] | None, typer.Argument(metavar="TASK.KEY=VALUE", help="options of tasks: retrieval.pool=200")
     ] = None,
-    split: Annotated[Literal["train", "dev", "test"], typer.Option(help="which clips")] = "test",
-    languages: Annotated[str, typer.Option(help="only clips in these, as in ro,pt-BR")] = "",
-    tell_language: Annotated[bool, typer.Option("--tell-language", help="tell the model what is spoken")] = False,
+    split: Annotated[Literal["train", "dev", "test"], typer.Option(help="split to measure on")] = "test",
+    languages: Annotated[str, typer.Option(help="only clips in these languages: ro,pt-BR")] = "",
+    tell_language: Annotated[
+        bool, typer.Option("--tell-language", help="give the model the language of each clip")
+    ] = False,
     beam: BeamWidth = 1,
     lm: LanguageModel = None,
     lm_weight: LanguageModelWeight = 0.5,
     json: JsonFile = None,
     report: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="write a page with figures, clips and the curves of the run there"),
+        typer.Option(metavar="FILE", help="also write an HTML report with figures, clips and training curves"),
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Measure a model on held-out speech. Error rates, languages, retrieval and more, with intervals."""
+    """Evaluate a model on held-out speech. Error rates, languages, retrieval and more, with intervals and baselines."""
     from isogloss.evaluation.evaluate import evaluate as work
     from isogloss.evaluation.terminal import render
     from isogloss.files import require_writable, write_json
@@ -182,12 +192,12 @@ def evaluate(
 def demo(
     out: Annotated[Path, typer.Option(help="folder for data, run, model and report")] = Path("demo"),
     data: Annotated[
-        Path | None, typer.Option(help="your own speech instead of Debian's: anything prepare reads")
+        Path | None, typer.Option(help="your own speech instead of the fetched corpus: anything prepare accepts")
     ] = None,
-    minutes: Annotated[float, typer.Option(min=0.1, help="of training")] = 15.5,
-    languages: Annotated[str, typer.Option(help="only these, as in ro,bg")] = "",
+    minutes: Annotated[float, typer.Option(min=0.1, help="minutes of training")] = 15.5,
+    languages: Annotated[str, typer.Option(help="only these languages: ro,bg")] = "",
 ) -> None:
-    """See it all at work. Fetches speech, pre-trains, fine-tunes, evaluates, transcribes."""
+    """Run everything on real speech. Fetches, pre-trains, fine-tunes, evaluates, transcribes."""
     from isogloss.cli.demo import run_demo
 
     run_demo(out, data=data, languages=tuple(listed(languages) or ()), minutes=minutes)

@@ -10,7 +10,7 @@ from isogloss.cli.app import FAILED, app
 
 @app.command()
 def doctor() -> None:
-    """Examine this machine. Versions, processor, precision, memory, what can be fetched."""
+    """Check this machine. Versions, processor, precision, memory, what can be fetched."""
     from isogloss.cli.doctor import examine, render
 
     findings = examine()

@@ -33,11 +33,13 @@ class ConformerConfig(Config):
     layers: int = Field(8, ge=1, description="blocks")
     width: int = Field(144, ge=8, description="model width D")
     heads: int = Field(4, ge=1, description="attention heads")
-    kernel: int = Field(15, ge=1, description="frames K under the depthwise convolution")
-    position: Position = Field("rotary", description="relative = the paper's; rotary is faster")
+    kernel: int = Field(15, ge=1, description="kernel width K of the depthwise convolution, in frames")
+    position: Position = Field(
+        "rotary", description="positions in the attention; relative = as in the paper, rotary is faster"
+    )
     norm: ConvolutionNorm = Field("layer", description="norm inside the convolution module")
-    causal: bool = Field(False, description="the convolution sees no later frame, as streaming needs")
-    dropout: float = Field(0.1, ge=0, lt=1, description="after every branch")
+    causal: bool = Field(False, description="the convolution uses no later frames, as streaming requires")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout after every branch")
 
     @property
     def cannot_stream(self) -> str | None:

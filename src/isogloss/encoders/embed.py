@@ -42,8 +42,8 @@ class ProjectionConfig(Config):
     """A linear layer for every frame."""
 
     kind: Literal["projection"] = "projection"
-    norm: bool = Field(True, description="LayerNorm before it")
-    dropout: float = Field(0.1, ge=0, lt=1, description="after it")
+    norm: bool = Field(True, description="LayerNorm before the projection")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout after the projection")
 
     @property
     def framing(self) -> Framing:

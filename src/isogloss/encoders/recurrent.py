@@ -29,11 +29,11 @@ class RecurrentConfig(Config):
     cannot_stream: ClassVar[str | None] = None
 
     kind: Literal["rnn"] = "rnn"
-    cell: Literal["gru", "lstm"] = Field("gru", description="of every layer")
+    cell: Literal["gru", "lstm"] = Field("gru", description="cell of every layer")
     layers: int = Field(3, ge=1, description="layers")
     width: int = Field(512, ge=1, description="model width D")
-    residual: bool = Field(True, description="a layer's input is added to its output where both have width D")
-    dropout: float = Field(0.1, ge=0, lt=1, description="after every layer but the last")
+    residual: bool = Field(True, description="add the input of a layer to its output where both have width D")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout after every layer but the last")
 
     def entry(self) -> nn.Module:
         """What is done before the first layer: nothing."""

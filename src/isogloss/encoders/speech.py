@@ -27,10 +27,12 @@ from isogloss.sequence import Sequence
 class SpeechEncoderConfig(Config):
     """What leads features into the blocks, and the blocks."""
 
-    embed: EmbedConfig = Field(default_factory=SubsamplingConfig, description="from features to what enters the blocks")
-    blocks: BlocksConfig = Field(default_factory=ConformerConfig, description="the stack")
+    embed: EmbedConfig = Field(
+        default_factory=SubsamplingConfig, description="from features to the input of the blocks"
+    )
+    blocks: BlocksConfig = Field(default_factory=ConformerConfig, description="the stack of blocks")
     context: Context = Field(default_factory=FullContext, description="which frames a frame may attend to")
-    adapters: AdapterConfig | None = Field(None, description="small networks for single languages beside the blocks")
+    adapters: AdapterConfig | None = Field(None, description="adapters beside the blocks")
     recompute: bool = Field(False, description="recompute activations in the backward pass to save memory")
 
     @model_validator(mode="after")

@@ -46,22 +46,22 @@ SLOWEST = 16
 class TextEncoderConfig(Config):
     """Text encoder, duration network, upsampler and refiner; MAESTRO's sizes are in the descriptions."""
 
-    entry: int = Field(2, ge=0, description="blocks that only speech goes through; MAESTRO 6 of 24, MOST 1")
+    entry: int = Field(2, ge=0, description="number of first blocks for speech only; MAESTRO 6 of 24, MOST 1")
     units: Literal["symbols", "bytes", "latin", "phonemes"] = Field(
-        "symbols", description="what is read: symbols with vectors of their own, of bytes or Latin letters; or phonemes"
+        "symbols", description="text units: symbols, as sums of bytes or of Latin letters, or phonemes"
     )
-    convolutions: int = Field(3, ge=0, description="convolutions over the embedded symbols, kernel 5")
+    convolutions: int = Field(3, ge=0, description="number of convolutions (kernel 5) over the embedded symbols")
     layers: int = Field(2, ge=0, description="Transformer blocks; MAESTRO 6, mSLAM none")
-    heads: int = Field(4, ge=1, description="attention heads, also of the refiner; MAESTRO 8")
+    heads: int = Field(4, ge=1, description="attention heads, in the refiner too; MAESTRO 8")
     duration_layers: int = Field(
-        4, ge=0, description="lightweight convolutions (kernel 3) that predict durations; 0 = every unit lasts alike"
+        4, ge=0, description="lightweight convolutions (kernel 3) that predict durations; 0 = equal durations"
     )
     upsampling: Upsampling | Literal["none"] = Field(
-        "repeat", description="repeat, gaussian or learned; none = not at all, as in ASTRA"
+        "repeat", description="how text is stretched to frames; none = not at all, as in ASTRA"
     )
     refiner: int = Field(2, ge=0, description="layers of lightweight convolution (kernel 17) and attention; 0 = none")
-    languages: bool = Field(True, description="a vector of the language is added to every symbol")
-    dropout: float = Field(0.1, ge=0, lt=1, description="after every branch")
+    languages: bool = Field(True, description="add an embedding of the language to every symbol")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout after every branch")
 
 
 class TextEncoder(nn.Module):

@@ -26,8 +26,8 @@ from isogloss.nn.position import ConvolutionalPosition
 class ConvolutionalPositionConfig(Config):
     """Positions that a convolution adds before the first block; the defaults are wav2vec 2.0's."""
 
-    kernel: int = Field(128, ge=1, description="frames K under the convolution")
-    groups: int = Field(16, ge=1, description="groups of channels that do not mix")
+    kernel: int = Field(128, ge=1, description="kernel width K, in frames")
+    groups: int = Field(16, ge=1, description="groups of channels")
 
 
 class TransformerConfig(Config):
@@ -43,8 +43,10 @@ class TransformerConfig(Config):
     heads: int = Field(12, ge=1, description="attention heads")
     norm: Literal["pre", "post"] = Field("pre", description="LayerNorm before each branch, or after its sum")
     position: Position = Field("rotary", description="positions in the attention")
-    convolution: ConvolutionalPositionConfig | None = Field(None, description="positions before the first block: {}")
-    dropout: float = Field(0.1, ge=0, lt=1, description="after every branch")
+    convolution: ConvolutionalPositionConfig | None = Field(
+        None, description="convolutional positions before the first block: {}"
+    )
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout after every branch")
 
     @property
     def final_norm(self) -> bool:

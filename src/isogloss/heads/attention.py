@@ -39,12 +39,12 @@ class AttentionConfig(BaseHeadConfig):
 
     kind: Literal["attention"] = "attention"
     target: Literal["symbols"] = "symbols"
-    layers: int = Field(4, ge=1, description="decoder blocks; SLAM's has 4, mSLAM's 6")
-    width: int = Field(144, ge=8, description="model width; SLAM's is 384, mSLAM's 512")
+    layers: int = Field(4, ge=1, description="decoder blocks; SLAM 4, mSLAM 6")
+    width: int = Field(144, ge=8, description="model width; SLAM 384, mSLAM 512")
     heads: int = Field(4, ge=1, description="attention heads")
-    dropout: float = Field(0.1, ge=0, lt=1, description="after every branch")
-    smoothing: float = Field(0.1, ge=0, lt=1, description="label smoothing: this share of the target is spread evenly")
-    aligner: str = Field("ctc", description="name of the CTC head that says where symbols are, and ranks texts with it")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout after every branch")
+    smoothing: float = Field(0.1, ge=0, lt=1, description="label smoothing: share of the target that is spread evenly")
+    aligner: str = Field("ctc", description="name of the CTC head that gives times of symbols and helps to rank texts")
 
     @property
     def beside(self) -> dict[str, str]:

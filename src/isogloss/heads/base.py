@@ -23,8 +23,8 @@ Modules = Mapping[str, nn.Module]
 class BaseHeadConfig(Config):
     """What the configuration of every head says."""
 
-    kind: str = Field(description="which head")
-    target: Target = Field(description="what it learns")
+    kind: str = Field(description="kind of head")
+    target: Target = Field(description="what the head predicts")
 
     @property
     def beside(self) -> dict[str, str]:

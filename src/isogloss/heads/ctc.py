@@ -21,7 +21,7 @@ class CTCConfig(BaseHeadConfig):
 
     kind: Literal["ctc"] = "ctc"
     target: Literal["symbols", "phonemes"] = Field(
-        "symbols", description="phonemes: IPA characters by espeak-ng's rules (extra synthesis)"
+        "symbols", description="what is predicted; phonemes = IPA characters by espeak-ng (extra synthesis)"
     )
     conditioning: tuple[int, ...] = Field(
         (), description="blocks after which its posteriors are fed back to the encoder (self-conditioning)"

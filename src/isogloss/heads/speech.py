@@ -30,13 +30,17 @@ class SpeechDecoderConfig(BaseHeadConfig):
 
     kind: Literal["speech"] = "speech"
     target: Literal["features"] = "features"
-    decoder: str = Field("attention", description="name of the attention decoder that writes speech too")
-    prenet: int = Field(256, ge=1, description="width of the three layers that features come in by")
-    dropout: float = Field(0.5, ge=0, lt=1, description="in those layers: it must not lean on the frame before")
-    channels: int = Field(256, ge=1, description="of the five convolutions (kernel 5) at the end; SpeechT5 512")
+    decoder: str = Field("attention", description="name of the attention decoder that also predicts speech")
+    prenet: int = Field(256, ge=1, description="width of the three layers that take in features")
+    dropout: float = Field(
+        0.5, ge=0, lt=1, description="dropout in those layers, against merely repeating the previous frame"
+    )
+    channels: int = Field(
+        256, ge=1, description="channels of the five convolutions (kernel 5) at the end; SpeechT5 512"
+    )
     groups: int = Field(2, ge=1, description="groups of shared codes")
     codes: int = Field(100, ge=2, description="codes in each group")
-    mixed: float = Field(0.1, ge=0, le=1, description="share of states that is replaced by codes while training")
+    mixed: float = Field(0.1, ge=0, le=1, description="share of states replaced by codes during training")
 
     @property
     def beside(self) -> dict[str, str]:

@@ -29,10 +29,10 @@ class TransducerConfig(BaseHeadConfig):
 
     kind: Literal["transducer"] = "transducer"
     target: Literal["symbols"] = "symbols"
-    predictor: PredictorConfig = Field(default_factory=LSTMConfig, description="reads the symbols so far")
-    joiner: int = Field(320, ge=1, description="width J of the joiner; Maestro has 640")
+    predictor: PredictorConfig = Field(default_factory=LSTMConfig, description="network over the symbols so far")
+    joiner: int = Field(320, ge=1, description="width J of the joiner; MAESTRO 640")
     pruned: int | None = Field(
-        None, ge=2, description="train the joiner at this many symbol counts a frame, the likeliest; k2 has 5"
+        None, ge=2, description="train the joiner only at this many likeliest symbol counts of each frame; k2 5"
     )
 
     def build(self, sizes: Sizes) -> "TransducerHead":

@@ -24,15 +24,17 @@ from isogloss.text.processor import TextProcessor
 class ModelConfig(Config):
     """Everything needed to rebuild a model's modules, but for the tokenizer's files."""
 
-    features: FeaturesConfig = Field(default_factory=LogMelConfig, description="what the encoder is given of audio")
+    features: FeaturesConfig = Field(default_factory=LogMelConfig, description="input of the encoder")
     encoder: SpeechEncoderConfig = Field(default_factory=lambda: preset("tiny"), description="the speech encoder")
     heads: Heads = Field(default_factory=usual_heads, description="heads by name")
     phonemes: tuple[str, ...] = Field((), description="IPA characters that heads of phonemes predict, in order")
-    text: TextEncoderConfig | None = Field(None, description="a text encoder, whose states enter the speech encoder")
+    text: TextEncoderConfig | None = Field(None, description="text encoder, whose states enter the speech encoder")
     text_languages: tuple[str, ...] = Field((), description="BCP 47 tags the text encoder knows, in order")
     languages: tuple[str, ...] = Field((), description="BCP 47 tags the model tells apart, in class order")
     alphabets: dict[str, tuple[int, ...]] = Field({}, description="symbols in each language's transcripts")
-    weights: Literal["float32", "int8"] = Field("float32", description="of linear layers; int8 to use only")
+    weights: Literal["float32", "int8"] = Field(
+        "float32", description="weights of linear layers; int8 not for training"
+    )
     calibration: tuple[float, float] = Field((1.0, 0.0), description="slope and offset of the words' log-odds")
 
 

@@ -26,8 +26,8 @@ Branch = Callable[[Tensor], Tensor]
 class AdapterConfig(Config):
     """A bank of adapters."""
 
-    bottleneck: int = Field(ge=1, description="width between W_down and W_up")
-    after: int = Field(0, ge=0, description="first blocks, which have none")
+    bottleneck: int = Field(ge=1, description="inner width, between W_down and W_up")
+    after: int = Field(0, ge=0, description="number of first blocks without adapters")
     groups: dict[str, tuple[str, ...]] = Field(min_length=1, description="languages that share an adapter, by name")
 
 

@@ -28,8 +28,8 @@ class LocalContext(Config):
     """A sliding window; USM pre-trains with left = right = 128."""
 
     kind: Literal["local"] = "local"
-    left: int = Field(128, ge=0, description="frames seen before the query")
-    right: int = Field(128, ge=0, description="frames seen after the query")
+    left: int = Field(128, ge=0, description="frames of context before the query")
+    right: int = Field(128, ge=0, description="frames of context after the query")
     chunk: ClassVar[int] = 1
 
     @property
@@ -42,8 +42,8 @@ class ChunkContext(Config):
     """Frames see their own chunk and `left_chunks` before it; USM fine-tunes with 200 frames = 8 s."""
 
     kind: Literal["chunk"] = "chunk"
-    size: int = Field(200, ge=1, description="chunk size in encoder frames")
-    left_chunks: int = Field(0, ge=0, description="whole chunks of history")
+    size: int = Field(200, ge=1, description="frames of a chunk")
+    left_chunks: int = Field(0, ge=0, description="whole chunks of context before it")
 
     @property
     def chunk(self) -> int:

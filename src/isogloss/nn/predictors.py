@@ -42,8 +42,8 @@ class LSTMConfig(Config):
     """Remembers the whole transcript (Graves 2012)."""
 
     kind: Literal["lstm"] = "lstm"
-    width: int = Field(320, ge=1, description="of embeddings and cells")
-    layers: int = Field(1, ge=1, description="LSTM layers; USM and Maestro have 2 of 1280")
+    width: int = Field(320, ge=1, description="width of embeddings and cells")
+    layers: int = Field(1, ge=1, description="LSTM layers; USM and MAESTRO 2 of 1280")
 
     def build(self, vocabulary: int) -> "LSTMPredictor":
         return LSTMPredictor(self, vocabulary)
@@ -82,8 +82,8 @@ class StatelessConfig(Config):
     """Sees the last symbols only (Ghodsi et al. 2020): small, fast, and no language model to speak of."""
 
     kind: Literal["stateless"] = "stateless"
-    width: int = Field(320, ge=1, description="of embeddings")
-    context: int = Field(2, ge=1, description="symbols seen")
+    width: int = Field(320, ge=1, description="width of embeddings")
+    context: int = Field(2, ge=1, description="number of last symbols used")
 
     def build(self, vocabulary: int) -> "StatelessPredictor":
         return StatelessPredictor(self, vocabulary)

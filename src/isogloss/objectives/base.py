@@ -28,14 +28,16 @@ if TYPE_CHECKING:
 class BaseConfig(Config):
     """What a stage says about each of its objectives."""
 
-    name: str = Field(description="of the objective")
+    name: str = Field(description="name of the objective")
     stream: str | None = Field(
-        None, description="what it draws from, shared by all that name it; by default speech, paired or text"
+        None, description="stream it draws from; those of one name share clips; default speech, paired or text"
     )
     weight: float = Field(1.0, gt=0, description="weight of this loss in the stage")
-    ramp: int = Field(0, ge=0, description="steps in which the weight climbs from zero, once the stage or guard opens")
+    ramp: int = Field(
+        0, ge=0, description="steps in which the weight rises from zero, once the stage or its guard opens"
+    )
     guard: dict[str, float] = Field(
-        {}, description="figures of the dev split above which this loss is left out: {cer: 0.8}"
+        {}, description="limits of dev figures above which this loss is left out: {cer: 0.8}"
     )
 
     @property

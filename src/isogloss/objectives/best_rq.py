@@ -35,13 +35,13 @@ from isogloss.sequence import Sequence
 class CodesConfig(Config):
     """What is hidden of speech, and which codes are predicted, with the paper's values as defaults."""
 
-    books: int = Field(1, ge=1, description="codebooks K; USM uses 16")
-    codes: int = Field(8192, ge=2, description="codes C in each book")
+    books: int = Field(1, ge=1, description="number K of codebooks; USM 16")
+    codes: int = Field(8192, ge=2, description="codes C in each codebook")
     code_width: int = Field(16, ge=1, description="width E of a code")
-    start_probability: float = Field(0.01, gt=0, lt=1, description="a frame starts a mask with this probability")
-    mask_ms: int = Field(400, ge=40, description="length of a mask; streaming models use 300")
+    start_probability: float = Field(0.01, gt=0, lt=1, description="probability that a mask starts at a frame")
+    mask_ms: int = Field(400, ge=40, description="length of a mask, ms; streaming models 300")
     noise: float = Field(0.1, ge=0, description="standard deviation of the noise that replaces masked frames")
-    seed: int = Field(0, description="draws the frozen projection and codebooks")
+    seed: int = Field(0, description="seed of the frozen projection and codebooks")
 
 
 class BestRQConfig(BaseConfig, CodesConfig):

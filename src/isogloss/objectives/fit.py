@@ -29,7 +29,7 @@ class Artefact:
 class FitConfig(Config):
     """What a stage says about what it fits."""
 
-    name: str = Field(description="of what is fitted")
+    name: str = Field(description="name of what is fitted")
 
     def build(self, spec: ModelSpec) -> "Fit":
         """What fits it for a model; raises IsoglossError where it is of no use to this one."""

@@ -25,11 +25,13 @@ class KMeansConfig(FitConfig):
     """k-means of hidden states, or of features."""
 
     name: Literal["kmeans"] = "kmeans"
-    clusters: int = Field(500, ge=2, description="C; HuBERT 100 on MFCC, then 500")
-    layer: int | None = Field(None, ge=0, description="of the encoder, 0 = before its first block; none = features")
-    share: float = Field(0.1, gt=0, le=1, description="share of the frames that clusters are fitted to")
-    starts: int = Field(20, ge=1, description="initialisations of which the best is taken")
-    seed: int = Field(0, ge=0, description="draws frames and initial centroids")
+    clusters: int = Field(500, ge=2, description="number C of clusters; HuBERT 100 on MFCC, then 500")
+    layer: int | None = Field(
+        None, ge=0, description="layer of the encoder, 0 = before its first block; null = features"
+    )
+    share: float = Field(0.1, gt=0, le=1, description="share of the frames to fit clusters to")
+    starts: int = Field(20, ge=1, description="number of initialisations; the best is kept")
+    seed: int = Field(0, ge=0, description="seed of frames and initial centroids")
 
     def build(self, spec: ModelSpec) -> "FitKMeans":
         """What fits it; raises IsoglossError for a layer that the encoder does not have."""

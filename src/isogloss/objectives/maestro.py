@@ -58,10 +58,14 @@ class MatchingConfig(HeadsConfig):
     augment: SpecAugmentConfig | None = Field(None, description="SpecAugment on the features")
     matching: float = Field(1.0, ge=0, description="weight of L_MM")
     duration: float = Field(1.0, ge=0, description="weight of L_dur")
-    both_sides: bool = Field(True, description="whether the gradient of L_MM reaches the speech side too")
-    mask: SpecAugmentConfig | None = Field(MASK, description="masks on e_s, in time and channels, before shared blocks")
-    soft: bool = Field(False, description="where nothing is stretched: the alignment learns from L_MM too")
-    aligner: float | None = Field(0.9999, ge=0, lt=1, description="decay of the aligner's weights; none = the model")
+    both_sides: bool = Field(True, description="whether L_MM also trains the speech side")
+    mask: SpecAugmentConfig | None = Field(
+        MASK, description="masks on e_s, in time and channels, before the shared blocks"
+    )
+    soft: bool = Field(False, description="without stretching, L_MM also trains the alignment")
+    aligner: float | None = Field(
+        0.9999, ge=0, lt=1, description="decay of the EMA that aligns; null = the model itself"
+    )
 
 
 class MaestroConfig(MatchingConfig):
@@ -81,7 +85,7 @@ class AlignedMLMConfig(HeadsConfig):
 
     name: Literal["aligned_mlm"] = "aligned_mlm"
     mask: SpecAugmentConfig | None = Field(MASK, description="masks on ê_t, in time and in channels")
-    noise: float = Field(0.0, ge=0, description="standard deviation of noise on ê_t, over that of its channels")
+    noise: float = Field(0.0, ge=0, description="standard deviation of noise on ê_t, relative to that of its channels")
 
     def build(self, spec: ModelSpec) -> AlignedMLM:
         """The objective for a model with a text encoder."""

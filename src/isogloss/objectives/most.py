@@ -21,9 +21,9 @@ class MostConfig(MatchingConfig):
     """Pairs as in USM's second stage."""
 
     name: Literal["most"] = "most"
-    both_sides: bool = Field(False, description="whether the gradient of L_MM reaches the speech side too")
+    both_sides: bool = Field(False, description="whether L_MM also trains the speech side")
     mask: SpecAugmentConfig | None = Field(None, description="masks on e_s before the shared blocks")
-    aligner: float | None = Field(None, ge=0, lt=1, description="decay of the aligner's weights; none = the model")
+    aligner: float | None = Field(None, ge=0, lt=1, description="decay of the EMA that aligns; null = the model itself")
 
     def build(self, spec: ModelSpec) -> Matching:
         """The objective for a model with a text encoder."""

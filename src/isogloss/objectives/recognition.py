@@ -58,7 +58,7 @@ class HeadsConfig(BaseConfig):
 
     intermediate: float = Field(0.3, ge=0, lt=1, description="w, weight of the CTC loss at middle layers")
     head_weights: dict[str, float] = Field(
-        {}, description="v_h by head, 0 = not trained here; by default 1, phonemes 0.3, language 0.1"
+        {}, description="v_h, weight by head; 0 = not trained here; default 1, phonemes 0.3, language 0.1"
     )
 
     def head_weight(self, head: str) -> float:

@@ -50,15 +50,15 @@ from isogloss.sequence import Sequence
 class SpansConfig(Config):
     """How text is hidden."""
 
-    share: float = Field(0.15, gt=0, lt=1, description="share of the symbols that is hidden")
-    span: int = Field(20, ge=1, description="symbols of a hidden span; SLAM 5 pieces, mSLAM 20 characters")
+    share: float = Field(0.15, gt=0, lt=1, description="share of the symbols that is masked")
+    span: int = Field(20, ge=1, description="symbols in a masked span; SLAM 5 pieces, mSLAM 20 characters")
 
 
 class MaskedTextConfig(BaseConfig):
     """Text alone, as SpanBERT hides it."""
 
     name: Literal["masked_text"] = "masked_text"
-    hidden: SpansConfig = Field(SpansConfig(), description="how text is hidden")
+    hidden: SpansConfig = Field(SpansConfig(), description="masks on text")
 
     def build(self, spec: ModelSpec) -> MaskedText:
         """The objective for a model with a text encoder."""
@@ -69,9 +69,9 @@ class PairsConfig(HeadsConfig):
     """Pairs of speech and text: what SLAM and mSLAM have in common."""
 
     speech: CodesConfig = Field(
-        CodesConfig(start_probability=0.034), description="how speech is hidden: three quarters of it"
+        CodesConfig(start_probability=0.034), description="masks on speech: three quarters of it"
     )
-    hidden: SpansConfig = Field(SpansConfig(share=0.5, span=20), description="how text is hidden: half of it")
+    hidden: SpansConfig = Field(SpansConfig(share=0.5, span=20), description="masks on text: half of it")
     matching: float = Field(0.0, ge=0, description="s, weight of L_STM")
     heads: float = Field(1.0, ge=0, description="c, weight of L_heads")
 
@@ -85,7 +85,7 @@ class SlamConfig(PairsConfig):
     """Pairs as in SLAM: whether the two belong together, and no recognition yet."""
 
     name: Literal["slam"] = "slam"
-    hidden: SpansConfig = Field(SpansConfig(share=0.5, span=5), description="how text is hidden: half of it")
+    hidden: SpansConfig = Field(SpansConfig(share=0.5, span=5), description="masks on text: half of it")
     matching: float = Field(1.0, ge=0, description="s, weight of L_STM")
     heads: float = Field(0.0, ge=0, description="c, weight of L_heads")
 

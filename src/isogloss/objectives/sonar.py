@@ -49,9 +49,9 @@ class SonarConfig(BaseConfig):
     squares: float = Field(1.0, ge=0, description="m, weight of the squared distance")
     contrast: float = Field(1.0, ge=0, description="c, weight of the contrastive loss")
     temperature: float = Field(0.07, gt=0, description="τ of the contrastive loss")
-    both_sides: bool = Field(False, description="whether the model's own text encoder learns as well")
+    both_sides: bool = Field(False, description="whether the model's own text encoder is trained too")
     translated: float = Field(
-        0.0, ge=0, le=1, description="share of the sentences that the teacher gets in another language, where known"
+        0.0, ge=0, le=1, description="share of the sentences given to the teacher in another language, where known"
     )
 
     @property

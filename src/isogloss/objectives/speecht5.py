@@ -60,7 +60,7 @@ class SpeechT5SpeechConfig(SpeechT5Config):
     """Speech alone."""
 
     name: Literal["speecht5_speech"] = "speecht5_speech"
-    speech: CodesConfig = Field(HIDDEN, description="how speech is hidden, and the codes of L_mlm")
+    speech: CodesConfig = Field(HIDDEN, description="masks on speech, and the codes of L_mlm")
 
     def build(self, spec: ModelSpec) -> SpeechT5Speech:
         """The objective for a model with an attention decoder and a speech decoder."""
@@ -71,7 +71,7 @@ class SpeechT5TextConfig(SpeechT5Config):
     """Text alone."""
 
     name: Literal["speecht5_text"] = "speecht5_text"
-    share: float = Field(0.3, gt=0, lt=1, description="share of the symbols that is hidden")
+    share: float = Field(0.3, gt=0, lt=1, description="share of the symbols that is masked")
     span: float = Field(3.5, gt=0, description="λ of the Poisson distribution of the spans' lengths")
 
     def build(self, spec: ModelSpec) -> SpeechT5Text:

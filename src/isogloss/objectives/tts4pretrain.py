@@ -54,7 +54,7 @@ class TTS4PretrainConfig(SpokenConfig):
 
     name: Literal["tts4pretrain"] = "tts4pretrain"
     masked: float = Field(1.0, ge=0, description="s, weight of L_ssl; 0 = none")
-    speech: CodesConfig = Field(CodesConfig(), description="how synthetic speech is hidden")
+    speech: CodesConfig = Field(CodesConfig(), description="masks on synthetic speech")
 
     def build(self, spec: ModelSpec, speak: Speak = speak) -> TTS4Pretrain:
         """The objective for a model with heads; speak: the synthesiser."""

@@ -59,7 +59,7 @@ class CharactersConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["characters"] = "characters"
     unknown: bool = Field(
-        default=False, description="give all other characters one id (U+FFFD) instead of refusing them"
+        default=False, description="map all other characters to one id (U+FFFD) instead of refusing them"
     )
 
 
@@ -68,13 +68,13 @@ class SentencePieceConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["sentencepiece"] = "sentencepiece"
-    size: int = Field(default=1024, ge=258, description="ids at most, blank and 256 bytes included")
-    model: Literal["unigram", "bpe"] = Field(default="unigram", description="how pieces are chosen")
+    size: int = Field(default=1024, ge=258, description="largest number of ids, blank and 256 bytes included")
+    model: Literal["unigram", "bpe"] = Field(default="unigram", description="algorithm that chooses the pieces")
     coverage: float = Field(
         default=1.0,
         ge=0.98,
         le=1,
-        description="share of character occurrences that get a piece; the rest are bytes",
+        description="share of character occurrences covered by pieces; the rest become bytes",
     )
 
 

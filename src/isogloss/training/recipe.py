@@ -29,28 +29,36 @@ SHIPPED = Path(__file__).parents[1] / "recipes"
 class AdapterRecipe(Config):
     """Adapters beside the blocks; where those are frozen, what is trained is saved without its base."""
 
-    share: Literal["language", "family", "all"] = Field("language", description="who share one")
-    bottleneck: int | None = Field(None, ge=1, description="width inside; by default one for 2 % of the encoder")
-    after: int = Field(0, ge=0, description="first blocks, which have none; Maestro-U has adapters after text.entry")
+    share: Literal["language", "family", "all"] = Field("language", description="which languages share an adapter")
+    bottleneck: int | None = Field(
+        None, ge=1, description="inner width; by default so that an adapter is 2 % of the encoder"
+    )
+    after: int = Field(
+        0, ge=0, description="number of first blocks without adapters; Maestro-U: those before text.entry"
+    )
 
 
 class ModelRecipe(Config):
-    """The model; what depends on the data (symbols, languages) is read off the data."""
+    """The model; its symbols and languages follow from the data."""
 
     encoder: SpeechEncoderConfig = Field(
         default_factory=lambda: preset("tiny"), description="a preset's name, or the configuration itself"
     )
     features: FeaturesConfig = Field(
-        default_factory=LogMelConfig, description="what the encoder is given of audio; by default those of its preset"
+        default_factory=LogMelConfig, description="input of the encoder; by default that of its preset"
     )
-    tokenizer: TokenizerConfig | None = Field(None, description="symbols of the recogniser; none to pre-train only")
-    heads: Heads = Field(default_factory=usual_heads, description="all of its heads: [ctc, language] or {ctc: {}, …}")
-    text: TextEncoderConfig | None = Field(None, description="a text encoder that shares upper blocks: {} for defaults")
-    start_from: Path | None = Field(None, description="model folder whose features and encoder are taken over")
+    tokenizer: TokenizerConfig | None = Field(None, description="symbols of the recogniser; null to pre-train only")
+    heads: Heads = Field(
+        default_factory=usual_heads, description="all heads of the model: [ctc, language] or {ctc: {}, …}"
+    )
+    text: TextEncoderConfig | None = Field(
+        None, description="text encoder that shares the upper blocks: {} for defaults"
+    )
+    start_from: Path | None = Field(None, description="model folder to take features and encoder from")
     keep: Literal["encoder", "all"] = Field(
-        "encoder", description="all = its symbols and heads too; parts that it lacks are added"
+        "encoder", description="what to take from `start_from`; all = its symbols and heads too"
     )
-    adapters: AdapterRecipe | None = Field(None, description="adapters in the encoder or `start_from`: {} for defaults")
+    adapters: AdapterRecipe | None = Field(None, description="adapters in the encoder: {} for defaults")
 
     @model_validator(mode="before")
     @classmethod
@@ -64,16 +72,16 @@ class ModelRecipe(Config):
 class DataRecipe(Config):
     """Prepared corpora (`isogloss prepare`); transcribed clips serve as untranscribed speech too."""
 
-    folders: tuple[Path, ...] = Field(description="folders made by isogloss prepare")
-    weights: dict[str, float] = Field({}, description="relative weight by corpus name; 1 where not given")
+    folders: tuple[Path, ...] = Field(description="folders written by isogloss prepare")
+    weights: dict[str, float] = Field({}, description="relative weights of corpora by name; default 1")
     languages: tuple[Annotated[str, AfterValidator(normalise_language)], ...] = Field(
-        (), description="only these languages; all if empty"
+        (), description="languages to use; all if empty"
     )
     shortest: float = Field(0.3, ge=0, description="seconds; shorter clips are left out")
     longest: float = Field(20.0, gt=0, description="seconds; longer clips are left out")
-    translations: bool = Field(False, description="translations of train clips serve as unspoken text")
-    speeds: tuple[float, ...] = Field((1.0,), description="each clip is heard at one of these speeds, drawn anew")
-    max_bad: float = Field(0.01, ge=0, le=1, description="share of unreadable clips above which the run stops")
+    translations: bool = Field(False, description="use translations of train clips as unspoken text")
+    speeds: tuple[float, ...] = Field((1.0,), description="factors of speed; one is drawn each time a clip is read")
+    max_bad: float = Field(0.01, ge=0, le=1, description="largest share of unreadable clips; above it the run stops")
     workers: int = Field(2, ge=1, description="threads that read audio")
 
 
@@ -81,26 +89,32 @@ class AdamWRecipe(Config):
     """AdamW with a warm-up."""
 
     peak: float = Field(1e-3, gt=0, description="highest learning rate")
-    warmup: float = Field(0.1, ge=0, le=1, description="share of the steps that climb to it")
-    schedule: Literal["cosine", "linear", "inverse_sqrt", "constant"] = Field("cosine", description="after that")
+    warmup: float = Field(0.1, ge=0, le=1, description="share of the steps in which the rate rises to the peak")
+    schedule: Literal["cosine", "linear", "inverse_sqrt", "constant"] = Field(
+        "cosine", description="course of the rate after the warm-up"
+    )
     floor: float = Field(0.02, ge=0, le=1, description="last learning rate as a share of the peak")
-    betas: tuple[float, float] = Field((0.9, 0.98), description="decay of the moments")
-    weight_decay: float = Field(0.01, ge=0, description="on matrices and kernels, never on norms, gains and biases")
+    betas: tuple[float, float] = Field((0.9, 0.98), description="decay rates of the moments")
+    weight_decay: float = Field(
+        0.01, ge=0, description="weight decay of matrices and kernels; norms, gains and biases have none"
+    )
 
 
 class OptimizerRecipe(AdamWRecipe):
-    """AdamW, and what is done with all parameters together."""
+    """AdamW, with settings that concern all parameters together."""
 
-    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights that are exported; 0 = none")
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient; above it, it is scaled down")
+    ema: float = Field(
+        0.0, ge=0, lt=1, description="decay of the moving average of the weights, which is exported; 0 = no average"
+    )
 
 
 class StageRecipe(Config):
     """One stage of training."""
 
-    name: str = Field(description="shown in logs and reports")
+    name: str = Field(description="name of the stage, for logs and reports")
     steps: int = Field(ge=1, description="optimizer steps")
-    objectives: tuple[ObjectiveConfig, ...] = Field(min_length=1, description="what is minimised")
+    objectives: tuple[ObjectiveConfig, ...] = Field(min_length=1, description="the losses to minimise")
     seconds: dict[str, float] = Field(
         description="seconds of audio in a step by stream: speech, paired (with transcripts), text (as if spoken)"
     )
@@ -110,29 +124,33 @@ class StageRecipe(Config):
         description="padded seconds of audio that fit into memory at once; a step has as many micro-batches as that "
         "takes, rounded up to a multiple of the processes",
     )
-    temperature: float = Field(1.0, gt=0, description="flattens the shares of languages; 1 = as in the data")
-    temperatures: dict[str, float] = Field({}, description="others for some streams; USM has text: 3")
+    temperature: float = Field(
+        1.0, gt=0, description="flattens the shares of languages, p ∝ hours^(1/T); 1 = as in the data"
+    )
+    temperatures: dict[str, float] = Field({}, description="temperatures of single streams; USM: {text: 3}")
     perturb: PerturbConfig | None = Field(
-        None, description="pauses, noise and other levels for clips with transcripts: {} for defaults"
+        None, description="pauses, noise and levels added to transcribed clips; {} for the defaults"
     )
-    optimizer: OptimizerRecipe = Field(default_factory=OptimizerRecipe, description="how it is minimised")
-    optimizers: dict[str, AdamWRecipe] = Field({}, description="others, for parameters whose names start so: encoder")
-    freeze: tuple[str, ...] = Field((), description="parameters whose names start so are not trained: [heads, text]")
+    optimizer: OptimizerRecipe = Field(default_factory=OptimizerRecipe, description="optimizer and its schedule")
+    optimizers: dict[str, AdamWRecipe] = Field(
+        {}, description="optimizers of parameters by the beginning of their name: {encoder: {peak: 3.0e-4}}"
+    )
+    freeze: tuple[str, ...] = Field(
+        (), description="beginnings of the names of parameters that are not trained: [heads, text]"
+    )
     best: str | None = Field(
-        None, description="dev figure that chooses the weights: cer, loss, …, or last; by default cer, else loss"
+        None, description="dev figure that selects the best weights: cer, loss, …, or last; default cer, else loss"
     )
-    highest: bool = Field(False, description="whether the highest value of `best` is chosen, and not the lowest")
-    evaluate_every: int = Field(200, ge=1, description="steps between looks at the dev split")
+    highest: bool = Field(False, description="choose the highest value of `best`, not the lowest")
+    evaluate_every: int = Field(200, ge=1, description="steps between evaluations on the dev split")
     save_every: int = Field(200, ge=1, description="steps between checkpoints")
 
 
 class FitRecipe(Config):
     """A stage that fits something to the training clips in one pass."""
 
-    name: str = Field(
-        pattern=r"^\w[\w .-]*$", description="of the stage, and of the artefact and labels it leaves: a folder's name"
-    )
-    fit: AnyFit = Field(description="what is fitted")
+    name: str = Field(pattern=r"^\w[\w .-]*$", description="name of the stage, of its artefact and of its labels")
+    fit: AnyFit = Field(description="what to fit, and how")
     batch_seconds: float = Field(100.0, gt=0, description="padded seconds of audio that fit into memory at once")
 
     @property
@@ -153,16 +171,16 @@ AnyStage = Annotated[
 class Recipe(Config):
     """A whole run."""
 
-    name: str = Field(description="of the system")
-    seed: int = Field(0, ge=0, description="decides weights, order, masks and noise")
+    name: str = Field(description="name of the system")
+    seed: int = Field(0, ge=0, description="seed of initial weights, order of the data, masks and noise")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto = bf16 where it is faster")
     device: str = Field("auto", description="auto = a GPU if there is one")
     compile: bool = Field(False, description="torch.compile the encoder")
     tensorboard: bool = Field(False, description="write TensorBoard curves beside log.jsonl")
-    keep: int = Field(2, ge=1, description="checkpoints kept beside the best")
-    model: ModelRecipe = Field(default_factory=ModelRecipe, description="what is built")
-    data: DataRecipe = Field(description="what it learns from")
-    stages: tuple[AnyStage, ...] = Field(min_length=1, description="what is done, one after another")
+    keep: int = Field(2, ge=1, description="number of checkpoints to keep beside the best")
+    model: ModelRecipe = Field(default_factory=ModelRecipe, description="the model to build")
+    data: DataRecipe = Field(description="the data to train on")
+    stages: tuple[AnyStage, ...] = Field(min_length=1, description="the stages, one after another")
 
     @property
     def training(self) -> tuple[StageRecipe, ...]:
