@@ -32,6 +32,7 @@ TAIL = 1.0
 GROUP_SECONDS = 600.0
 """Pieces among which batches of similar length are formed."""
 BATCH_SECONDS = 120.0
+PADDING = 0.15
 SHORTEST = 640
 """Samples below which a piece is padded with silence: one encoder frame."""
 
@@ -153,12 +154,15 @@ class Recordings:
 
 
 def batches(pieces: list[Piece]) -> Iterator[list[Piece]]:
-    """Pieces of similar length together, at most `BATCH_SECONDS` of padded audio each."""
+    """Pieces of similar length together, at most `BATCH_SECONDS` of padded audio each, `PADDING` of it in vain."""
     batch: list[Piece] = []
+    samples = 0
     for piece in sorted(pieces, key=lambda part: len(part.samples)):
-        if batch and len(piece.samples) * (len(batch) + 1) > BATCH_SECONDS * SAMPLE_RATE:
+        padded = len(piece.samples) * (len(batch) + 1)
+        samples += len(piece.samples)
+        if batch and (padded > BATCH_SECONDS * SAMPLE_RATE or padded - samples > PADDING * padded):
             yield batch
-            batch = []
+            batch, samples = [], len(piece.samples)
         batch.append(piece)
     if batch:
         yield batch
