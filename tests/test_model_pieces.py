@@ -59,7 +59,7 @@ def test_all_speech_is_in_pieces_that_are_what_the_recording_has_there(talk: Pat
         assert np.array_equal(piece.samples, audio[first:last])
         assert not covered[first:last].any()  # nothing twice
         covered[first:last] = True
-    for start, end in vad.segment(audio, 1e6, max_pause=0, pad=0):
+    for start, end in vad.segment(audio, 1e6, max_pause=0, pad=(0, 0)):
         missed = (~covered[round(start * RATE) : round(end * RATE)]).sum() / RATE
         assert missed < 0.1, (start, end)
 

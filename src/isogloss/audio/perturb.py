@@ -31,10 +31,10 @@ BANK_SECONDS = 30
 class PerturbConfig(Config):
     """What is done with the waveform of a clip, drawn anew each time that it is read."""
 
-    pauses: float = Field(0.3, ge=0, le=1, description="probability of a pause before, inside and after, each")
+    pauses: float = Field(0.05, ge=0, le=1, description="probability of a pause before, inside and after, each")
     longest_pause: float = Field(0.5, ge=0, description="seconds; clips become longer by so much, thrice at most")
-    noise: float = Field(0.3, ge=0, le=1, description="probability of noise")
-    snr: tuple[float, float] = Field((5.0, 40.0), description="decibels of the clip above its noise, from and to")
+    noise: float = Field(0.1, ge=0, le=1, description="probability of noise")
+    snr: tuple[float, float] = Field((10.0, 30.0), description="decibels of the clip above its noise, from and to")
     level: float = Field(10.0, ge=0, description="decibels by which a clip becomes louder or fainter at most")
 
 

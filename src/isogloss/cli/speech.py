@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from isogloss.cli.recordings import Recording, Result, Work
     from isogloss.model.results import Identification, Transcript
 
-ChannelChoice = Annotated[str, typer.Option(metavar="N|each|mix", help="of several channels one, each by itself, or their mean")]
+ChannelChoice = Annotated[
+    str, typer.Option(metavar="N|each|mix", help="of several channels one, each by itself, or their mean")
+]
 VoiceActivity = Annotated[bool, typer.Option("--vad/--no-vad", help="leave out where nobody speaks")]
 
 
