@@ -29,7 +29,7 @@ def probabilities_of(waveform: np.ndarray) -> np.ndarray:
 
 def speech_in(waveform: np.ndarray) -> list[vad.Span]:
     """The stretches of speech, not padded and not joined."""
-    return vad.segment(waveform, 1e6, max_pause=0, pad=0)
+    return vad.segment(waveform, 1e6, max_pause=0, pad=(0, 0))
 
 
 def packages_own(waveform: np.ndarray) -> tuple[np.ndarray, dict[str, torch.Tensor]]:
@@ -179,7 +179,7 @@ def test_pieces_cover_all_speech(speech: np.ndarray, longest: float) -> None:
 
 @pytest.mark.parametrize("bound", [0.2, 0.5, 3.0])
 def test_no_piece_holds_a_longer_pause_than_is_allowed(speech: np.ndarray, bound: float) -> None:
-    pieces = vad.segment(speech, max_pause=bound, pad=0.1)
+    pieces = vad.segment(speech, max_pause=bound, pad=(0.1, 0.1))
     for before, after in pairwise(speech_in(speech)):
         joined = any(start <= before[1] and after[0] <= end for start, end in pieces)
         assert joined == (after[0] - before[1] <= bound)
@@ -198,7 +198,7 @@ def test_pieces_cover_any_speech(seed: int, seconds: float, longest: float, shar
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vad, "SHORT", 0.0)
         pieces = vad.segment(waveform, longest, probabilities=probabilities)
-        speech = vad.segment(waveform, 1e6, max_pause=0, pad=0, probabilities=probabilities)
+        speech = vad.segment(waveform, 1e6, max_pause=0, pad=(0, 0), probabilities=probabilities)
     check(pieces, speech, longest, seconds)
 
 

@@ -31,10 +31,10 @@ BANK_SECONDS = 30
 class PerturbConfig(Config):
     """What is done with the waveform of a clip, drawn anew each time that it is read."""
 
-    pauses: float = Field(0.3, ge=0, le=1, description="probability of a pause before, inside and after a clip, each")
+    pauses: float = Field(0.05, ge=0, le=1, description="probability of a pause before, inside and after a clip, each")
     longest_pause: float = Field(0.5, ge=0, description="longest of these pauses, seconds")
-    noise: float = Field(0.3, ge=0, le=1, description="probability of noise")
-    snr: tuple[float, float] = Field((5.0, 40.0), description="range of the signal-to-noise ratio, dB")
+    noise: float = Field(0.1, ge=0, le=1, description="probability of noise")
+    snr: tuple[float, float] = Field((10.0, 30.0), description="range of the signal-to-noise ratio, dB")
     level: float = Field(10.0, ge=0, description="largest change of level up or down, dB")
 
 

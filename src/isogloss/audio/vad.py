@@ -116,13 +116,13 @@ def segment(
     max_seconds: float = 30.0,
     *,
     max_pause: float = 2.0,
-    pad: float = 0.2,
+    pad: tuple[float, float] = (0.2, 0.2),
     probabilities: NDArray[np.float32] | None = None,
 ) -> list[Span]:
     """Cut a 16 kHz waveform (S,) at pauses: pieces in order, disjoint, of at most `max_seconds`.
 
-    Every stretch of speech, however short, lies in the pieces, with up to `pad` seconds around it; only pauses are
-    left out. A piece is as long as `max_seconds` allows, unless a pause of more than `max_pause` parts it;
+    Every stretch of speech, however short, lies in the pieces, with up to `pad` seconds before and after it; only
+    pauses are left out. A piece is as long as `max_seconds` allows, unless a pause of more than `max_pause` parts it;
     speech without any pause is cut where speech is least probable. probabilities: of the windows, if they
     are known. Raises IsoglossError for max_seconds below 1.
     """
@@ -133,7 +133,7 @@ def segment(
     spans = _spans(probabilities, len(waveform), SURE)
     if not spans and len(waveform) <= SHORT * SAMPLE_RATE:
         spans = _spans(probabilities, len(waveform), UNSURE)
-    longest = max(max_seconds / 2, max_seconds - 2 * pad)
+    longest = max(max_seconds / 2, max_seconds - sum(pad))
     pieces: list[Span] = []
     for start, end in _cut_long(spans, probabilities, longest):
         if pieces and start - pieces[-1][1] <= max_pause and end - pieces[-1][0] <= longest:
@@ -143,12 +143,12 @@ def segment(
     return _padded(pieces, pad, len(waveform) / SAMPLE_RATE)
 
 
-def _padded(pieces: list[Span], pad: float, seconds: float) -> list[Span]:
-    """With `pad` seconds on each side, or half of the pause where two pieces would meet."""
-    ends = [-pad, *(end for _, end in pieces)]
-    starts = [*(start for start, _ in pieces), seconds + pad]
+def _padded(pieces: list[Span], pad: tuple[float, float], seconds: float) -> list[Span]:
+    """With so many seconds before and after, or half of the pause where two pieces would meet."""
+    ends = [-2 * pad[0], *(end for _, end in pieces)]
+    starts = [*(start for start, _ in pieces), seconds + 2 * pad[1]]
     return [
-        (max(0.0, start - min(pad, (start - before) / 2)), min(seconds, end + min(pad, (after - end) / 2)))
+        (max(0.0, start - min(pad[0], (start - before) / 2)), min(seconds, end + min(pad[1], (after - end) / 2)))
         for (start, end), before, after in zip(pieces, ends[:-1], starts[1:], strict=True)
     ]
 

@@ -23,8 +23,8 @@ LONGEST = 30.0
 """Seconds of audio encoded at once; longer audio is cut at pauses."""
 PAUSE = 0.5
 """Seconds of a pause that parts two pieces; a piece holds no longer one."""
-PAD = 0.1
-"""Seconds of what surrounds speech that stay with it: its first and last sounds are faint."""
+PAD = (0.15, 0.05)
+"""Seconds before and after speech that stay with it: voice activity notices its beginning late, and its end too."""
 WINDOW_SECONDS = 600.0
 """Of a long recording in memory while pauses are looked for."""
 TAIL = 1.0
