@@ -67,6 +67,7 @@ ARMS = {
         TEXT,
         "stages.1.seconds={paired: 24, text: 24}",
         f"stages.1.objectives=[{READ}, {{name: aligned_mlm, noise: 1}}]",
+        "stages.1.freeze=[text.duration]",
     ],
     FROM_THE_START: [
         TEXT,

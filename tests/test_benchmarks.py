@@ -157,6 +157,10 @@ TINY: dict[str, Callable[[Workshop], str]] = {
     ),
     "no_speech.py": lambda w: f"--model all={w.model} --minutes 0.05 --whisper",
     "quantizer.py": lambda w: f"{ONCE} --batch 1 --frames 5 --width 8 --codes 16 --code-width 4",
+    "quiet.py": lambda w: (
+        f"--model one={w.model} --data {w.letters} --clips {w.letters} --limit 2 --seconds 0.2 "
+        f"--plot {w.folder}/quiet.svg"
+    ),
     "recognition.py": lambda w: (
         f"--model one={w.model} other={w.model} --lm one={w.lm} --data {w.letters} --hypotheses {w.hypotheses}"
     ),

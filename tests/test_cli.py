@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import soundfile as sf
@@ -351,6 +352,67 @@ def test_broken_recordings_among_good_ones(run: Run, model: Path, audio: Path, t
     for name in ("empty.wav", "noise.ogg", "cut.flac", "missing.wav", "4 of 6"):
         assert name in err
     assert len(err.strip().splitlines()) == 5
+
+
+def test_where_nobody_speaks_nothing_is_written_and_a_remark_says_so(run: Run, model: Path, tmp_path: Path) -> None:
+    sf.write(tmp_path / "quiet.wav", np.zeros(2 * 16000), 16000)
+    remark = f"No speech found in {tmp_path / 'quiet.wav'}.\n"
+    assert run("transcribe", "--model", model, tmp_path / "quiet.wav") == (0, "\n", remark)
+    code, out, err = run("transcribe", "--model", model, tmp_path / "quiet.wav", "--format", "json")
+    found = json.loads(out)
+    assert (code, err) == (0, remark) and found["no_speech"] > 0.9 and found["language"] is None
+    code, out, err = run("transcribe", "--model", model, tmp_path / "quiet.wav", "--format", "json", "--no-vad")
+    assert (code, err) == (0, "") and json.loads(out)["no_speech"] is None and json.loads(out)["language"]
+    assert run("identify", "--model", model, tmp_path / "quiet.wav") == (0, "no speech found\n", "")
+    code, out, err = run("identify", "--model", model, tmp_path / "quiet.wav", "--format", "tsv")
+    assert (code, out, err) == (0, "audio\tlanguage\tprobability\n", remark)
+    code, out, _ = run("identify", "--model", model, tmp_path / "quiet.wav", "--no-vad")
+    assert code == 0 and "%" in out
+
+
+def test_one_channel_each_or_their_mean(run: Run, model: Path, tmp_path: Path) -> None:
+    left, right = sound(2), sound(2, 1)
+    sf.write(tmp_path / "call.wav", np.stack([left, right], axis=1), 16000)
+    loaded = isogloss.load(model)
+    mono = [loaded.transcribe(tmp_path / "call.wav", channel=channel).text for channel in (1, 2, "mix")]
+    assert len(set(mono)) == 3
+    for channel, text in zip(("1", "2", "mix"), mono, strict=True):
+        assert run("transcribe", "--model", model, tmp_path / "call.wav", "--channel", channel)[:2] == (0, f"{text}\n")
+    code, out, _ = run("transcribe", "--model", model, tmp_path / "call.wav", "--channel", "each")
+    names = [f"{tmp_path / 'call.wav'} channel {channel}" for channel in (1, 2)]
+    assert (code, out) == (0, "".join(f"{name}\t{text}\n" for name, text in zip(names, mono, strict=False)))
+    folder = tmp_path / "out"
+    run("transcribe", "--model", model, tmp_path / "call.wav", "--channel", "each", "--out", folder)
+    assert sorted(file.name for file in folder.iterdir()) == ["call-1.txt", "call-2.txt"]
+    code, out, _ = run("identify", "--model", model, tmp_path / "call.wav", "--channel", "each", "--format", "json")
+    assert [json.loads(line)["audio"] for line in out.splitlines()] == names
+    code, _, err = run("transcribe", "--model", model, tmp_path / "call.wav", "--channel", "3")
+    assert code == 1 and "no channel 3" in err
+    code, _, err = run("transcribe", "--model", model, tmp_path / "call.wav", "--channel", "left")
+    assert code == 1 and '"left" is no channel' in err
+
+
+def test_each_channel_of_standard_input(run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sf.write(tmp_path / "call.wav", np.stack([sound(2), sound(2, 1)], axis=1), 16000)
+    content = io.BytesIO((tmp_path / "call.wav").read_bytes())
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=content))
+    code, out, _ = run("transcribe", "--model", model, "-", "--channel", "each")
+    assert code == 0 and [line.split("\t")[0] for line in out.splitlines()] == [
+        "standard input channel 1", "standard input channel 2",
+    ]  # fmt: skip
+
+
+def test_progress_on_a_terminal_leaves_the_results_alone(
+    run: Run, model: Path, audio: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bar is drawn on standard error; standard output holds what it holds without one."""
+    _, expected, silent = run("transcribe", "--model", model, audio)
+    assert silent == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # which makes rich take standard error for a terminal
+    monkeypatch.setenv("TERM", "xterm")
+    _, out, err = run("transcribe", "--model", model, audio)
+    assert out == expected
+    assert "of audio" in err and "left" in err
 
 
 def test_identify(run: Run, model: Path, audio: Path) -> None:

@@ -101,7 +101,7 @@ def test_two_heads_may_condition_one_block() -> None:
     for name in ("ctc", "phonemes"):
         head = made.head(name, CTCHead)
         x = x.map(lambda values, head=head: values + head.conditioning.back(head.output(values).softmax(dim=-1)))
-    expected = made.encoder.go_on(x, 1).final
+    expected = made.encoder.contextualise(x, 1).final
     assert torch.allclose(made.encode(features).final.values, expected.values, atol=1e-6)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from isogloss.audio.waveform import OverTime
 from isogloss.encoders.presets import PRESETS, preset_features
@@ -20,7 +21,6 @@ from isogloss.nn.adapters import AdapterConfig, Adapters
 from isogloss.nn.attention import SelfAttention
 from isogloss.nn.convolution import FrameGroupNorm
 from isogloss.nn.lightconv import LightweightConvolution
-from isogloss.nn.position import ConvolutionalPosition
 from isogloss.nn.predictors import LSTMConfig, StatelessConfig
 from isogloss.nn.quantizers import GumbelQuantizer
 from isogloss.text.tokenizers import CharactersConfig, build_tokenizer
@@ -34,7 +34,7 @@ OWN = {
     FrameGroupNorm: set(),
     LightweightConvolution: {"weight"},
     GumbelQuantizer: {"codes"},
-    ConvolutionalPosition: {"direction"},
+    ParametrizationList: {"original1"},  # of weight normalisation: the direction, and not the length
     OverTime: set(),
 }
 """Modules with parameters of their own, and which of these are matrices or kernels."""

@@ -130,7 +130,10 @@ class CorpusNormaliser(_Statistics):
         if not self._known:  # asked of the device once only
             self._known = bool(self.count > 0)
         if not self._known:
-            raise IsoglossError("The corpus normaliser has no statistics; fit it on training features first.")
+            raise IsoglossError(
+                "The features are to be normalised by the corpus, whose statistics are not known; let a first stage of "
+                "the recipe find them (fit: {name: normalisation})."
+            )
         return self._apply_statistics(features)
 
 

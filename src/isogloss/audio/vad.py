@@ -69,9 +69,10 @@ class _SileroVad(nn.Module):
     def forward(self, windows: list[Tensor]) -> list[Tensor]:
         lengths = [len(item) for item in windows]
         hidden = torch.cat([self._spectral(block) for block in torch.cat(windows).split(_CACHED)])
-        states, _ = self.lstm(nn.utils.rnn.pad_sequence(hidden.split(lengths)))  # (n, recordings, 128)
-        found = self.final_conv(states.relu().flatten(0, 1)[..., None]).sigmoid().view(states.shape[:2])
-        return [found[:length, place] for place, length in enumerate(lengths)]
+        with _one_thread():
+            states, _ = self.lstm(nn.utils.rnn.pad_sequence(hidden.split(lengths)))  # (n, recordings, 128)
+        found = nn.functional.linear(states.relu(), self.final_conv.weight[..., 0], self.final_conv.bias).sigmoid()
+        return [found[:length, place, 0] for place, length in enumerate(lengths)]
 
     def _spectral(self, windows: Tensor) -> Tensor:
         """(n, 64 + 512) -> (n, 128): what is in each window alone."""
@@ -88,7 +89,7 @@ def speech_probabilities(waveforms: ListOf[Waveform]) -> list[NDArray[np.float32
     Stretches that are steady have none. The level of a recording changes nothing.
     """
     found = [np.zeros(0, np.float32)] * len(waveforms)
-    with torch.inference_mode(), _one_thread():
+    with torch.inference_mode():
         for places in _together([-(-len(waveform) // WINDOW) for waveform in waveforms]):
             probabilities = _model()([_windows(waveforms[place]) for place in places])
             for place, values in zip(places, probabilities, strict=True):

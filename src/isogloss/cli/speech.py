@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from isogloss.cli.recordings import Recording, Result, Work
     from isogloss.model.results import Identification, Transcript
 
-ChannelChoice = Annotated[str, typer.Option(metavar="N|each|mix", help="one of several, each alone, or their mean")]
+ChannelChoice = Annotated[
+    str, typer.Option(metavar="N|each|mix", help="of several channels one, each by itself, or their mean")
+]
 VoiceActivity = Annotated[bool, typer.Option("--vad/--no-vad", help="leave out where nobody speaks")]
 
 
@@ -36,9 +38,7 @@ def transcribe(
     audio: AudioArguments,
     model: ModelFolder,
     language: Annotated[str | None, typer.Option(help="what is spoken, if you know it")] = None,
-    decoder: Annotated[
-        Literal["transducer", "ctc", "attention"] | None, typer.Option(help="the head that writes")
-    ] = None,
+    decoder: Annotated[str | None, typer.Option(help="the head that writes: ctc, transducer, attention")] = None,
     adapter: Annotated[
         list[Path] | None, typer.Option(help="folder of adapters that finetune made of this model; may be repeated")
     ] = None,
@@ -65,6 +65,8 @@ def transcribe(
     if stream:
         if beam > 1 or nbest > 1 or lm or hotwords:
             raise typer.BadParameter("--stream decides frame by frame; leave out --beam, --nbest, --lm and --hotwords")
+        if channel != "mix":
+            raise typer.BadParameter("--stream averages the --channels of raw samples; leave out --channel")
         from isogloss.cli.live import transcribe_live
 
         raw = encoding, rate, channels

@@ -23,15 +23,18 @@ LONGEST = 30.0
 """Seconds of audio encoded at once; longer audio is cut at pauses."""
 PAUSE = 0.5
 """Seconds of a pause that parts two pieces; a piece holds no longer one."""
-PAD = 0.15
+PAD = 0.1
 """Seconds of what surrounds speech that stay with it: its first and last sounds are faint."""
 WINDOW_SECONDS = 600.0
 """Of a long recording in memory while pauses are looked for."""
 TAIL = 1.0
-"""Speech that comes so near to a window's end may go on behind it; the next window begins with it."""
+"""Speech that comes so near to a window's end may go on behind it; the next window begins with it…"""
+LEAD = 0.5
+"""… and with so much of the pause before, in which voice activity finds its feet."""
 GROUP_SECONDS = 600.0
 """Pieces among which batches of similar length are formed."""
 BATCH_SECONDS = 120.0
+PADDING = 0.15
 SHORTEST = 640
 """Samples below which a piece is padded with silence: one encoder frame."""
 
@@ -109,7 +112,8 @@ class Recordings:
             )
             following = start + seconds
             if not last and times and times[-1][1] > seconds - TAIL and times[-1][0] > 0:
-                following = start + times.pop()[0]
+                begins, _ = times.pop()
+                following = start + max(begins - LEAD, times[-1][1] if times else 0.0)
             self.no_speech[owner] = min(self.no_speech[owner] or 1.0, no_speech(probabilities))
             for span in times:
                 yield _cut(owner, window, start, *span, no_speech=no_speech(probabilities, span))
@@ -135,7 +139,7 @@ class Recordings:
         last = info(source).seconds - start <= WINDOW_SECONDS
         duration = None if last else WINDOW_SECONDS
         window = read(source, start=start, duration=duration, channel=self.channels[owner])
-        self.seconds[owner] = max(self.seconds[owner], start + len(window) / SAMPLE_RATE)
+        self.seconds[owner] = max(self.seconds[owner], (round(start * SAMPLE_RATE) + len(window)) / SAMPLE_RATE)
         return window, last
 
     def _opened(self, owner: int, audio: Audio) -> Path | NDArray[np.float32]:
@@ -153,12 +157,15 @@ class Recordings:
 
 
 def batches(pieces: list[Piece]) -> Iterator[list[Piece]]:
-    """Pieces of similar length together, at most `BATCH_SECONDS` of padded audio each."""
+    """Pieces of similar length together, at most `BATCH_SECONDS` of padded audio each, `PADDING` of it in vain."""
     batch: list[Piece] = []
+    samples = 0
     for piece in sorted(pieces, key=lambda part: len(part.samples)):
-        if batch and len(piece.samples) * (len(batch) + 1) > BATCH_SECONDS * SAMPLE_RATE:
+        padded = len(piece.samples) * (len(batch) + 1)
+        samples += len(piece.samples)
+        if batch and (padded > BATCH_SECONDS * SAMPLE_RATE or padded - samples > PADDING * padded):
             yield batch
-            batch = []
+            batch, samples = [], len(piece.samples)
         batch.append(piece)
     if batch:
         yield batch

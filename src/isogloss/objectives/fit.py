@@ -15,17 +15,14 @@ from isogloss.config import Config
 from isogloss.data.loading import Batch
 from isogloss.data.needs import Needs
 from isogloss.model.model import Model
+from isogloss.model.spec import ModelSpec
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """What was fitted.
-
-    tensors: by name. labels: of clips by id, (T,) int64 each. figures: how well it fits, for people.
-    """
+    """What was fitted: tensors by name, and figures that tell people how well it fits."""
 
     tensors: dict[str, Tensor]
-    labels: dict[str, Tensor] = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)
 
 
@@ -34,19 +31,27 @@ class FitConfig(Config):
 
     name: str = Field(description="name of what is fitted")
 
-    def build(self) -> "Fit":
-        """What fits it."""
+    def build(self, spec: ModelSpec) -> "Fit":
+        """What fits it for a model; raises IsoglossError where it is of no use to this one."""
         raise NotImplementedError
 
 
 class Fit(ABC):
-    """Batches -> Artefact, and what becomes of the model with it."""
+    """Batches -> Artefact, and what becomes of the model and of clips with it.
+
+    labels: whether it labels clips.
+    """
 
     needs: Needs = Needs()
+    labels: bool = False
 
     @abstractmethod
     def fit(self, model: Model, batches: Iterable[Batch]) -> Artefact:
         """One pass over the training clips; `batches` may be gone through more than once, always in the same order."""
+
+    def label(self, model: Model, artefact: Artefact, batch: Batch) -> list[Tensor]:
+        """The labels of each clip of a batch, (T,) int64: of those for training and of the dev split."""
+        raise NotImplementedError
 
     def apply(self, model: Model, artefact: Artefact) -> None:  # noqa: B027  labels need nothing of the model
         """Put into the model what belongs there."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from isogloss.data.loading import Batch
 from isogloss.errors import IsoglossError
 from isogloss.model.model import Model
+from isogloss.model.spec import ModelSpec
 from isogloss.objectives.fit import Artefact, Fit, FitConfig
 
 
@@ -32,12 +33,17 @@ class KMeansConfig(FitConfig):
     starts: int = Field(20, ge=1, description="number of initialisations; the best is kept")
     seed: int = Field(0, ge=0, description="seed of frames and initial centroids")
 
-    def build(self) -> "FitKMeans":
+    def build(self, spec: ModelSpec) -> "FitKMeans":
+        """What fits it; raises IsoglossError for a layer that the encoder does not have."""
+        if self.layer is not None and self.layer > spec.layers:
+            raise IsoglossError(f"The encoder has no layer {self.layer} for kmeans; give one from 0 to {spec.layers}.")
         return FitKMeans(self)
 
 
 class FitKMeans(Fit):
     """Centroids, and the label of every frame."""
+
+    labels = True
 
     def __init__(self, config: KMeansConfig):
         self.config = config
@@ -52,7 +58,7 @@ class FitKMeans(Fit):
             for batch in batches
             for states in self._states(model, batch)
         ]
-        frames = torch.cat(chosen).float().numpy()
+        frames = torch.cat(chosen)
         if len(frames) < self.config.clusters:
             raise IsoglossError(
                 f"{len(frames)} frames are too few for {self.config.clusters} clusters; take fewer clusters, a larger "
@@ -65,22 +71,22 @@ class FitKMeans(Fit):
             n_init=self.config.starts,
             max_no_improvement=100,
             random_state=self.config.seed,
-        ).fit(frames)
+        ).fit(frames.numpy())
         centroids = torch.from_numpy(kmeans.cluster_centers_).float()
-        labels = {
-            name: nearest(states.float(), centroids)
-            for batch in batches
-            for name, states in zip(batch.ids, self._states(model, batch), strict=True)
-        }
-        used = torch.cat(list(labels.values())).unique()
-        return Artefact({"centroids": centroids}, labels, {"clusters in use": float(len(used))})
+        used = nearest(frames, centroids).unique()
+        return Artefact({"centroids": centroids}, {"clusters in use": float(len(used))})
+
+    @torch.no_grad()
+    def label(self, model: Model, artefact: Artefact, batch: Batch) -> list[Tensor]:
+        """The number of the nearest centroid of every frame."""
+        return [nearest(states, artefact.tensors["centroids"]) for states in self._states(model, batch)]
 
     def _states(self, model: Model, batch: Batch) -> Iterator[Tensor]:
-        """(T, D) of every clip, on the CPU."""
-        features = model.features(batch.audio)
-        if self.config.layer is not None:
-            features = model.encode(features, layers=(self.config.layer,)).layers[self.config.layer]
-        yield from (item.cpu() for item in features.unpad())
+        """(T, D) float32 of every clip, on the CPU."""
+        features, layer = model.features(batch.audio), self.config.layer
+        if layer is not None:
+            features = model.encode(features, layers=(layer,), languages=batch.languages).layers[layer]
+        yield from (item.float().cpu() for item in features.unpad())
 
 
 def nearest(states: Tensor, centroids: Tensor) -> Tensor:

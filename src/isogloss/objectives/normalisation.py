@@ -13,6 +13,7 @@ from isogloss.audio.normalise import CorpusNormaliser
 from isogloss.data.loading import Batch
 from isogloss.errors import IsoglossError
 from isogloss.model.model import Model
+from isogloss.model.spec import ModelSpec
 from isogloss.objectives.fit import Artefact, Fit, FitConfig
 
 
@@ -21,7 +22,12 @@ class NormalisationConfig(FitConfig):
 
     name: Literal["normalisation"] = "normalisation"
 
-    def build(self) -> "FitNormalisation":
+    def build(self, spec: ModelSpec) -> "FitNormalisation":
+        """What fits it; raises IsoglossError for features that are not normalised by a corpus."""
+        if getattr(spec.config.features, "normalisation", None) != "corpus":
+            raise IsoglossError(
+                "Statistics of the corpus are of no use to this model; set model.features.normalisation: corpus."
+            )
         return FitNormalisation()
 
 
@@ -41,8 +47,5 @@ class FitNormalisation(Fit):
 def _parts(model: Model) -> tuple[LogMelFeatures, CorpusNormaliser]:
     """The features of a model that are normalised by a corpus, and what does it."""
     features = model.features
-    if not (isinstance(features, LogMelFeatures) and isinstance(features.normaliser, CorpusNormaliser)):
-        raise IsoglossError(
-            "Statistics of the corpus are of no use to this model; set model.features.normalisation: corpus."
-        )
+    assert isinstance(features, LogMelFeatures) and isinstance(features.normaliser, CorpusNormaliser)
     return features, features.normaliser

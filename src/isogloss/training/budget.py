@@ -5,6 +5,8 @@ checkpoints take time. So when a stage has ended, those after it share what is l
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from isogloss.training.recipe import StageRecipe
@@ -22,6 +24,15 @@ class Budget:
     costs: list[float]
     began: float = field(default_factory=time.monotonic)
     stage_began: float = field(default_factory=time.monotonic)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What is done inside does not count: its time was taken off beforehand."""
+        before = time.monotonic()
+        yield
+        gone = time.monotonic() - before
+        self.began += gone
+        self.stage_began += gone
 
     def share(self, stages: Stages, ended: int) -> float:
         """What the steps of the stages after the first `ended` ones must be multiplied with to end in time."""

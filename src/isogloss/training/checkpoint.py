@@ -123,13 +123,6 @@ def restore_optimizer(
         optimizer.state[parameter][key] = value if key == "step" else value.to(parameter.device)
 
 
-def own_tensors(module: nn.Module, model: nn.Module) -> dict[str, Tensor]:
-    """What an objective holds beside the parts of the model that it refers to."""
-    shared = {id(tensor) for tensor in model.state_dict(keep_vars=True).values()}
-    state = module.state_dict(keep_vars=True)
-    return {name: tensor for name, tensor in state.items() if id(tensor) not in shared}
-
-
 def _storable(values: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in values.items()}
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from isogloss.data.loading import Batch, Loader
 from isogloss.data.manifests import language_of
@@ -31,11 +33,14 @@ WEIGHT = "weight of "
 
 
 class Development:
-    """A fixed selection of dev clips, kept in memory; each process looks at its share of them."""
+    """A fixed selection of dev clips, kept in memory; each process looks at its share of them.
 
-    def __init__(self, data: Data, machine: Machine):
-        self.data, self.machine = data, machine
-        self._batches: dict[tuple[str, ...], list[Batch]] = {}
+    labels: that stages have fitted, by name and clip.
+    """
+
+    def __init__(self, data: Data, machine: Machine, labels: Mapping[str, Mapping[str, Tensor]]):
+        self.data, self.machine, self.labels = data, machine, labels
+        self._batches: dict[tuple[object, ...], list[Batch]] = {}
 
     @torch.no_grad()
     def evaluate(self, stage: Stage) -> dict[str, float]:
@@ -102,11 +107,12 @@ class Development:
 
     def _load(self, needs: Needs) -> list[Batch]:
         """Batches of the selected clips, read once."""
-        cuts = select(self.data.dev_clips(needs))
-        names = tuple(cut.id for cut in cuts)
-        if names not in self._batches:
-            self._batches[names] = load_batches(cuts)
-        return self._batches[names]
+        labels = {name: self.labels[name] for name in sorted(needs.labels)}
+        cuts = select([cut for cut in self.data.dev_clips(needs) if all(cut.id in known for known in labels.values())])
+        key = needs.views, tuple(labels), tuple(cut.id for cut in cuts)
+        if key not in self._batches:
+            self._batches[key] = load_batches(cuts, needs.views, labels)
+        return self._batches[key]
 
 
 def _plus(before: Mean | None, mean: Mean) -> Mean:
@@ -125,9 +131,11 @@ def select(cuts: list[MonoCut]) -> list[MonoCut]:
     return chosen
 
 
-def load_batches(cuts: list[MonoCut]) -> list[Batch]:
-    """Batches of clips of like length."""
-    loader = Loader(cuts)
+def load_batches(
+    cuts: list[MonoCut], views: int = 1, labels: Mapping[str, Mapping[str, Tensor]] | None = None
+) -> list[Batch]:
+    """Batches of clips of like length; views and labels as a `Loader` has them."""
+    loader = Loader(cuts, views=views, labels=labels)
     order = np.argsort([cut.duration for cut in cuts], kind="stable")
     groups = [order[start : start + TOGETHER] for start in range(0, len(order), TOGETHER)]
     batches = [loader.load(group, seed=number) for number, group in enumerate(groups)]

@@ -9,21 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from isogloss.data.loading import Batch, Loader
 from isogloss.errors import IsoglossError
 from isogloss.files import atomic_folder, read_json, sha256, write_json
 from isogloss.model.folder import read_tensors, write_tensors
-from isogloss.objectives.fit import Artefact
+from isogloss.objectives.fit import Artefact, Fit
 from isogloss.training.hardware import Machine
 from isogloss.training.journal import Journal
 from isogloss.training.recipe import DataRecipe, FitRecipe
 from isogloss.training.run import Run
-from isogloss.training.streams import Stream
+
+if TYPE_CHECKING:
+    from lhotse.cut import MonoCut
 
 ABOUT, TENSORS, LABELS = "artefact.json", "tensors.safetensors", "labels.safetensors"
 
@@ -35,32 +38,47 @@ def fit_stage(run: Run, journal: Journal, recipe: FitRecipe, step: int) -> None:
     """
     folder = run.folder / "artefacts" / recipe.name
     about = {"stage": recipe.name, "fit": recipe.fit.plain(), "fingerprint": run.data.fingerprint}
-    fit = recipe.fit.build()
+    fit = recipe.fit.build(run.model.spec)
     if run.machine.rank == 0 and not _fitted(folder, about):
         stream = run.data.stream(fit.needs, recipe.name)
         run.model.eval()
         with torch.no_grad():
-            artefact = fit.fit(run.model, Clips(stream, run.recipe.data, recipe.batch_seconds, run.machine))
-        write_artefact(folder, artefact, about)
+            artefact = fit.fit(run.model, run_through(run, recipe, stream.cuts))
+            labels = _labels(run, recipe, fit, artefact, stream.cuts) if fit.labels else {}
+        write_artefact(folder, artefact, labels, about)
         figures = "".join(f", {name} {value:g}" for name, value in artefact.figures.items())
         journal.say(f"{recipe.name}: fitted {recipe.fit.name} to {len(stream.cuts)} clips{figures}")
         journal.record({"event": "fit", "stage": recipe.name, "step": step} | artefact.figures)
     run.machine.wait()
-    found = read_artefact(folder)
-    fit.apply(run.model, found)
-    if found.labels:
-        run.labels[recipe.name] = found.labels
+    artefact, labels = read_artefact(folder)
+    fit.apply(run.model, artefact)
+    if labels:
+        run.labels[recipe.name] = labels
+
+
+def run_through(run: Run, recipe: FitRecipe, cuts: list[MonoCut]) -> Clips:
+    """Clips in batches that the stage has memory for."""
+    return Clips(cuts, run.recipe.data, recipe.batch_seconds, run.machine)
+
+
+def _labels(run: Run, recipe: FitRecipe, fit: Fit, artefact: Artefact, train: list[MonoCut]) -> dict[str, Tensor]:
+    """The labels of clips by id: of those for training, and of the dev split, on which what learns them is measured."""
+    return {
+        name: labels
+        for batch in run_through(run, recipe, [*train, *run.data.dev_clips(fit.needs)])
+        for name, labels in zip(batch.ids, fit.label(run.model, artefact, batch), strict=True)
+    }
 
 
 class Clips:
-    """The clips of a stream in batches of like length; may be gone through again and again."""
+    """Clips in batches of like length; may be gone through again and again."""
 
-    def __init__(self, stream: Stream, recipe: DataRecipe, batch_seconds: float, machine: Machine):
-        self.stream, self.recipe, self.batch_seconds, self.machine = stream, recipe, batch_seconds, machine
+    def __init__(self, cuts: list[MonoCut], recipe: DataRecipe, batch_seconds: float, machine: Machine):
+        self.cuts, self.recipe, self.batch_seconds, self.machine = cuts, recipe, batch_seconds, machine
 
     def __iter__(self) -> Iterator[Batch]:
-        loader = Loader(self.stream.cuts, workers=self.recipe.workers, max_bad=self.recipe.max_bad)
-        durations = np.array([cut.duration for cut in self.stream.cuts])
+        loader = Loader(self.cuts, workers=self.recipe.workers, max_bad=self.recipe.max_bad)
+        durations = np.array([cut.duration for cut in self.cuts])
         group: list[int] = []
         for place in np.argsort(durations, kind="stable").tolist():
             if group and durations[place] * (len(group) + 1) > self.batch_seconds:
@@ -71,24 +89,24 @@ class Clips:
         loader.close()
 
 
-def write_artefact(folder: Path, artefact: Artefact, about: dict[str, Any]) -> None:
-    """Write the folder, whole or not at all."""
+def write_artefact(folder: Path, artefact: Artefact, labels: dict[str, Tensor], about: dict[str, Any]) -> None:
+    """Write the folder, whole or not at all; labels: of clips by id, if any."""
     with atomic_folder(folder, ABOUT) as temporary:
         write_tensors(temporary / TENSORS, {name: value.cpu().contiguous() for name, value in artefact.tensors.items()})
-        if artefact.labels:
-            write_tensors(temporary / LABELS, {name: value.contiguous() for name, value in artefact.labels.items()})
+        if labels:
+            write_tensors(temporary / LABELS, labels)
         files = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
         write_json(temporary / ABOUT, about | {"figures": artefact.figures, "files": files})
 
 
-def read_artefact(folder: Path) -> Artefact:
-    """An artefact of a run; every file is checked before it is used."""
+def read_artefact(folder: Path) -> tuple[Artefact, dict[str, Tensor]]:
+    """An artefact of a run and its labels, if any; every file is checked before it is used."""
     about = read_json(folder / ABOUT)
     for name, digest in about["files"].items():
         if not (folder / name).is_file() or sha256(folder / name) != digest:
             raise IsoglossError(f"{folder / name} is missing or was changed; remove {folder} to fit it again.")
     labels = read_tensors(folder / LABELS) if (folder / LABELS).exists() else {}
-    return Artefact(read_tensors(folder / TENSORS), labels, about["figures"])
+    return Artefact(read_tensors(folder / TENSORS), about["figures"]), labels
 
 
 def _fitted(folder: Path, about: dict[str, Any]) -> bool:

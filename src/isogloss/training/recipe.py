@@ -81,7 +81,6 @@ class DataRecipe(Config):
     longest: float = Field(20.0, gt=0, description="seconds; longer clips are left out")
     translations: bool = Field(False, description="use translations of train clips as unspoken text")
     speeds: tuple[float, ...] = Field((1.0,), description="factors of speed; one is drawn each time a clip is read")
-    perturb: PerturbConfig | None = Field(None, description="pauses, noise and levels added to transcribed clips: {}")
     max_bad: float = Field(0.01, ge=0, le=1, description="largest share of unreadable clips; above it the run stops")
     workers: int = Field(2, ge=1, description="threads that read audio")
 
@@ -97,7 +96,7 @@ class AdamWRecipe(Config):
     floor: float = Field(0.02, ge=0, le=1, description="last learning rate as a share of the peak")
     betas: tuple[float, float] = Field((0.9, 0.98), description="decay rates of the moments")
     weight_decay: float = Field(
-        0.01, ge=0, description="weight decay of matrices and kernels; norms and biases have none"
+        0.01, ge=0, description="weight decay of matrices and kernels; norms, gains and biases have none"
     )
 
 
@@ -129,6 +128,9 @@ class StageRecipe(Config):
         1.0, gt=0, description="flattens the shares of languages, p ∝ hours^(1/T); 1 = as in the data"
     )
     temperatures: dict[str, float] = Field({}, description="temperatures of single streams; USM: {text: 3}")
+    perturb: PerturbConfig | None = Field(
+        None, description="pauses, noise and levels added to transcribed clips; {} for the defaults"
+    )
     optimizer: OptimizerRecipe = Field(default_factory=OptimizerRecipe, description="optimizer and its schedule")
     optimizers: dict[str, AdamWRecipe] = Field(
         {}, description="optimizers of parameters by the beginning of their name: {encoder: {peak: 3.0e-4}}"
@@ -147,7 +149,7 @@ class StageRecipe(Config):
 class FitRecipe(Config):
     """A stage that fits something to the training clips in one pass instead of training."""
 
-    name: str = Field(description="name of the stage, of its artefact and of its labels")
+    name: str = Field(pattern=r"^\w[\w .-]*$", description="name of the stage, of its artefact and of its labels")
     fit: AnyFit = Field(description="what to fit, and how")
     batch_seconds: float = Field(100.0, gt=0, description="padded seconds of audio that fit into memory at once")
 

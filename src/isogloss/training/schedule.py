@@ -44,11 +44,12 @@ def build_optimizer(stage: StageRecipe, parameters: dict[str, nn.Parameter]) -> 
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:
-    """Whether weight decay applies: to matrices and kernels, never to norms nor to anything named bias.
+    """Whether weight decay applies: to matrices and kernels, never to norms, gains and biases.
 
-    A bias may have several dimensions: one for each head of attention, one for each language of adapters.
+    A bias may have several dimensions: one for each head of attention, one for each language of adapters. So may the
+    gains of weight normalisation, which torch calls original0 beside the direction, original1.
     """
-    return parameter.dim() >= 2 and not name.endswith("bias")
+    return parameter.dim() >= 2 and not name.endswith(("bias", "original0"))
 
 
 def set_rates(optimizer: torch.optim.Optimizer, step: int, steps: int) -> None:

@@ -298,11 +298,16 @@ class StageRun:
     def _take_carried(self) -> None:
         """Objectives that an earlier stage trained under the same name go on from there.
 
-        Before a stage has begun they have no slow copy of the model: that is made anew, of its best weights.
+        Before a stage has begun they have no slow copy of the model: that is made anew, of its best weights. What had
+        another shape there, as of other symbols or with other options, is begun anew, and so it is told.
         """
         for name, objective in self.stage.objectives.items():
             start = f"{name}/"
             mine = {k.removeprefix(start): v for k, v in self.run.carried.items() if k.startswith(start)}
+            own = objective.state_dict()
+            if unlike := [key for key, value in mine.items() if key in own and own[key].shape != value.shape]:
+                self.journal.say(f"{self.recipe.name}: {name} begins anew, for {unlike[0]} had another shape before.")
+                continue
             objective.load_state_dict(mine, strict=False)
 
     def _take_best(self) -> None:

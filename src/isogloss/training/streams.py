@@ -79,7 +79,7 @@ class Source:
                 max_bad=recipe.max_bad,
                 speeds=recipe.speeds,
                 # What is predicted of speech alone is the speech itself, which noise would change.
-                perturbed=recipe.perturb if stream.needs.text else None,
+                perturbed=stage.perturb if stream.needs.text else None,
                 views=stream.needs.views,
                 labels={label: (labels or {})[label] for label in sorted(stream.needs.labels)},
             )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import time
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,8 +24,11 @@ from isogloss.training.hardware import Machine, choose_device, choose_precision,
 from isogloss.training.journal import Journal
 from isogloss.training.recipe import FitRecipe, Recipe
 from isogloss.training.run import Run
-from isogloss.training.stage import Stage
+from isogloss.training.stage import Stage, only_trying
 from isogloss.training.stage_run import StageRun
+
+TRIAL = ".trial"
+"""Folder in a run's, for what is fitted while the stages are measured."""
 
 
 def train(
@@ -40,9 +47,9 @@ def train(
     """
     console = console or Console(stderr=True)
     run = begin(recipe, folder, resume, fitted=minutes is not None)
+    _try_stages(run)
     if minutes is not None and run.found is None:
         fit_into(run, minutes, console)
-    _try_stages(run)
     run.write_recipe()
     journal = Journal(
         folder,
@@ -78,17 +85,37 @@ def begin(recipe: Recipe, folder: Path, resume: bool, fitted: bool = False) -> R
     if recipe.compile:
         model.encoder.stack.compile(dynamic=True)
     carried = load_pretraining(recipe.model.start_from) if recipe.model.start_from else {}
-    return Run(folder, recipe, machine, data, model, Development(data, machine), found, carried=carried)
+    labels: dict[str, dict[str, torch.Tensor]] = {}
+    development = Development(data, machine, labels)
+    return Run(folder, recipe, machine, data, model, development, found, carried=carried, labels=labels)
 
 
 def fit_into(run: Run, minutes: float, console: Console) -> None:
-    """Scale the steps of all stages so that together they take about `minutes` on this machine."""
+    """Scale the steps of all stages so that together they take about `minutes` on this machine.
+
+    What stages fit is fitted for this too, to a model that knows nothing yet: it takes its time, and without it those
+    after it cannot be measured.
+    """
     journal = Journal(run.folder, resume_at=None, speak=False, tensorboard=False, console=console)
-    # One after the other: a stage decides which parameters want a gradient.
-    numbers = [n for n, stage in enumerate(run.recipe.stages) if not isinstance(stage, FitRecipe)]
-    costs = [StageRun(run, journal, number, 0).measure() for number in numbers]
-    seconds = torch.tensor(costs, dtype=torch.float64, device=run.machine.device)
-    run.budget = Budget(minutes, (sum_over_group(seconds) / run.machine.world).tolist())
+    trial = replace(run, folder=run.folder / TRIAL, labels={})
+    costs: list[float] = []
+    fits = 0.0
+    try:
+        with only_trying(run.model):
+            # One after the other: a stage decides which parameters want a gradient.
+            for number, recipe in enumerate(run.recipe.stages):
+                if isinstance(recipe, FitRecipe):
+                    began = time.monotonic()
+                    fit_stage(trial, journal, recipe, 0)
+                    fits += time.monotonic() - began
+                else:
+                    costs.append(StageRun(trial, journal, number, 0).measure())
+        seconds = torch.tensor([*costs, fits], dtype=torch.float64, device=run.machine.device)
+        *costs, fits = (sum_over_group(seconds) / run.machine.world).tolist()
+    finally:
+        if run.machine.rank == 0:
+            shutil.rmtree(trial.folder, ignore_errors=True)
+    run.budget = Budget(minutes - fits / 60, costs)
     run.refit(ended=0)
 
 
@@ -97,7 +124,9 @@ def _try_stages(run: Run) -> None:
     fitted: set[str] = set()
     for recipe in run.recipe.stages:
         if isinstance(recipe, FitRecipe):
-            run.data.stream(recipe.fit.build().needs, recipe.name)
+            if recipe.name in fitted:
+                raise IsoglossError(f'Two stages are named "{recipe.name}" and fit something; give one another name.')
+            run.data.stream(recipe.fit.build(run.model.spec).needs, recipe.name)
             fitted.add(recipe.name)
             continue
         for needs in Stage(recipe, run.model).needs().values():
@@ -113,7 +142,8 @@ def _all_stages(run: Run, journal: Journal) -> None:
     start = 0
     for number, recipe in enumerate(run.recipe.stages):
         if isinstance(recipe, FitRecipe):
-            fit_stage(run, journal, recipe, start)
+            with run.budget.paused() if run.budget else nullcontext():
+                fit_stage(run, journal, recipe, start)
         elif run.found is None or run.found.state["stage"] <= number:
             StageRun(run, journal, number, start).train()
             run.found = None
