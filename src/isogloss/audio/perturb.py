@@ -29,7 +29,7 @@ BANK_SECONDS = 30
 
 
 class PerturbConfig(Config):
-    """What is done with the waveform of a clip, drawn anew each time that it is read."""
+    """Perturbation of the waveform of a clip, drawn anew each time the clip is read."""
 
     pauses: float = Field(0.05, ge=0, le=1, description="probability of a pause before, inside and after a clip, each")
     longest_pause: float = Field(0.5, ge=0, description="longest of these pauses, seconds")

@@ -25,7 +25,7 @@ from isogloss.sequence import Sequence
 
 
 class SpeechEncoderConfig(Config):
-    """What leads features into the blocks, and the blocks."""
+    """The embedding of features and the stack of blocks."""
 
     embed: EmbedConfig = Field(
         default_factory=SubsamplingConfig, description="from features to the input of the blocks"

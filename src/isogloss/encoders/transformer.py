@@ -24,7 +24,7 @@ from isogloss.nn.position import ConvolutionalPosition
 
 
 class ConvolutionalPositionConfig(Config):
-    """Positions that a convolution adds before the first block; the defaults are wav2vec 2.0's."""
+    """A convolution that adds positions before the first block; the defaults are those of wav2vec 2.0."""
 
     kernel: int = Field(128, ge=1, description="kernel width K, in frames")
     groups: int = Field(16, ge=1, description="groups of channels")

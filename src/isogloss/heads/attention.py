@@ -35,7 +35,7 @@ EVERYTHING = 1 << 30
 
 
 class AttentionConfig(BaseHeadConfig):
-    """Symbols, each knowing those before it and the whole utterance: a Transformer decoder."""
+    """Each symbol given those before it and the whole utterance: a Transformer decoder."""
 
     kind: Literal["attention"] = "attention"
     target: Literal["symbols"] = "symbols"

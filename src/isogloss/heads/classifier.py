@@ -11,7 +11,7 @@ from isogloss.sequence import Sequence
 
 
 class ClassifierConfig(BaseHeadConfig):
-    """Which of the languages of the data is spoken."""
+    """The language of an utterance, among those of the data."""
 
     kind: Literal["classifier"] = "classifier"
     target: Literal["language"] = "language"

@@ -17,7 +17,7 @@ from isogloss.sequence import Sequence
 
 
 class CTCConfig(BaseHeadConfig):
-    """Symbols or phonemes, each frame by itself."""
+    """A symbol or phoneme for each frame independently."""
 
     kind: Literal["ctc"] = "ctc"
     target: Literal["symbols", "phonemes"] = Field(

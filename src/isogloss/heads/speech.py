@@ -26,7 +26,7 @@ from isogloss.sequence import Sequence
 
 
 class SpeechDecoderConfig(BaseHeadConfig):
-    """What leads features into the attention decoder and out of it, and the codes that speech and text share."""
+    """Pre-net and post-net of speech for the attention decoder, and the codes that speech and text share."""
 
     kind: Literal["speech"] = "speech"
     target: Literal["features"] = "features"

@@ -25,7 +25,7 @@ from isogloss.sequence import Sequence
 
 
 class TransducerConfig(BaseHeadConfig):
-    """Symbols, each knowing those before it, as the audio comes: predictor and joiner."""
+    """Each symbol given those before it, streaming: predictor and joiner (RNN-T)."""
 
     kind: Literal["transducer"] = "transducer"
     target: Literal["symbols"] = "symbols"

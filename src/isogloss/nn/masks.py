@@ -17,7 +17,7 @@ from isogloss.config import Config
 
 
 class FullContext(Config):
-    """Every frame sees every frame."""
+    """Every frame attends to every frame."""
 
     kind: Literal["full"] = "full"
     chunk: ClassVar[int] = 1
@@ -39,7 +39,7 @@ class LocalContext(Config):
 
 
 class ChunkContext(Config):
-    """Frames see their own chunk and `left_chunks` before it; USM fine-tunes with 200 frames = 8 s."""
+    """Frames attend to their own chunk and `left_chunks` before it; USM fine-tunes with 200 frames = 8 s."""
 
     kind: Literal["chunk"] = "chunk"
     size: int = Field(200, ge=1, description="frames of a chunk")

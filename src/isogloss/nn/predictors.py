@@ -39,7 +39,7 @@ class Predictor(nn.Module, ABC):
 
 
 class LSTMConfig(Config):
-    """Remembers the whole transcript (Graves 2012)."""
+    """An LSTM over the whole transcript (Graves 2012)."""
 
     kind: Literal["lstm"] = "lstm"
     width: int = Field(320, ge=1, description="width of embeddings and cells")
@@ -79,7 +79,7 @@ class LSTMPredictor(Predictor):
 
 
 class StatelessConfig(Config):
-    """Sees the last symbols only (Ghodsi et al. 2020): small, fast, and no language model to speak of."""
+    """Only the last symbols (Ghodsi et al. 2020): small, fast, hardly a language model."""
 
     kind: Literal["stateless"] = "stateless"
     width: int = Field(320, ge=1, description="width of embeddings")

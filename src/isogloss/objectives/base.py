@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class BaseConfig(Config):
-    """What a stage says about each of its objectives."""
+    """Fields of every objective in a stage."""
 
     name: str = Field(description="name of the objective")
     stream: str | None = Field(

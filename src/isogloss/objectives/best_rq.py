@@ -33,7 +33,7 @@ from isogloss.sequence import Sequence
 
 
 class CodesConfig(Config):
-    """What is hidden of speech, and which codes are predicted, with the paper's values as defaults."""
+    """Masks on speech and the codes to predict, with the paper's values as defaults."""
 
     books: int = Field(1, ge=1, description="number K of codebooks; USM 16")
     codes: int = Field(8192, ge=2, description="codes C in each codebook")

@@ -27,7 +27,7 @@ class Artefact:
 
 
 class FitConfig(Config):
-    """What a stage says about what it fits."""
+    """Fields of everything a stage can fit."""
 
     name: str = Field(description="name of what is fitted")
 

@@ -48,14 +48,14 @@ from isogloss.sequence import Sequence
 
 
 class SpansConfig(Config):
-    """How text is hidden."""
+    """Masks on text."""
 
     share: float = Field(0.15, gt=0, lt=1, description="share of the symbols that is masked")
     span: int = Field(20, ge=1, description="symbols in a masked span; SLAM 5 pieces, mSLAM 20 characters")
 
 
 class MaskedTextConfig(BaseConfig):
-    """Text alone, as SpanBERT hides it."""
+    """Text alone, masked in spans as in SpanBERT."""
 
     name: Literal["masked_text"] = "masked_text"
     hidden: SpansConfig = Field(SpansConfig(), description="masks on text")
@@ -82,7 +82,7 @@ class PairsConfig(HeadsConfig):
 
 
 class SlamConfig(PairsConfig):
-    """Pairs as in SLAM: whether the two belong together, and no recognition yet."""
+    """Pairs as in SLAM: with speech–text matching and without recognition."""
 
     name: Literal["slam"] = "slam"
     hidden: SpansConfig = Field(SpansConfig(share=0.5, span=5), description="masks on text: half of it")
@@ -95,7 +95,7 @@ class SlamConfig(PairsConfig):
 
 
 class MSlamConfig(PairsConfig):
-    """Pairs as in mSLAM: CTC, and nobody asks whether the two belong together."""
+    """Pairs as in mSLAM: with CTC and without speech–text matching."""
 
     name: Literal["mslam"] = "mslam"
 

@@ -50,7 +50,7 @@ class SpokenConfig(SpeechHeadsConfig):
 
 
 class TTS4PretrainConfig(SpokenConfig):
-    """Text alone, spoken by a synthesiser."""
+    """Text alone, synthesised."""
 
     name: Literal["tts4pretrain"] = "tts4pretrain"
     masked: float = Field(1.0, ge=0, description="s, weight of L_ssl; 0 = none")
@@ -62,7 +62,7 @@ class TTS4PretrainConfig(SpokenConfig):
 
 
 class TTS4Pretrain2Config(SpokenConfig):
-    """Pairs, the sentence spoken once more by a synthesiser."""
+    """Pairs, with a synthesised copy of the sentence."""
 
     name: Literal["tts4pretrain2"] = "tts4pretrain2"
     consistency: float = Field(1.0, ge=0, description="c, weight of L_cons")

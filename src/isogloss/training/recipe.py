@@ -27,7 +27,7 @@ SHIPPED = Path(__file__).parents[1] / "recipes"
 
 
 class AdapterRecipe(Config):
-    """Adapters beside the blocks; where those are frozen, what is trained is saved without its base."""
+    """Adapters beside the blocks; trained on a frozen base, they are saved without it."""
 
     share: Literal["language", "family", "all"] = Field("language", description="which languages share an adapter")
     bottleneck: int | None = Field(
@@ -101,7 +101,7 @@ class AdamWRecipe(Config):
 
 
 class OptimizerRecipe(AdamWRecipe):
-    """AdamW, with settings that concern all parameters together."""
+    """AdamW, with settings for all parameters together."""
 
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient; above it, it is scaled down")
     ema: float = Field(
@@ -147,7 +147,7 @@ class StageRecipe(Config):
 
 
 class FitRecipe(Config):
-    """A stage that fits something to the training clips in one pass."""
+    """A stage that fits something to the training clips in one pass instead of training."""
 
     name: str = Field(pattern=r"^\w[\w .-]*$", description="name of the stage, of its artefact and of its labels")
     fit: AnyFit = Field(description="what to fit, and how")
