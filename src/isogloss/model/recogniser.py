@@ -267,10 +267,10 @@ class Recogniser:
         """
         (request,) = self._requests(1, language, decoder, None, None)
         model = self.engine.model_for(request)
-        stream = WordStream(model, decoder, self.engine.allowed(model, request), request.language)
+        words = WordStream(model, decoder, self.engine.allowed(model, request), request.language)
         for samples in pieces:
-            yield from stream.feed(torch.from_numpy(samples).to(self.engine.device))
-        yield from stream.finish()
+            yield from words.feed(torch.from_numpy(samples).to(self.engine.device))
+        yield from words.finish()
 
     @property
     def unsure_of(self) -> list[str]:
