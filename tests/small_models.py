@@ -31,10 +31,11 @@ def build(
     seed: int = 0,
     recognises: bool = True,
     conditioning: tuple[int, ...] = (),
+    alphabet: str = ALPHABET,
 ) -> Model:
     """A small model with random weights that says something."""
     torch.manual_seed(seed)
-    tokenizer = build_tokenizer(CharactersConfig(), [ALPHABET]) if recognises else None
+    tokenizer = build_tokenizer(CharactersConfig(), [alphabet]) if recognises else None
     alphabets = {"ro": (1, 2, 3), "ru": (1, 4, 5)} if recognises else {}
     config = ModelConfig(
         encoder=preset("test"),

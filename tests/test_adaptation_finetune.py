@@ -46,14 +46,14 @@ def test_a_model_that_only_heard_speech_gets_a_head_first(letters, speech_alone)
     head, *others = chosen.recipe.stages
     assert "encoder.stack" in head.freeze and not any(stage.freeze for stage in others)
     assert chosen.recipe.model.tokenizer is not None and chosen.recipe.model.adapters is None
-    assert "only heard speech" in " ".join(chosen.reasons) and "in es, it" in chosen.reasons[0]
-    with pytest.raises(IsoglossError, match="needs a head and not adapters"):
+    assert "pre-trained on speech alone" in " ".join(chosen.reasons) and "in es, it" in chosen.reasons[0]
+    with pytest.raises(IsoglossError, match="has no recogniser yet"):
         plan(speech_alone, [letters], way="adapters")
 
 
 def test_little_data_teach_adapters_and_more_everything(letters, recogniser, monkeypatch):
     little = plan(recogniser, [letters])
-    assert little.recipe.model.adapters is not None and "encoder stays as it is" in " ".join(little.reasons)
+    assert little.recipe.model.adapters is not None and "only adapters and heads" in " ".join(little.reasons)
     monkeypatch.setattr(finetune, "LITTLE_HOURS", 0.001)
     more = plan(recogniser, [letters])
     assert more.recipe.model.adapters is None and more.recipe.stages[0].optimizers["encoder"].peak == 3e-4

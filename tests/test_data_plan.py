@@ -183,12 +183,12 @@ def test_broken_clips_are_left_out_and_counted_by_cause(tmp_path: Path) -> None:
     (tmp_path / "gone.wav").unlink()
     cuts.append(cut(tmp_path, "empty", b"", 1.0))
     loader = Loader(cuts)
-    batch = loader.load([0, 300, 1, 301, 302, 2])
+    loader.load([300, 3])
+    batch = loader.load([0, 300, 1, 301, 302, 2])  # met twice, broken once
     loader.close()
     assert batch.ids == ["good0", "good1", "good2"]
     assert batch.audio.lengths.tolist() == [1600, 3200, 4800]
-    assert loader.asked == 6
-    assert loader.bad == {"unreadable": 1, "missing": 1, "empty": 1}
+    assert sorted(loader.bad.values()) == ["empty", "missing", "unreadable"]
 
 
 def test_too_many_broken_clips_stop_with_the_causes(tmp_path: Path) -> None:
@@ -197,14 +197,14 @@ def test_too_many_broken_clips_stop_with_the_causes(tmp_path: Path) -> None:
     loader = Loader(cuts, max_bad=0.05)
     loader.load([0, 94, 95, 96])
     loader.load([1, 97, 98])  # 5 of 100 are allowed
-    with pytest.raises(IsoglossError, match=r"^6 of 9 clips could not be read \(unreadable 6\); the first: .*noise0"):
+    with pytest.raises(IsoglossError, match=r"^6 of 100 clips could not be read \(unreadable 6\); the first: .*noise0"):
         loader.load([2, 99])
     loader.close()
 
 
 def test_a_batch_of_broken_clips_alone_stops(tmp_path: Path) -> None:
     loader = Loader([*good(tmp_path, 3), cut(tmp_path, "noise", b"this is no audio", 1.0)], max_bad=1.0)
-    with pytest.raises(IsoglossError, match="1 of 1 clips"):
+    with pytest.raises(IsoglossError, match="1 of 4 clips"):
         loader.load([3])
     loader.close()
 

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
-from safetensors.torch import load_file
 
 from isogloss.errors import IsoglossError
 from isogloss.training import development
+from isogloss.training.checkpoint import read_checkpoint
 from isogloss.training.journal import read_log
 from isogloss.training.launch import train_in_processes
 from isogloss.training.recipe import Recipe
@@ -68,8 +68,8 @@ def test_two_processes_are_one(recipe: dict[str, Any], tmp_path: Path) -> None:
     for alone, shared in zip(one, two, strict=True):
         assert {"best_rq/codes", "slam/same", "speecht5_speech/diversity", "sonar/contrast", "norm"} <= alone.keys()
         assert shared == pytest.approx(alone, rel=1e-3, abs=1e-4)
-    for file in ("model", "pretraining"):
-        mine, theirs = (load_file(tmp_path / name / "model" / f"{file}.safetensors") for name in ("one", "two"))
+    for file in ("model", "objectives"):
+        mine, theirs = (read_checkpoint(tmp_path / name, 2).tensors(file) for name in ("one", "two"))
         assert mine.keys() == theirs.keys()
         for name, value in mine.items():
             torch.testing.assert_close(theirs[name], value, rtol=1e-3, atol=2e-4, msg=lambda m, n=name: f"{n}: {m}")

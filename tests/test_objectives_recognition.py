@@ -171,10 +171,34 @@ def test_targets_are_normalised_text() -> None:
     assert len(second) == 0 and extras["language"].tolist() == [0, 1]
 
 
-def test_an_untrained_language_is_one_sentence() -> None:
-    clips = batch((8000,), last=1)
-    with pytest.raises(IsoglossError, match=r'does not know the language "rum"\. Did you mean "ru"\? It knows: ro, ru'):
-        build()[0].prepare(replace(clips, texts=["da"], languages=["rum"]), True)
+def test_clips_in_a_language_that_is_not_identified_do_not_count_for_its_head() -> None:
+    """As a dev split may have them, and clips whose language nobody knows."""
+    subject, model = build()
+    clips = batch((16000, 12000, 20000), last=3)
+    with torch.no_grad():
+        loss = take(subject, model, replace(clips, languages=["ro", "und", "ru"]))
+        wanted = [
+            float(cross_entropy(model.identify(states_of(model, clips, row)), torch.tensor([language])))
+            for row, language in ((0, 0), (2, 1))
+        ]
+    assert loss.terms["language"].count == 2 and loss.stats["language_accuracy"].count == 2
+    assert float(loss.terms["language"].total) == pytest.approx(sum(wanted), rel=1e-5)
+    assert loss.terms["ctc"].count == 3
+
+
+def states_of(model: Model, clips: Batch, row: int) -> Sequence:
+    """The states of one clip alone."""
+    return model.encode(model.features(Sequence.from_list(clips.audio.unpad()[row : row + 1]))).final
+
+
+def test_what_a_head_is_decides_and_not_its_name() -> None:
+    heads = {"characters": {"kind": "ctc"}, "lid": {"kind": "classifier"}}
+    model = Model(ModelConfig(encoder=encoder(), languages=LANGUAGES, heads=heads), ByteTokenizer())
+    subject = RecognitionConfig(intermediate=0.4).build(model.spec)
+    loss = take(subject, model, batch())
+    weights = {name: round(term.weight, 3) for name, term in loss.terms.items()}
+    assert weights == {"characters": 0.6, "characters_middle": 0.4, "lid": 0.1}
+    assert [alarm.stat for alarm in subject.health()] == ["blank"]
 
 
 def test_a_model_without_symbols_cannot_learn_to_recognise() -> None:

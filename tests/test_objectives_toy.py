@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 import isogloss
+from isogloss.training.checkpoint import read_checkpoint
 from small_models import small_recipe
 
 TOY = '''"""A toy: from two encoder frames the label of the first, and what a slow copy of the encoder makes of both.
@@ -186,11 +187,12 @@ def test_it_trains_and_is_measured_at_its_own_frame_rate(runs: Path) -> None:
 
 def test_its_teacher_follows_by_the_clock(runs: Path) -> None:
     assert json.loads((runs / "decays.json").read_text()) == pytest.approx([0.0, 0.2, 0.4])
-    found = tensors(runs / "whole", "pretraining")
+    found = read_checkpoint(runs / "whole", 3).tensors("objectives")
     model = tensors(runs / "whole", "model")
     slow = {name.removeprefix("toy/ema.copy."): value for name, value in found.items() if "/ema.copy." in name}
     assert {f"encoder.{name}" for name in slow} == {name for name in model if name.startswith("encoder.")}
     assert any(not torch.equal(value, model[f"encoder.{name}"]) for name, value in slow.items())
+    assert not any("/ema." in name for name in tensors(runs / "whole", "pretraining"))  # a new stage makes its own
 
 
 def test_a_run_that_was_cut_is_the_same_run(runs: Path) -> None:

@@ -232,6 +232,9 @@ def test_impossible_recipes_are_refused_in_one_sentence(recipe: dict[str, Any], 
     frozen = json.loads(json.dumps(recipe))
     frozen["stages"][0]["freeze"] = ["encoder", "best_rq", "heads"]
     assert "freezes every parameter" in refuse(frozen, tmp_path / "c")
+    tuned = json.loads(json.dumps(recipe))
+    tuned["stages"][0]["optimizers"] = {"encodr": {"peak": 1e-4}}
+    assert 'has an optimizer of "encodr", which it does not have. Did you mean' in refuse(tuned, tmp_path / "o")
     missing = json.loads(json.dumps(recipe))
     missing["data"]["folders"] = [str(tmp_path / "nowhere")]
     assert "nowhere" in refuse(missing, tmp_path / "d")
@@ -243,6 +246,9 @@ def test_impossible_recipes_are_refused_in_one_sentence(recipe: dict[str, Any], 
         ("data.folders=d/ok", '"data.folders" is \'d/ok\': give a list, as in [a, b].'),
         ("stages.2.objectives.0.both_sides=maybe", "objectives.0.both_sides\" is 'maybe': give true or false."),
         ("stages.2.objectives=[{name: mots}]", '"stages.2.objectives.0" has the name "mots". Did you mean "most"?'),
+        ("stages.1=settle", '"stages.1'),
+        ("stages.2.temperatures={txt: 3}", 'temperatures: "txt" is no stream of the stage. Did you mean "text"?'),
+        ("stages.1.highest=true", "highest: name the figure whose highest value is best"),
         ("stages.2.objectives.0.sides=true", 'unknown key "stages.2.objectives.0.sides"'),
     ],
 )

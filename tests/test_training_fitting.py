@@ -1,6 +1,7 @@
 """Stages that fit: statistics of the corpus, clusters and labels; and what a batch brings of what is asked for."""
 
 import math
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -168,14 +169,29 @@ def test_clusters_of_a_run_are_an_artefact_with_labels(letters: Path, tmp_path: 
     assert int(torch.cat(list(labels.values())).max()) == 3
     about = read_json(folder / "artefact.json")
     before = (folder / "labels.safetensors").stat().st_mtime_ns
-    assert about["figures"] == {"clusters in use": 4.0} and about["stage"] == "units"
+    assert about["figures"] == {"clusters in use": 4.0} and about["fit"]["clusters"] == 4
     run(recipe, tmp_path, resume=True)
     assert (folder / "labels.safetensors").stat().st_mtime_ns == before
     with (folder / "labels.safetensors").open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"\xff")
-    with pytest.raises(IsoglossError, match=r"labels\.safetensors is missing or was changed; remove .* to fit it"):
+    with pytest.raises(IsoglossError, match=r"labels\.safetensors is missing or was changed; restore it"):
         run(recipe, tmp_path, resume=True)
+
+
+def test_what_was_fitted_to_another_model_is_fitted_again(letters: Path, tmp_path: Path) -> None:
+    """As after a run that was killed before its first checkpoint; but a run that is past the stage needs its own."""
+    fit = {"name": "units", "fit": {"name": "kmeans", "clusters": 4, "layer": 1, "share": 1.0}}
+    recipe = small_recipe(letters, [fit, PRETRAIN])
+    run(recipe, tmp_path)
+    first = read_json(tmp_path / "artefacts/units/artefact.json")["files"]
+    shutil.rmtree(tmp_path / "checkpoints")
+    shutil.rmtree(tmp_path / "model")
+    run(recipe | {"seed": 7}, tmp_path)
+    assert read_json(tmp_path / "artefacts/units/artefact.json")["files"] != first
+    shutil.rmtree(tmp_path / "artefacts/units")
+    with pytest.raises(IsoglossError, match="units is missing or was changed; restore it, or train into another"):
+        run(recipe | {"seed": 7}, tmp_path, resume=True)
 
 
 def test_stages_that_fit_have_names_of_their_own(letters: Path, tmp_path: Path) -> None:

@@ -293,7 +293,7 @@ def test_what_cannot_be_is_told_in_one_sentence(recipe: dict[str, Any], letters:
     assert "too long for data.longest" in refuse(data=without)
     objectives = [{"name": name, "guard": {"cer": 1e-6}} for name in ("most", "aligned_mlm")]
     guarded = [stage | {"objectives": objectives}]
-    assert "guard the text alone" in refuse(stages=guarded)
+    assert "leave the guard of one out" in refuse(stages=guarded)
 
 
 def test_fine_tuning_keeps_what_reads_text(recipe: dict[str, Any], letters: Path, tmp_path: Path) -> None:
@@ -362,3 +362,14 @@ def test_shipped_recipes_of_speech_and_text_train(name: str, letters: Path, tmp_
     model = load_model(tmp_path / "run/model")
     assert (model.config.text, model.config.heads) == (recipe.model.text, recipe.model.heads)
     assert (model.encoder.adapters is not None) == (name == "maestro-u-tiny")
+
+
+@pytest.mark.parametrize("name", [*JOINT, "usm-tiny", "usm-small", "live-tiny"])
+def test_shipped_recipes_take_a_corpus_of_one_language(name: str, letters: Path, tmp_path: Path) -> None:
+    overrides = ["model.encoder=test", f"data.folders=[{letters}]", "data.shortest=0.1", "data.languages=[es]"]
+    overrides += ["model.text.entry=1"] if load_recipe(name).model.text is not None else []
+    overrides += ["model.adapters.after=1"] if load_recipe(name).model.adapters is not None else []
+    run = begin(load_recipe(name, overrides), tmp_path, resume=False)
+    for recipe in run.recipe.training:
+        Stage(recipe, run.model)
+    assert not run.model.config.languages

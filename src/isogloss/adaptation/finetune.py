@@ -29,7 +29,7 @@ language training everything was better by 7 and 3 points of CER (benchmarks/res
 the others."""
 STEP_SECONDS = 24
 PASSES = 40
-"""How often the data are heard, if that lies within `STEPS`."""
+"""Passes over the data, if their number of steps lies within `STEPS`."""
 STEPS = (600, 20_000)
 ENCODER = ("features", "encoder.embed", "encoder.stack")
 GENTLE = {"freq_width": 12, "time_share": 0.05}
@@ -71,11 +71,11 @@ def plan(
     steps = min(max(round(PASSES * hours * 3600 / STEP_SECONDS), STEPS[0]), STEPS[1])
     if start.tokenizer is None:
         if way == "adapters":
-            raise IsoglossError(f"{model_folder} does not recognise yet: it needs a head and not adapters.")
+            raise IsoglossError(f"{model_folder} has no recogniser yet, only an encoder; leave out --way adapters.")
         model, stages = _from_speech_alone(start, steps, len(spoken) > 1)
-        reasons.append("The model has only heard speech so far: it gets symbols, and its encoder is frozen at first.")
+        reasons.append("The model is pre-trained on speech alone: it gets symbols and a head, which is trained first.")
     else:
-        _tell_symbols(start, [normalise(text_of(cut) or "", language_of(cut)) for cut in paired], reasons)
+        _add_symbols(start, [normalise(text_of(cut) or "", language_of(cut)) for cut in paired], reasons)
         if way is None:
             way = "adapters" if hours < LITTLE_HOURS else "whole"
             reasons.append(_why(way))
@@ -83,7 +83,7 @@ def plan(
         identifies = knows and set(spoken) == set(start.config.languages)
         model, stages = _adapters(start, steps) if way == "adapters" else _whole(start, steps, identifies)
         if way == "whole" and knows and not identifies:
-            reasons.append("It will not tell languages apart any more: the data are not in all of those it knows.")
+            reasons.append("It will no longer identify languages: the data lack some of those it knows.")
     if minutes is None:
         passes = steps * STEP_SECONDS / (hours * 3600)
         reasons.append(f"{steps} steps of {STEP_SECONDS} s: each clip is used about {passes:.0f} times.")
@@ -156,8 +156,8 @@ def _stage(name: str, steps: int, objectives: list[Any], freeze: tuple[str, ...]
     }
 
 
-def _tell_symbols(start: Model, texts: list[str], reasons: list[str]) -> None:
-    """Which letters the model will have to learn to write."""
+def _add_symbols(start: Model, texts: list[str], reasons: list[str]) -> None:
+    """Reason: which symbols are new to the model."""
     if isinstance(start.tokenizer, CharacterTokenizer):
         new = start.tokenizer.unknown("".join(texts))
         reasons.append(f"Symbols it did not know: {' '.join(new)}" if new else "It knows all symbols of the texts.")
@@ -166,10 +166,10 @@ def _tell_symbols(start: Model, texts: list[str], reasons: list[str]) -> None:
 def _why(way: Way) -> str:
     limit = _amount(LITTLE_HOURS)
     if way == "adapters":
-        return f"Less than {limit}: the encoder stays as it is; adapters and heads learn (--way whole trains all)."
+        return f"Less than {limit}: only adapters and heads are trained (--way whole trains everything)."
     return (
-        f"{limit} or more: everything learns, the encoder gently; languages that are not in the data may be "
-        "forgotten (--way adapters leaves the model as it is)."
+        f"{limit} or more: everything is trained, the encoder at a lower rate; languages that are not in the data may "
+        "be forgotten (--way adapters leaves the model as it is)."
     )
 
 

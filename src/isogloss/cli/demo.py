@@ -1,7 +1,7 @@
 """`isogloss demo`: from untranscribed speech to a recogniser with honest figures, in minutes.
 
-    fetch ── prepare ── hear (BEST-RQ) ── bring text in (MOST) ── write (CTC + language) ── evaluate ── report.html
-                                                                      └── n-gram model of the same texts ─┘
+    fetch ── prepare ── pre-train (BEST-RQ) ── add text (MOST) ── fine-tune (CTC + language) ── evaluate ── report.html
+                                                                           └── n-gram model of the same texts ─┘
 
 Each step leaves a folder in `out` and is skipped where its result lies there already.
 """
@@ -58,7 +58,7 @@ def run_demo(
     minutes: float = 15.5,
     console: Console | None = None,
 ) -> Path:
-    """The whole story; returns the model folder.
+    """Fetch, train and evaluate; returns the model folder.
 
     data: the user's own folder of audio and transcripts instead of the fetched corpus. languages:
     only these. minutes: how long training may take here; the number of steps follows from it.
@@ -69,7 +69,7 @@ def run_demo(
     corpora = _prepare(demo)
     model = _train(demo, corpora[0])
     language_model = _language_model(demo, model, corpora[0])
-    demo.step("Held-out speech: sentences that were never heard in training, in any language")
+    demo.step("Evaluate on held-out speech: sentences that training never had, in any language")
     evaluation = evaluate(model, corpora, language_model=language_model)
     demo.console.print(render(evaluation))
     add_figures(model, evaluation)
@@ -81,7 +81,7 @@ def run_demo(
 
 
 def _prepare(demo: Demo) -> list[Path]:
-    """The corpus to learn from, and one of other speakers and microphones to identify languages in."""
+    """The corpus to train on, and one of other speakers and microphones to identify languages in."""
     if demo.data is not None:
         return [_prepared(demo, str(demo.data), "own", demo.languages)]
     learned = _prepared(demo, CORPUS, CORPUS, demo.languages)
@@ -118,10 +118,10 @@ def _train(demo: Demo, corpus: Path) -> Path:
         return run / "model"
     resume = (run / "checkpoints").exists()
     if resume:
-        demo.step("Go on training where the last demo stopped")
+        demo.step("Resume the training that was interrupted")
     else:
         minutes = counted(round(demo.minutes), "minute")
-        demo.step(f"Train for about {minutes}: on speech, then with text, at last to write")
+        demo.step(f"Train for about {minutes}: pre-train on speech, add text, fine-tune on transcribed speech")
     recipe = _recipe(corpus, demo.languages)
     return train_in_processes(recipe, run, useful_processes(recipe), resume=resume, minutes=demo.minutes)
 
@@ -140,7 +140,7 @@ def _language_model(demo: Demo, model: Path, corpus: Path) -> Path:
     """An n-gram model of the training transcripts and the unspoken text, for the search."""
     folder = demo.out / "lm"
     if not folder.exists():
-        demo.step("Learn which symbols follow each other in the training transcripts and the unspoken text")
+        demo.step("Train an n-gram model on the training transcripts and the unspoken text")
         train_language_model(model, folder, texts=[], data=[corpus])
     return folder
 
@@ -148,7 +148,7 @@ def _language_model(demo: Demo, model: Path, corpus: Path) -> Path:
 def _show_examples(demo: Demo, evaluation: Evaluation) -> None:
     """A few held-out clips, reference above hypothesis."""
     demo.step("Held-out clips")
-    table = Table("spoken", "guessed", "reference / hypothesis", box=None, pad_edge=False)
+    table = Table("language", "identified", "reference / hypothesis", box=None, pad_edge=False)
     transcribed = [p for p in evaluation.predictions if p.reference and p.hypothesis is not None]
     for prediction in transcribed[:: max(1, len(transcribed) // SHOWN)][:SHOWN]:
         both = f"[dim]{escape(prediction.reference or '')}[/]\n{escape(prediction.hypothesis or '')}"

@@ -28,40 +28,40 @@ if TYPE_CHECKING:
     from isogloss.model.results import Identification, Transcript
 
 ChannelChoice = Annotated[
-    str, typer.Option(metavar="N|each|mix", help="of several channels one, each by itself, or their mean")
+    str, typer.Option(metavar="N|each|mix", help="one channel by number, each separately, or their mean")
 ]
-VoiceActivity = Annotated[bool, typer.Option("--vad/--no-vad", help="leave out where nobody speaks")]
+VoiceActivity = Annotated[bool, typer.Option("--vad/--no-vad", help="detect speech and skip the rest")]
 
 
 @app.command()
 def transcribe(
     audio: AudioArguments,
     model: ModelFolder,
-    language: Annotated[str | None, typer.Option(help="what is spoken, if you know it")] = None,
-    decoder: Annotated[str | None, typer.Option(help="the head that writes: ctc, transducer, attention")] = None,
+    language: Annotated[str | None, typer.Option(help="language of the recordings, if known")] = None,
+    decoder: Annotated[str | None, typer.Option(help="head to decode with: ctc, transducer, attention")] = None,
     adapter: Annotated[
-        list[Path] | None, typer.Option(help="folder of adapters that finetune made of this model; may be repeated")
+        list[Path] | None, typer.Option(help="folder of adapters from isogloss finetune; may be repeated")
     ] = None,
     beam: BeamWidth = 1,
-    nbest: Annotated[int, typer.Option(min=1, help="likeliest texts to show, with --format json")] = 1,
+    nbest: Annotated[int, typer.Option(min=1, help="number of likeliest texts to show, with --format json")] = 1,
     lm: LanguageModel = None,
     lm_weight: LanguageModelWeight = 0.5,
-    hotwords: Annotated[str, typer.Option(help="words likely to be said, as in Ana,Cluj; searches with a beam")] = "",
+    hotwords: Annotated[str, typer.Option(help="words to expect, as in Ana,Cluj; turns on beam search")] = "",
     format: Annotated[
-        Literal["text", "json", "tsv", "srt", "vtt", "ctm", "textgrid"], typer.Option(help="of the result")
+        Literal["text", "json", "tsv", "srt", "vtt", "ctm", "textgrid"], typer.Option(help="output format")
     ] = "text",
-    out: Annotated[Path | None, typer.Option(help="write one file for each recording here")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for one file per recording")] = None,
     stream: Annotated[
-        bool, typer.Option("--stream", help="word by word while it is said: - reads raw samples, or microphone")
+        bool, typer.Option("--stream", help="transcribe live, word by word; AUDIO is - (raw samples) or microphone")
     ] = False,
-    encoding: Annotated[str, typer.Option(help="of raw samples: s16le, s16be, f32le, u8 …")] = "s16le",
-    rate: Annotated[int, typer.Option(help="raw samples a second")] = 16000,
-    channels: Annotated[int, typer.Option(help="of raw samples")] = 1,
+    encoding: Annotated[str, typer.Option(help="encoding of raw samples: s16le, s16be, f32le, u8 …")] = "s16le",
+    rate: Annotated[int, typer.Option(help="sample rate of raw samples, Hz")] = 16000,
+    channels: Annotated[int, typer.Option(help="channels of raw samples")] = 1,
     channel: ChannelChoice = "mix",
     vad: VoiceActivity = True,
     device: Device = "auto",
 ) -> None:
-    """Write down what is said."""
+    """Transcribe recordings or live speech."""
     if stream:
         if beam > 1 or nbest > 1 or lm or hotwords:
             raise typer.BadParameter("--stream decides frame by frame; leave out --beam, --nbest, --lm and --hotwords")
@@ -104,20 +104,20 @@ def transcribe(
         search = recogniser.beam(width, most=nbest, language_model=lm, weight=lm_weight, hotwords=words)
     if not files:
         terminal.write(heading)
-    told = {"language": tag, "decoder": decoder, "beam": search, "vad": vad, "errors": "return"}
-    each(recordings, partial(recogniser.transcribe, **told), show)
+    options = {"language": tag, "decoder": decoder, "beam": search, "vad": vad, "errors": "return"}
+    each(recordings, partial(recogniser.transcribe, **options), show)
 
 
 @app.command()
 def identify(
     audio: AudioArguments,
     model: ModelFolder,
-    format: Annotated[Literal["text", "json", "tsv"], typer.Option(help="of the result")] = "text",
+    format: Annotated[Literal["text", "json", "tsv"], typer.Option(help="output format")] = "text",
     channel: ChannelChoice = "mix",
     vad: VoiceActivity = True,
     device: Device = "auto",
 ) -> None:
-    """Tell which language is spoken."""
+    """Identify the language of recordings."""
     from isogloss.cli.recordings import find_recordings
     from isogloss.serving import writers
 
@@ -143,7 +143,7 @@ def encode(
     layer: Annotated[int | None, typer.Option(help="0 = before the first block; the last by default")] = None,
     device: Device = "auto",
 ) -> None:
-    """Write the hidden states of speech. A tensor `states` of shape (frames, width) for each recording."""
+    """Write the encoder's hidden states: a tensor `states` of shape (frames, width) for each recording."""
     from isogloss.cli.recordings import find_recordings, places
     from isogloss.files import atomic_file
 
@@ -168,7 +168,7 @@ def encode(
 def each(
     recordings: Sequence[Recording], work: Work[Result], show: Callable[[Recording, Result], None]
 ) -> None:
-    """Work on all recordings; the broken ones are told and make the exit code 1."""
+    """Work on all recordings; broken ones are reported and make the exit code 1."""
     if not all_read(recordings, work, show):
         raise typer.Exit(FAILED)
 
@@ -176,7 +176,7 @@ def each(
 def all_read(
     recordings: Sequence[Recording], work: Work[Result], show: Callable[[Recording, Result], None]
 ) -> bool:
-    """Work on all recordings, tell the broken ones; whether there were none."""
+    """Work on all recordings and report broken ones; returns whether there were none."""
     from isogloss.cli.recordings import process
 
     def complain(error: Exception) -> None:

@@ -115,8 +115,8 @@ def waveform(cut: MonoCut) -> NDArray[np.float32]:
 class Loader:
     """Reads batches of cuts with a few threads (decoding releases the interpreter lock).
 
-    Broken clips are left out and counted by cause. Above `max_bad` of all clips asked for (and
-    more than three), or when a whole batch is broken, it stops with the causes and an example.
+    Broken clips are left out; `bad` has the cause of each, by id. Above `max_bad` of all clips (and more than three),
+    or when a whole batch is broken, it stops with the causes and an example.
     Each clip is played at one of `speeds` and perturbed, drawn from the seed of its batch and its place in it; but as
     it is where it has labels, which count its frames. A cut without a recording is text alone (`as_cut`). views: of
     each clip, each with a speed and perturbations of its own. labels: by name and clip, (T,) int64.
@@ -139,8 +139,7 @@ class Loader:
         self.perturbed = None if labels else perturbed
         self.views = views
         self.max_bad = max_bad
-        self.asked = 0
-        self.bad: Counter[str] = Counter()
+        self.bad: dict[str, str] = {}
         self.example = ""
         self._remembered: dict[int, NDArray[np.float32]] = {}
         self._room = REMEMBERED_BYTES
@@ -154,16 +153,15 @@ class Loader:
         kept: list[tuple[int, NDArray[np.float32]]] = []
         for place, clip in enumerate(self._threads.map(self._play, indices, draws)):
             if isinstance(clip, AudioError):
-                self.bad[clip.cause] += 1
+                self.bad[cuts[place].id] = clip.cause
                 self.example = self.example or str(clip)
             else:
                 kept.append((place, clip))
-        self.asked += len(cuts)
-        broken = sum(self.bad.values())
-        if not kept or (broken > 3 and broken > self.max_bad * max(self.asked, len(self.cuts))):
-            causes = ", ".join(f"{cause} {count}" for cause, count in self.bad.most_common())
+        broken = len(self.bad)
+        if not kept or (broken > 3 and broken > self.max_bad * len(self.cuts)):
+            causes = ", ".join(f"{cause} {count}" for cause, count in Counter(self.bad.values()).most_common())
             raise IsoglossError(
-                f"{broken} of {self.asked} clips could not be read ({causes}); the first: {self.example} "
+                f"{broken} of {len(self.cuts)} clips could not be read ({causes}); the first: {self.example} "
                 "Prepare the data again to drop them."
             )
         cuts, indices = [cuts[place] for place, _ in kept], [indices[place] for place, _ in kept]
@@ -186,7 +184,7 @@ class Loader:
         return _padded(clips)
 
     def _play(self, index: int, random: np.random.Generator) -> NDArray[np.float32] | AudioError:
-        """A clip as it is heard this time."""
+        """A clip at the speed and with the perturbation that are drawn this time."""
         clip = self._clip(index)
         if isinstance(clip, AudioError) or not len(clip):
             return clip

@@ -40,13 +40,13 @@ def meet(model: Model, samples: NDArray[np.float32], text: str, language: str) -
     tokens = model.processor.unit_ids([text], [language]).to(device)
     symbols = tokens.values[0].tolist()
     audio = Sequence.from_list([torch.from_numpy(samples)]).to(device)
-    heard = model.encode(model.features(audio), languages=[language]).final
-    lasting, found = align(Aligner.of(model, heard), tokens)
+    from_speech = model.encode(model.features(audio), languages=[language]).final
+    lasting, found = align(Aligner.of(model, from_speech), tokens)
     if not symbols or not bool(found.all()):
         return None
-    read = model.encode_shared(model.encode_text(tokens, [language], lasting), languages=[language]).final
-    speech, written = heard.unpad()[0].float().cpu(), read.unpad()[0].float().cpu()
-    both = torch.cat([speech, written])
+    from_text = model.encode_shared(model.encode_text(tokens, [language], lasting), languages=[language]).final
+    speech, text_states = from_speech.unpad()[0].float().cpu(), from_text.unpad()[0].float().cpu()
+    both = torch.cat([speech, text_states])
     centred = both - both.mean(dim=0)
     flat = centred @ torch.linalg.svd(centred, full_matrices=False).Vh[:2].T
     aligned = lasting.unpad()[0].cpu().numpy()

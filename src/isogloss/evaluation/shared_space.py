@@ -113,12 +113,12 @@ def shared_space(model: Model, cuts: list[MonoCut], seed: int = 0) -> SharedSpac
     for start in range(0, len(cuts), CLIPS):
         batch = loader.load(range(start, min(start + CLIPS, len(cuts)))).to(device)
         tokens = model.processor.unit_ids(batch.texts, batch.languages).to(device)
-        heard = model.encode(model.features(batch.audio), numbers, languages=batch.languages)
-        found, paths = align(Aligner.of(model, heard.final), tokens)
-        read = model.encode_shared(model.encode_text(tokens, batch.languages, found), numbers, batch.languages)
+        from_speech = model.encode(model.features(batch.audio), numbers, languages=batch.languages)
+        found, paths = align(Aligner.of(model, from_speech.final), tokens)
+        from_text = model.encode_shared(model.encode_text(tokens, batch.languages, found), numbers, batch.languages)
         for number in numbers:
-            speech[number] += _chosen(heard.layers[number], paths)
-            text[number] += _chosen(read.layers[number], paths)
+            speech[number] += _chosen(from_speech.layers[number], paths)
+            text[number] += _chosen(from_text.layers[number], paths)
         predicted = model.text_encoder.durations(model.text_encoder.embed(tokens, batch.languages))
         both = [torch.stack(pair, dim=1) for pair in zip(_chosen(found, paths), _chosen(predicted, paths), strict=True)]
         lasting += [pair[1:] for pair in both]  # without the silence before

@@ -47,7 +47,7 @@ def infeasible(frames: Tensor, tokens: Sequence) -> Tensor:
     return frames < tokens.lengths + repeats
 
 
-def ctc_best_path(log_probabilities: Sequence, tokens: Sequence, blank: int = BLANK) -> tuple[Tensor, Tensor]:
+def ctc_best_path(log_probabilities: Sequence, tokens: Sequence) -> tuple[Tensor, Tensor]:
     """Viterbi: (B, T, V) and (B, U) -> spans (B, U, 2) int64 and log P of the path, (B,) float64.
 
     A span is the first frame that says the symbol and the one after the last. Spans are -1 after the
@@ -55,11 +55,11 @@ def ctc_best_path(log_probabilities: Sequence, tokens: Sequence, blank: int = BL
     """
     with torch.no_grad():
         written = tokens.zero_padding().values
-        states = torch.stack([torch.full_like(written, blank), written], dim=2).flatten(1)
-        states = functional.pad(states, (0, 1), value=blank)  # (B, 2U+1)
+        states = torch.stack([torch.full_like(written, BLANK), written], dim=2).flatten(1)
+        states = functional.pad(states, (0, 1), value=BLANK)  # (B, 2U+1)
         values = log_probabilities.values.double()
         emitted = values.gather(2, states[:, None].expand(-1, values.shape[1], -1)).transpose(0, 1)
-        skips = functional.pad((states[:, 2:] != states[:, :-2]) & (states[:, 2:] != blank), (2, 0))
+        skips = functional.pad((states[:, 2:] != states[:, :-2]) & (states[:, 2:] != BLANK), (2, 0))
         moves, best = _search(emitted, skips, log_probabilities.lengths)
         # A path ends in the last symbol or in the blank after it.
         ends = (2 * tokens.lengths[:, None] - torch.tensor([0, 1], device=states.device)).clamp(min=0)

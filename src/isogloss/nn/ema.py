@@ -32,12 +32,16 @@ class EMA(nn.Module, Generic[Followed]):
 
     @torch.no_grad()
     def follow(self, module: nn.Module, decay: float) -> None:
-        """w ← decay · w + (1 - decay) · w of `module`; the decay rises to its value, so that early weights go soon."""
+        """w ← decay · w + (1 - decay) · w of `module`, with a decay that warms up."""
         self.steps += 1
-        decay = min(decay, (1 + int(self.steps)) / (10 + int(self.steps)))
-        theirs = module.state_dict()
-        for name, mine in self.copy.state_dict().items():
-            if mine.is_floating_point():
-                mine.lerp_(theirs[name], 1 - decay)
-            else:
-                mine.copy_(theirs[name])
+        theirs, mine = module.state_dict(), self.copy.state_dict()
+        moving = [name for name, value in mine.items() if value.is_floating_point()]
+        share = 1 - warmed_up(decay, int(self.steps))
+        torch._foreach_lerp_([mine[name] for name in moving], [theirs[name] for name in moving], share)
+        for name in mine.keys() - set(moving):
+            mine[name].copy_(theirs[name])
+
+
+def warmed_up(decay: float, step: int) -> float:
+    """The decay of an average at a step, the first is 1: it rises to its value, so that early weights go soon."""
+    return min(decay, (1 + step) / (10 + step))

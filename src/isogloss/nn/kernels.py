@@ -33,37 +33,37 @@ def _compose(factor, term, next_factor, next_term):
 @triton.jit
 def _alpha(blank, label, alpha, totals, frames, symbols, most, width, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
-    heard, written = tl.load(frames + row), tl.load(symbols + row)
+    frame_count, symbol_count = tl.load(frames + row), tl.load(symbols + row)
     u = tl.arange(0, BLOCK)
-    inside = u <= written
+    inside = u <= symbol_count
     arriving = tl.where(u == 0, 0.0, NOWHERE).to(tl.float64)
-    for t in range(heard):
+    for t in range(frame_count):
         place = (row * most + t) * width + u
         move = tl.load(label + place - 1, mask=inside & (u > 0), other=NOWHERE)
         _, here = tl.associative_scan((tl.maximum(move, NOWHERE), arriving), 0, _compose)
         tl.store(alpha + place, here, mask=inside)
         arriving = here + tl.maximum(tl.load(blank + place, mask=inside, other=NOWHERE), NOWHERE)
-    tl.store(totals + row, tl.sum(tl.where(u == written, arriving, 0.0), axis=0))
+    tl.store(totals + row, tl.sum(tl.where(u == symbol_count, arriving, 0.0), axis=0))
 
 
 @triton.jit
 def _posteriors(blank, label, alpha, totals, blanks, labels, frames, symbols, most, width, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
-    heard, written = tl.load(frames + row), tl.load(symbols + row)
+    frame_count, symbol_count = tl.load(frames + row), tl.load(symbols + row)
     total = tl.load(totals + row)
     total = tl.where(total > NOWHERE / 2, total, -NOWHERE)  # no path: nothing is likely below
     u = tl.arange(0, BLOCK)
-    inside = u <= written
-    after = tl.where(u == written, 0.0, NOWHERE).to(tl.float64)
-    for step in range(heard):
-        place = (row * most + heard - 1 - step) * width + u
-        move = tl.load(label + place, mask=u < written, other=NOWHERE)
+    inside = u <= symbol_count
+    after = tl.where(u == symbol_count, 0.0, NOWHERE).to(tl.float64)
+    for step in range(frame_count):
+        place = (row * most + frame_count - 1 - step) * width + u
+        move = tl.load(label + place, mask=u < symbol_count, other=NOWHERE)
         leaving = after + tl.maximum(tl.load(blank + place, mask=inside, other=NOWHERE), NOWHERE)
         _, here = tl.associative_scan((tl.maximum(move, NOWHERE), leaving), 0, _compose, reverse=True)
         before = tl.load(alpha + place, mask=inside, other=NOWHERE) - total
         stays = tl.exp(before + leaving)
         # What goes through a node and does not stay, moves.
-        moves = tl.where(u < written, tl.exp(before + here) - stays, 0.0)
+        moves = tl.where(u < symbol_count, tl.exp(before + here) - stays, 0.0)
         tl.store(blanks + place, stays, mask=inside)
         tl.store(labels + place, tl.maximum(moves, 0.0), mask=inside)
         after = here

@@ -1,6 +1,6 @@
 """The transducer's lattice: sums and best paths over all alignments of U symbols with T frames.
 
-    (t, u) ── blank(t, u) ──> (t+1, u)      node (t, u): frame t is heard, u symbols are written
+    (t, u) ── blank(t, u) ──> (t+1, u)      node (t, u): at frame t, with u symbols emitted
        │
     label(t, u)                             a path leads from (0, 0) to (T, U); its last arc is the
        v                                    blank of (T-1, U)          (Graves 2012, arXiv 1211.3711)
@@ -100,9 +100,9 @@ def best_path(blank: Tensor, label: Tensor, lengths: Lengths) -> tuple[Tensor, T
         rows = np.arange(len(symbols))
         steps = list(enumerate(arrived.cpu().numpy())) if frames.size else []
         for step, moves in reversed(steps):
-            written = symbols - 1
-            took = (written >= 0) & moves[rows, written]
-            frames[rows[took], written[took]] = step - written[took]
+            latest = symbols - 1
+            took = (latest >= 0) & moves[rows, latest]
+            frames[rows[took], latest[took]] = step - latest[took]
             symbols = symbols - took
         return torch.from_numpy(frames).to(blank.device), total
 
@@ -162,12 +162,12 @@ def _diagonals(blank: Tensor, label: Tensor, lengths: Lengths) -> tuple[Tensor, 
     column = torch.arange(width, device=blank.device)
     time = diagonals - column  # (D, U+1)
     index = time.clamp(0, frames - 1).expand(batch, -1, -1)
-    heard, written = (length[:, None, None] for length in lengths)
-    inside = (time >= 0) & (time < heard)
-    last = column == written
-    stay = torch.where(inside & (column <= written), blank.double().gather(1, index), -torch.inf)
-    stay = torch.where(last & (time >= heard), 0.0, stay)
-    move = torch.where(inside & (column < written), label.double().gather(1, index), -torch.inf)
+    frame_counts, symbol_counts = (length[:, None, None] for length in lengths)
+    inside = (time >= 0) & (time < frame_counts)
+    last = column == symbol_counts
+    stay = torch.where(inside & (column <= symbol_counts), blank.double().gather(1, index), -torch.inf)
+    stay = torch.where(last & (time >= frame_counts), 0.0, stay)
+    move = torch.where(inside & (column < symbol_counts), label.double().gather(1, index), -torch.inf)
     return stay.transpose(0, 1).contiguous(), move.transpose(0, 1).contiguous()
 
 
@@ -205,5 +205,5 @@ def _rows(diagonals: Tensor, shape: torch.Size, lengths: Lengths) -> Tensor:
     time = torch.arange(frames, device=diagonals.device)[:, None]
     column = torch.arange(width, device=diagonals.device)
     rows = diagonals.transpose(0, 1).gather(1, (time + column).expand(batch, -1, -1))
-    heard, written = (length[:, None, None] for length in lengths)
-    return torch.where((time < heard) & (column <= written), rows, 0.0)
+    frame_counts, symbol_counts = (length[:, None, None] for length in lengths)
+    return torch.where((time < frame_counts) & (column <= symbol_counts), rows, 0.0)

@@ -141,17 +141,17 @@ def _arcs(
 def _slopes(logits: Tensor, slope: "_Slope", lengths: Lengths) -> Tensor:
     """The gradient by all logits, zero where no path goes."""
     result = torch.empty_like(logits)
-    heard = [0] * len(result)
+    ends = [0] * len(result)
     for piece in map(slope.narrowed, _pieces(lengths, logits.shape[-1], logits.device)):
         row, time, nodes = piece
         result[row, time, : nodes.start] = 0
         result[row, time, nodes.stop :] = 0
-        heard[row] = time.stop
+        ends[row] = time.stop
         if result.dtype == slope.nodes.dtype:
             slope.of(logits[piece], piece, out=result[piece])
         else:
             result[piece] = slope.of(logits[piece], piece)
-    for row, end in enumerate(heard):
+    for row, end in enumerate(ends):
         result[row, end:] = 0
     return result
 
@@ -252,10 +252,10 @@ def _pieces(lengths: Lengths, vocabulary: int, device: torch.device) -> list[Pie
     """All nodes of all utterances, some frames at a time."""
     size = PIECE.get(device.type, PIECE["cuda"])
     pieces = []
-    for row, (heard, written) in enumerate(zip(*map(Tensor.tolist, lengths), strict=True)):
-        step = max(1, size // ((written + 1) * vocabulary))
-        times = (slice(start, min(heard, start + step)) for start in range(0, heard, step))
-        pieces += [(row, time, slice(0, written + 1)) for time in times]
+    for row, (frames, symbols) in enumerate(zip(*map(Tensor.tolist, lengths), strict=True)):
+        step = max(1, size // ((symbols + 1) * vocabulary))
+        times = (slice(start, min(frames, start + step)) for start in range(0, frames, step))
+        pieces += [(row, time, slice(0, symbols + 1)) for time in times]
     return pieces
 
 

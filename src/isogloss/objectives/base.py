@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from isogloss.config import Config
 from isogloss.data.loading import Batch
 from isogloss.data.needs import Needs
+from isogloss.heads.base import Target
 from isogloss.model.model import Model
 from isogloss.model.spec import ModelSpec
 from isogloss.nn.ema import EMA
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from lhotse.cut import MonoCut
 
 
-class BaseConfig(Config):
+class BaseConfig(Config, ABC):
     """Fields of every objective in a stage."""
 
     name: str = Field(description="name of the objective")
@@ -40,9 +41,8 @@ class BaseConfig(Config):
         {}, description="limits of dev figures above which this loss is left out: {cer: 0.8}"
     )
 
-    @property
-    def identifies(self) -> bool:
-        """Whether it trains the language head."""
+    def trains(self, head: str, target: Target) -> bool:
+        """Whether it trains a head of the model that predicts `target`."""
         return False
 
     @property
@@ -50,9 +50,9 @@ class BaseConfig(Config):
         """Whether it learns from what clips say in other languages."""
         return False
 
+    @abstractmethod
     def build(self, spec: ModelSpec) -> "Objective":
         """The objective for a model."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -173,4 +173,4 @@ class Objective(nn.Module, ABC):
         return {}
 
     def finish(self, model: Model, batches: ListOf[Batch]) -> None:
-        """What is fitted on the dev split when the run has ended; batches as for `figures`."""
+        """What is fitted on the dev split when a stage has ended; batches as for `figures`."""

@@ -75,7 +75,7 @@ class MaskedCodes(nn.Module):
         return padded_masks(masks, self.spec.feature_frames(audio.values.shape[1]))
 
     def targets(self, mask: Tensor) -> Tensor:
-        """(B, T) over feature frames -> (B, ceil(T/4)): True where all four frames are masked."""
+        """(B, T) over feature frames -> (B, ⌈T / stride⌉): True where all frames of a stack are masked."""
         stride = self.spec.stride
         return pad(mask, (0, -mask.shape[1] % stride)).unflatten(1, (-1, stride)).all(dim=-1)
 
@@ -85,7 +85,7 @@ class MaskedCodes(nn.Module):
         return features.with_values(torch.where(mask[..., None], noise, features.values))
 
     def codes(self, features: Sequence, targets: Tensor) -> Tensor:
-        """The codes of chosen encoder frames of clean features: (B, T, F) and (B, T/4) bool -> (M, K)."""
+        """The codes of chosen encoder frames of clean features: (B, T, F) and (B, ⌈T / stride⌉) bool -> (M, K)."""
         return self.quantizer(stack(features, self.spec.stride)[targets])
 
     def predict(self, states: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:

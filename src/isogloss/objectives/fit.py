@@ -1,4 +1,4 @@
-"""What is fitted to data in one pass instead of trained step by step: clusters, statistics, codebooks.
+"""What is fitted to data instead of trained step by step: clusters, statistics, codebooks.
 
 A stage of a recipe that fits names one of these. What it finds is an artefact of the run: named tensors, labels of
 clips and figures, in `RUN/artefacts/NAME`, from where later stages take it.
@@ -26,14 +26,14 @@ class Artefact:
     figures: dict[str, float] = field(default_factory=dict)
 
 
-class FitConfig(Config):
+class FitConfig(Config, ABC):
     """Fields of everything a stage can fit."""
 
     name: str = Field(description="name of what is fitted")
 
+    @abstractmethod
     def build(self, spec: ModelSpec) -> "Fit":
         """What fits it for a model; raises IsoglossError where it is of no use to this one."""
-        raise NotImplementedError
 
 
 class Fit(ABC):
@@ -47,7 +47,7 @@ class Fit(ABC):
 
     @abstractmethod
     def fit(self, model: Model, batches: Iterable[Batch]) -> Artefact:
-        """One pass over the training clips; `batches` may be gone through more than once, always in the same order."""
+        """Fit to the training clips; `batches` may be gone through more than once, always in the same order."""
 
     def label(self, model: Model, artefact: Artefact, batch: Batch) -> list[Tensor]:
         """The labels of each clip of a batch, (T,) int64: of those for training and of the dev split."""

@@ -26,13 +26,15 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from isogloss.audio.augment import SpecAugment, SpecAugmentConfig
+from isogloss.audio.reading import SAMPLE_RATE
 from isogloss.data.loading import Batch
 from isogloss.data.manifests import language_of, text_of
 from isogloss.data.needs import Needs
 from isogloss.encoders.stack import Encoded
 from isogloss.errors import IsoglossError
+from isogloss.heads.base import Target
 from isogloss.heads.classifier import Classifier
-from isogloss.heads.ctc import CTCHead
+from isogloss.heads.ctc import CTCConfig, CTCHead
 from isogloss.metrics.error_rates import error_rates
 from isogloss.model.calibration import calibrate
 from isogloss.model.model import Model
@@ -47,28 +49,28 @@ if TYPE_CHECKING:
 
 BLANK_PATIENCE = 1500
 """Steps a CTC model may emit blanks only; all start so, small ones for several hundred steps."""
-SAMPLE_RATE = 16000
+UNKNOWN = -100
+"""The class of a clip in a language that the model does not identify."""
 
 
 class HeadsConfig(BaseConfig):
     """Weights of the heads' losses."""
 
-    usual: ClassVar[dict[str, float]] = {"phonemes": 0.3, "language": 0.1}
-    """Weights of heads that are not named in `head_weights`, where they are not 1."""
+    usual: ClassVar[dict[Target, float]] = {"phonemes": 0.3, "language": 0.1}
+    """Weights of heads that are not named in `head_weights`, by what they predict, where they are not 1."""
 
     intermediate: float = Field(0.3, ge=0, lt=1, description="w, weight of the CTC loss at middle layers")
     head_weights: dict[str, float] = Field(
         {}, description="v_h, weight by head; 0 = not trained here; default 1, phonemes 0.3, language 0.1"
     )
 
-    def head_weight(self, head: str) -> float:
-        """v_h."""
-        return self.head_weights.get(head, self.usual.get(head, 1.0))
+    def head_weight(self, head: str, target: Target) -> float:
+        """v_h of a head that predicts `target`."""
+        return self.head_weights.get(head, self.usual.get(target, 1.0))
 
-    @property
-    def identifies(self) -> bool:
-        """Whether it trains the language head."""
-        return self.head_weight("language") > 0
+    def trains(self, head: str, target: Target) -> bool:
+        """Whether it trains a head that predicts `target`."""
+        return target != "features" and self.head_weight(head, target) > 0
 
 
 class SpeechHeadsConfig(HeadsConfig):
@@ -96,7 +98,7 @@ class HeadLosses(Objective):
         super().__init__(config, spec)
         self.weights = config
         trained = {name: head.target for name, head in spec.heads.items() if head.target != "features"}
-        self.trained = {name: target for name, target in trained.items() if config.head_weight(name) > 0}
+        self.trained = {name: target for name, target in trained.items() if config.head_weight(name, target) > 0}
         for name in config.head_weights.keys() - spec.config.heads.keys():
             known = ", ".join(spec.config.heads)
             raise IsoglossError(f"{config.name}.head_weights: the model has no head {name}; it has {known or 'none'}.")
@@ -107,9 +109,16 @@ class HeadLosses(Objective):
             )
         if "language" in self.trained and spec.config.encoder.adapters is not None:
             raise IsoglossError(
-                "An adapter is chosen by the language, which the language head would read off it; "
+                "An adapter is chosen by the language, which would give the answer to the language head; "
                 f"set head_weights: {{language: 0}} in the objective {config.name}."
             )
+
+    @property
+    def ctc(self) -> str | None:
+        """The head whose loss is taken at middle layers too: the first CTC head of symbols among those it trains."""
+        heads = self.spec.heads
+        of_symbols = (name for name, target in self.trained.items() if target == "symbols")
+        return next((name for name in of_symbols if isinstance(heads[name], CTCConfig)), None)
 
     def prepare(self, batch: Batch, training: bool) -> Batch:
         """The targets of the heads: `symbols` and `phonemes` (B, U), `language` (B,)."""
@@ -121,8 +130,14 @@ class HeadLosses(Objective):
             elif target == "phonemes":
                 targets[target] = processor.phonemes(batch.texts, batch.languages)
             else:
-                targets[target] = torch.tensor([self.spec.language_index(tag) for tag in batch.languages])
+                known = {tag: place for place, tag in enumerate(self.spec.languages)}
+                targets[target] = torch.tensor([known.get(tag, UNKNOWN) for tag in batch.languages])
         return batch.with_extras(targets)
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Clips in languages that the model identifies; dev splits have others too."""
+        heads = [name for name, target in self.trained.items() if target == "language"]
+        return {name: int((batch.extras["language"] != UNKNOWN).sum()) for name in heads}
 
     def head_losses(self, model: Model, encoded: Encoded, batch: Batch, factor: float = 1.0) -> Loss:
         """The terms of L for states (B, T, D), each weighed by `factor` more."""
@@ -130,36 +145,37 @@ class HeadLosses(Objective):
         stats: dict[str, Mean] = {}
         rows = len(batch.ids)
         for name, target in self.trained.items():
-            weight = factor * self.weights.head_weight(name)
-            if name == "ctc":
-                terms |= self._ctc(model, encoded, batch, weight, stats)
+            weight = factor * self.weights.head_weight(name, target)
+            if name == self.ctc:
+                terms |= self._ctc(model, name, encoded, batch, weight, stats)
             elif target == "language":
                 logits, classes = model.head(name, Classifier)(encoded.final), batch.extras[target]
-                losses = cross_entropy(logits, classes, reduction="sum")
-                terms[name] = Term(losses, rows, weight)
-                stats[f"{name}_accuracy"] = Mean((logits.argmax(dim=-1) == classes).float().sum(), rows)
+                losses = cross_entropy(logits, classes, reduction="sum", ignore_index=UNKNOWN)
+                known = (classes != UNKNOWN).sum()
+                terms[name] = Term(losses, known, weight)
+                stats[f"{name}_accuracy"] = Mean((logits.argmax(dim=-1) == classes).float().sum(), known)
             else:
                 losses = model.symbol_head(name).loss(encoded.final, batch.extras[target])
                 terms[name] = Term(per_symbol(losses, batch.extras[target]), rows, weight)
         return Loss(terms, stats)
 
     def _ctc(
-        self, model: Model, encoded: Encoded, batch: Batch, weight: float, stats: dict[str, Mean]
+        self, model: Model, name: str, encoded: Encoded, batch: Batch, weight: float, stats: dict[str, Mean]
     ) -> dict[str, Term]:
         """L_ctc and L_mid, and how much of the output is blank."""
-        head, tokens, rows = model.head("ctc", CTCHead), batch.extras["symbols"], len(batch.ids)
+        head, tokens, rows = model.head(name, CTCHead), batch.extras["symbols"], len(batch.ids)
         final = head(encoded.final)
         stats["blank"] = Mean(blank_share(final) * rows, rows)
         stats["infeasible"] = Mean(infeasible(final.lengths, tokens).float().sum(), rows)
         last = per_symbol(ctc_loss(final, tokens), tokens)
         if not (self.weights.intermediate and encoded.layers):
-            return {"ctc": Term(last, rows, weight)}
+            return {name: Term(last, rows, weight)}
         layers = [head(states) for _, states in sorted(encoded.layers.items())]
         middle = torch.stack([per_symbol(ctc_loss(found, tokens), tokens) for found in layers]).mean()
         share = self.weights.intermediate
         return {
-            "ctc": Term(last, rows, weight * (1 - share)),
-            "ctc_middle": Term(middle, rows, weight * share),
+            name: Term(last, rows, weight * (1 - share)),
+            f"{name}_middle": Term(middle, rows, weight * share),
         }
 
     def health(self) -> tuple[Alarm, ...]:
@@ -168,11 +184,11 @@ class HeadLosses(Objective):
             "All-blank CTC: after {step} steps nothing but blank is recognised; check that texts belong to "
             "their clips (isogloss inspect), raise the learning rate, or train with more steps."
         )
-        return (Alarm("blank", said, most=0.999, patience=BLANK_PATIENCE),) if "ctc" in self.trained else ()
+        return (Alarm("blank", said, most=0.999, patience=BLANK_PATIENCE),) if self.ctc else ()
 
     def check(self, cuts: ListOf[MonoCut]) -> None:
         """Refuse data in which more than 1 % of the transcripts have more symbols than the encoder has frames."""
-        if "ctc" not in self.trained or not self.needs.audio:
+        if self.ctc is None or not self.needs.audio:
             return
         impossible = []
         for cut in cuts:
@@ -195,12 +211,13 @@ class HeadLosses(Objective):
         if not (self.needs.audio and self.trained):
             return {}
         pairs: dict[str, list[tuple[str, str]]] = {}
+        decoder = next(name for name in model.decoders if name in self.trained)
         text = model.tokenizer
         assert text is not None
         for batch in batches:
             states = model.encode(model.features(batch.audio), languages=batch.languages).final
-            found = {"cer": (normalised(batch), [text.decode(h.tokens) for h in model.decode(states)])}
-            if "phonemes" in self.trained:
+            found = {"cer": (normalised(batch), [text.decode(h.tokens) for h in model.decode(states, decoder)])}
+            if "phonemes" in self.trained.values():
                 rows = model.processor.phonemes(batch.texts, batch.languages).unpad()
                 found["per"] = [model.processor.ipa(row.tolist()) for row in rows], model.ipa(states)
             for name, both in found.items():
@@ -223,11 +240,10 @@ class Recognition(HeadLosses):
 
     def forward(self, model: Model, batch: Batch, clock: Clock) -> Loss:
         """Audio (B, S) with texts and languages -> losses summed over utterances."""
-        return self.head_losses(model, self.encoded(model, batch.audio, batch), batch)
+        return self.head_losses(model, self.encoded(model, model.features(batch.audio), batch), batch)
 
-    def encoded(self, model: Model, audio: Sequence, batch: Batch) -> Encoded:
-        """Audio (B, S) of the clips of a batch -> what the heads get, (B, T, D)."""
-        features = model.features(audio)
+    def encoded(self, model: Model, features: Sequence, batch: Batch) -> Encoded:
+        """Features (B, T, F) of the clips of a batch -> what the heads get, (B, T', D)."""
         if self.augment is not None:
             features = self.augment(features)
         return model.encode(features, layers=self.spec.middle, languages=batch.languages)

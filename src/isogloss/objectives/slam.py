@@ -38,6 +38,7 @@ from isogloss.config import Config
 from isogloss.data.loading import Batch
 from isogloss.data.needs import Needs
 from isogloss.errors import IsoglossError
+from isogloss.heads.base import Target
 from isogloss.model.model import Model
 from isogloss.model.spec import ModelSpec
 from isogloss.nn.masking import padded_masks, share_mask
@@ -75,10 +76,9 @@ class PairsConfig(HeadsConfig):
     matching: float = Field(0.0, ge=0, description="s, weight of L_STM")
     heads: float = Field(1.0, ge=0, description="c, weight of L_heads")
 
-    @property
-    def identifies(self) -> bool:
-        """Whether it trains the language head, one of L_heads."""
-        return self.heads > 0 and super().identifies
+    def trains(self, head: str, target: Target) -> bool:
+        """Whether it trains a head that predicts `target`."""
+        return self.heads > 0 and super().trains(head, target)
 
 
 class SlamConfig(PairsConfig):
@@ -192,8 +192,8 @@ class Pairs(HeadLosses):
         if self.same is not None:
             texts = normalised(batch)
             others = mismatched_pairs(texts, batch.languages)
-            strange = self.together(model, speech, Sequence(text.values[others], text.lengths[others]), batch)[1]
-            same = self.matching_loss(written, strange, texts, others)
+            mismatched = self.together(model, speech, Sequence(text.values[others], text.lengths[others]), batch)[1]
+            same = self.matching_loss(written, mismatched, texts, others)
             terms["same"] = Term(same.sum(), rows, self.config.matching)
         if self.config.heads:
             encoded = model.encode_shared(speech, self.spec.middle, batch.languages)
@@ -210,11 +210,11 @@ class Pairs(HeadLosses):
         second = [row[length:] for row, length in zip(through, lengths, strict=True)]
         return padded(first, speech.values.shape[1]), padded(second, text.values.shape[1])
 
-    def matching_loss(self, matched: Sequence, strange: Sequence, texts: list[str], others: list[int]) -> Tensor:
+    def matching_loss(self, matched: Sequence, mismatched: Sequence, texts: list[str], others: list[int]) -> Tensor:
         """L_STM of each utterance, of a matched and a mismatched pair; two clips of one text are no mismatch; (B,)."""
         assert self.same is not None
         different = torch.tensor([text != texts[other] for text, other in zip(texts, others, strict=True)])
-        right, wrong = (self.same(states.values[:, 0])[:, 0].float() for states in (matched, strange))
+        right, wrong = (self.same(states.values[:, 0])[:, 0].float() for states in (matched, mismatched))
         losses = binary_cross_entropy_with_logits(right, torch.ones_like(right), reduction="none")
         unlike = binary_cross_entropy_with_logits(wrong, torch.zeros_like(wrong), reduction="none")
         return (losses + unlike * different.to(unlike.device)) / 2

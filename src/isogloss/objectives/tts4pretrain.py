@@ -10,7 +10,7 @@ form, in which real and synthetic speech of a sentence must say the same (Wang e
     tts4pretrain  (text)    L = s L_ssl(x̃) + a L_aux(t | x̃)             beside best_rq on real speech
     tts4pretrain2 (paired)  L = L_aux(t | x) + a L_aux(t | x̃) + c L_cons
 
-p_u is what the attention decoder says of the u-th symbol, told those before it; in a model without one it is
+p_u is what the attention decoder says of the u-th symbol, given those before it; in a model without one it is
 CTC's posterior where its best path first writes the symbol. L_cons is a mean over the symbols. The synthesiser is
 espeak-ng (data/synthesis.py); any other is a function, given to `build`.
 
@@ -27,6 +27,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from isogloss.audio.reading import SAMPLE_RATE
 from isogloss.data.loading import Batch
 from isogloss.data.needs import Needs
 from isogloss.data.synthesis import Speak, speak
@@ -90,17 +91,19 @@ class TTS4Pretrain(Recognition):
         return super().prepare(batch, training).with_extras({"synthetic": audio} | mask)
 
     def counts(self, batch: Batch) -> dict[str, int]:
-        """Masked encoder frames."""
-        return {"codes": int(self.masked.targets(batch.extras["mask"]).sum())} if self.masked is not None else {}
+        """Also masked encoder frames."""
+        codes = {"codes": int(self.masked.targets(batch.extras["mask"]).sum())} if self.masked is not None else {}
+        return super().counts(batch) | codes
 
     def forward(self, model: Model, batch: Batch, clock: Clock) -> Loss:
         """Texts with languages, audio (B, 0) -> losses summed over texts, and over masked frames."""
         audio, rows = batch.extras["synthetic"], len(batch.ids)
-        found = self.head_losses(model, self.encoded(model, audio, batch), batch, self.spoken.auxiliary)
-        stats = found.stats | {"seconds": Mean(audio.lengths.sum() / 16000, rows)}
+        features = model.features(audio)
+        found = self.head_losses(model, self.encoded(model, features, batch), batch, self.spoken.auxiliary)
+        stats = found.stats | {"seconds": Mean(audio.lengths.sum() / SAMPLE_RATE, rows)}
         if self.masked is None:
             return Loss(found.terms, stats)
-        features, mask = model.features(audio), batch.extras["mask"]
+        mask = batch.extras["mask"]
         targets = self.masked.targets(mask)
         codes = self.masked.codes(features, targets)
         hidden = self.masked.corrupt(features, mask)
@@ -126,10 +129,16 @@ class TTS4Pretrain2(Recognition):
         """Also the sentences as `synthetic` speech, (B, S)."""
         return super().prepare(batch, training).with_extras({"synthetic": aloud(batch, self.speak)})
 
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Those of the heads, once more for synthetic speech."""
+        found = super().counts(batch)
+        return found | {f"synthetic_{name}": count for name, count in found.items()}
+
     def forward(self, model: Model, batch: Batch, clock: Clock) -> Loss:
         """Audio (B, S) with texts and languages -> losses summed over utterances."""
         tokens, rows = batch.extras["symbols"], len(batch.ids)
-        real, synthetic = (self.encoded(model, audio, batch) for audio in (batch.audio, batch.extras["synthetic"]))
+        both = batch.audio, batch.extras["synthetic"]
+        real, synthetic = (self.encoded(model, model.features(audio), batch) for audio in both)
         heads = self.head_losses(model, real, batch)
         auxiliary = self.head_losses(model, synthetic, batch, self.spoken.auxiliary)
         differ = divergence(*(self.posteriors(model, one.final, tokens) for one in (real, synthetic)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -58,7 +59,7 @@ def build_model(recipe: Recipe, train: list[MonoCut], paired: list[MonoCut], tex
         phonemes=_phonemes(sentences) if _pronounces(recipe.model.heads) else (),
         text=recipe.model.text,
         text_languages=tuple(alphabets) if recipe.model.text else (),
-        languages=languages if len(languages) > 1 and _identifies(recipe) else (),
+        languages=languages if len(languages) > 1 and _identifies(recipe, recipe.model.heads) else (),
         alphabets=alphabets,
     )
     model = Model(config, tokenizer)
@@ -79,9 +80,9 @@ def _grown(start: Model | None, recipe: Recipe, written: list[MonoCut]) -> Model
         for language, symbols in _alphabets(tokenizer, texts).items():
             alphabets[language] = tuple(sorted({*symbols, *alphabets.get(language, ())}))
     encoder = _with_adapters(start.config.encoder, recipe.model, written)
-    # On an encoder that changes, a language head that does not would guess.
-    languages = start.config.languages if recipe.model.adapters or _identifies(recipe) else ()
     parts = _parts(start, recipe.model)
+    # On an encoder that changes, a language head that does not would guess.
+    languages = start.config.languages if recipe.model.adapters or _identifies(recipe, parts["heads"]) else ()
     pronounced = _pronounces(parts["heads"])
     changes = parts | {
         "encoder": encoder,
@@ -157,9 +158,11 @@ def _phonemes(texts: list[tuple[str, str]]) -> tuple[str, ...]:
     return tuple(sorted({symbol for tag, group in groups.items() for line in phonemes(group, tag) for symbol in line}))
 
 
-def _identifies(recipe: Recipe) -> bool:
-    """Whether any stage trains the language head; a model must not carry one that guesses at random."""
-    return any(objective.identifies for stage in recipe.training for objective in stage.objectives)
+def _identifies(recipe: Recipe, heads: Mapping[str, HeadConfig]) -> bool:
+    """Whether any stage trains a head of the language; a model must not carry one that guesses at random."""
+    of_language = [name for name, head in heads.items() if head.target == "language"]
+    objectives = [objective for stage in recipe.training for objective in stage.objectives]
+    return any(objective.trains(name, "language") for objective in objectives for name in of_language)
 
 
 def _alphabets(tokenizer: Tokenizer, texts: list[tuple[str, str]]) -> dict[str, tuple[int, ...]]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def describe(
     recipe: Recipe, cards: list[dict[str, Any]], train: list[MonoCut], paired: list[MonoCut], texts: list[MonoCut]
 ) -> str:
-    """Markdown: what was learned from, how, and what is not known yet. Evaluation adds its figures.
+    """Markdown: the training data, the stages and the limits. Evaluation adds its figures.
 
     cards: of the recipe's data folders. train, paired: the clips trained on, and those of them with a transcript;
     texts: the unspoken sentences.
@@ -29,7 +29,8 @@ def describe(
         hours[language_of(cut)][0] += cut.duration / 3600
         hours[language_of(cut)][1] += cut.duration / 3600 * (cut.id in with_text)
     rows = "\n".join(
-        f"| {language_name(tag)} (`{tag}`) | {heard:.2f} | {read:.2f} |" for tag, (heard, read) in sorted(hours.items())
+        f"| {language_name(tag)} (`{tag}`) | {speech:.2f} | {with_texts:.2f} |"
+        for tag, (speech, with_texts) in sorted(hours.items())
     )
     corpora = "\n".join(
         f"| {card.get('name', folder.name)} | {card.get('licence') or 'unknown'} | `{card.get('fingerprint')}` |"
@@ -45,7 +46,7 @@ A speech model trained with isogloss.
 
 ## Data
 
-| language | hours heard | of these transcribed |
+| language | hours of speech | of these transcribed |
 |---|---|---|
 {rows}
 

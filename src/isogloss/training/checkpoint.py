@@ -115,12 +115,11 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, parameters: dict[str, nn
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter], tensors: dict[str, Tensor]
 ) -> None:
-    """The inverse of `optimizer_tensors`; the moments go to their parameter's device."""
+    """The inverse of `optimizer_tensors`; a fused optimizer has all of a parameter's state on its device."""
     for path, value in tensors.items():
         name, key = path.rsplit("/", 1)
         parameter = parameters[name]
-        # AdamW keeps its step counter on the CPU.
-        optimizer.state[parameter][key] = value if key == "step" else value.to(parameter.device)
+        optimizer.state[parameter][key] = value.to(parameter.device)
 
 
 def _storable(values: dict[str, Tensor]) -> dict[str, Tensor]:

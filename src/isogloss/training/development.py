@@ -13,7 +13,7 @@ from isogloss.data.loading import Batch, Loader
 from isogloss.data.manifests import language_of
 from isogloss.data.needs import Needs
 from isogloss.errors import IsoglossError, did_you_mean
-from isogloss.objectives.base import Mean
+from isogloss.objectives.base import Mean, Objective
 from isogloss.training.data import Data
 from isogloss.training.hardware import Machine, summed
 from isogloss.training.recipe import StageRecipe
@@ -40,7 +40,8 @@ class Development:
 
     def __init__(self, data: Data, machine: Machine, labels: Mapping[str, Mapping[str, Tensor]]):
         self.data, self.machine, self.labels = data, machine, labels
-        self._batches: dict[tuple[object, ...], list[Batch]] = {}
+        self._batches: dict[Needs, list[Batch]] = {}
+        self._prepared: dict[Objective, list[Batch]] = {}
 
     @torch.no_grad()
     def evaluate(self, stage: Stage) -> dict[str, float]:
@@ -59,7 +60,7 @@ class Development:
         return figures | ({"loss": sum(losses)} if losses else {})
 
     def finish(self, stage: Stage) -> None:
-        """Let the objectives fit on all of the dev split what is fitted when a stage has ended."""
+        """Let the objectives fit on the selected dev clips what is fitted when a stage has ended."""
         stage.eval()
         for objective in stage.objectives.values():
             batches = [batch.to(self.machine.device) for batch in self._load(objective.dev_needs)]
@@ -71,11 +72,12 @@ class Development:
         objective = stage.objectives[name]
         terms: dict[str, Mean] = {}
         stats: dict[str, Mean] = {}
-        for batch in self._mine(objective.needs):
-            prepared = objective.prepare(batch, False).to(self.machine.device)
+        if objective not in self._prepared:  # at every look the same
+            self._prepared[objective] = [objective.prepare(batch, False) for batch in self._mine(objective.needs)]
+        for batch in self._prepared[objective]:
             torch.manual_seed(batch.seed)
             with self.machine.autocast():
-                loss = objective(stage.model, prepared, stage.clock)
+                loss = objective(stage.model, batch.to(self.machine.device), stage.clock)
             for key, term in loss.terms.items():
                 terms[key] = _plus(terms.get(key), term)
                 terms[f"{WEIGHT}{key}"] = Mean(torch.tensor(term.weight), 1.0)
@@ -107,12 +109,11 @@ class Development:
 
     def _load(self, needs: Needs) -> list[Batch]:
         """Batches of the selected clips, read once."""
-        labels = {name: self.labels[name] for name in sorted(needs.labels)}
-        cuts = select([cut for cut in self.data.dev_clips(needs) if all(cut.id in known for known in labels.values())])
-        key = needs.views, tuple(labels), tuple(cut.id for cut in cuts)
-        if key not in self._batches:
-            self._batches[key] = load_batches(cuts, needs.views, labels)
-        return self._batches[key]
+        if needs not in self._batches:
+            labels = {name: self.labels[name] for name in sorted(needs.labels)}
+            cuts = [cut for cut in self.data.dev_clips(needs) if all(cut.id in known for known in labels.values())]
+            self._batches[needs] = load_batches(select(cuts), needs.views, labels)
+        return self._batches[needs]
 
 
 def _plus(before: Mean | None, mean: Mean) -> Mean:
@@ -157,10 +158,11 @@ def chosen_by(recipe: StageRecipe, figures: dict[str, float]) -> float | None:
 
 
 def sentence(stage: str, step: int, figures: dict[str, float]) -> str:
-    """What a look at the dev split found, in one line."""
+    """What a look at the dev split found, in one line; what is measured by language is a rate."""
     said = []
     for name in [key for key in figures if "/" not in key and key != "loss"]:
         tags = {key.removeprefix(f"{name}/"): value for key, value in figures.items() if key.startswith(f"{name}/")}
         detail = f" ({', '.join(f'{tag} {value:.1%}' for tag, value in sorted(tags.items()))})" if tags else ""
-        said.append(f" · {name.upper()} {figures[name]:.1%}{detail}")
-    return f"{stage} step {step}: dev loss {figures['loss']:.3f}{''.join(said)}"
+        said.append(f"{name.upper()} {figures[name]:.1%}{detail}" if tags else f"{name} {figures[name]:.4g}")
+    losses = [f"dev loss {figures['loss']:.3f}"] if "loss" in figures else []
+    return f"{stage} step {step}: {' · '.join([*losses, *said])}"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from isogloss.data.loading import Batch, Loader
-from isogloss.errors import IsoglossError
+from isogloss.errors import IsoglossError, counted
 from isogloss.files import atomic_folder, read_json, sha256, write_json
 from isogloss.model.folder import read_tensors, write_tensors
 from isogloss.objectives.fit import Artefact, Fit
@@ -31,15 +31,26 @@ if TYPE_CHECKING:
 ABOUT, TENSORS, LABELS = "artefact.json", "tensors.safetensors", "labels.safetensors"
 
 
-def fit_stage(run: Run, journal: Journal, recipe: FitRecipe, step: int) -> None:
+def fit_stage(run: Run, journal: Journal, number: int, step: int) -> None:
     """Fit, or take what was fitted before the run was cut off; the model and later stages have it then.
 
-    The first process fits, and the others wait for it: they take what it wrote.
+    The first process fits, and the others wait for it: they take what it wrote. number: of the stage in the recipe.
+    step: steps of the run before it. Raises IsoglossError where a run to be resumed is past the stage and has lost
+    what it fitted, for the model is no longer the one that it was fitted to.
     """
+    recipe = run.recipe.stages[number]
+    assert isinstance(recipe, FitRecipe)
     folder = run.folder / "artefacts" / recipe.name
-    about = {"stage": recipe.name, "fit": recipe.fit.plain(), "fingerprint": run.data.fingerprint}
+    plain = run.recipe.plain()
+    about = {
+        "fit": recipe.fit.plain(),
+        "fingerprint": run.data.fingerprint,
+        "before": {"seed": plain["seed"], "model": plain["model"], "stages": plain["stages"][:number]},
+    }
     fit = recipe.fit.build(run.model.spec)
     if run.machine.rank == 0 and not _fitted(folder, about):
+        if run.found is not None and run.found.state["stage"] > number:
+            raise IsoglossError(f"{folder} is missing or was changed; restore it, or train into another --out.")
         stream = run.data.stream(fit.needs, recipe.name)
         run.model.eval()
         with torch.no_grad():
@@ -47,7 +58,7 @@ def fit_stage(run: Run, journal: Journal, recipe: FitRecipe, step: int) -> None:
             labels = _labels(run, recipe, fit, artefact, stream.cuts) if fit.labels else {}
         write_artefact(folder, artefact, labels, about)
         figures = "".join(f", {name} {value:g}" for name, value in artefact.figures.items())
-        journal.say(f"{recipe.name}: fitted {recipe.fit.name} to {len(stream.cuts)} clips{figures}")
+        journal.say(f"{recipe.name}: fitted {recipe.fit.name} to {counted(len(stream.cuts), 'clip')}{figures}")
         journal.record({"event": "fit", "stage": recipe.name, "step": step} | artefact.figures)
     run.machine.wait()
     artefact, labels = read_artefact(folder)
@@ -104,7 +115,7 @@ def read_artefact(folder: Path) -> tuple[Artefact, dict[str, Tensor]]:
     about = read_json(folder / ABOUT)
     for name, digest in about["files"].items():
         if not (folder / name).is_file() or sha256(folder / name) != digest:
-            raise IsoglossError(f"{folder / name} is missing or was changed; remove {folder} to fit it again.")
+            raise IsoglossError(f"{folder / name} is missing or was changed; restore it, or train into another --out.")
     labels = read_tensors(folder / LABELS) if (folder / LABELS).exists() else {}
     return Artefact(read_tensors(folder / TENSORS), about["figures"]), labels
 

@@ -6,12 +6,16 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
 from isogloss.errors import IsoglossError
 from isogloss.objectives.base import Mean
+
+PATIENCE = timedelta(days=1)
+"""How long a process waits for the others: one may fit something while they wait."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # else every process would talk to the others through the first GPU
     except (RuntimeError, AssertionError) as error:
         raise IsoglossError(f'The device "{name}" cannot be used here ({str(error).splitlines()[0]}).') from None
     return device
@@ -70,7 +76,7 @@ def start_group() -> tuple[int, int]:
     if world == 1:
         return 0, 1
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
     return dist.get_rank(), world
 
 
@@ -87,15 +93,24 @@ def summed(means: Mapping[str, Mean]) -> dict[str, tuple[float, float]]:
     if not dist.is_initialized():
         return own
     found: dict[str, tuple[float, float]] = {}
-    for text in _gathered(json.dumps(own)):
+    for text in gathered(json.dumps(own)):
         for name, (total, count) in json.loads(text).items():
             before = found.get(name, (0.0, 0.0))
             found[name] = before[0] + total, before[1] + count
     return found
 
 
-def _gathered(text: str) -> list[str]:
+def share_buffers(module: torch.nn.Module) -> None:
+    """Give all processes the buffers of the first, in place."""
+    if dist.is_initialized():
+        for buffer in module.buffers():
+            dist.broadcast(buffer, 0)
+
+
+def gathered(text: str) -> list[str]:
     """A text of every process, as bytes in tensors: nothing is unpickled."""
+    if not dist.is_initialized():
+        return [text]
     device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
     own = torch.tensor(list(text.encode()), dtype=torch.uint8, device=device)
     sizes = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(dist.get_world_size())]

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from isogloss.data.loading import waveform
-from isogloss.errors import AudioError, IsoglossError
+from isogloss.errors import AudioError, IsoglossError, counted, lasting
 from isogloss.training.hardware import autocast
 from isogloss.training.health import require_gradients
 from isogloss.training.stage import Counts, Stage, Sums, begin_training, only_trying
@@ -62,8 +62,8 @@ def preflight(
     audio = sum(recipe.seconds[name] for name, stream in streams.items() if stream.needs.audio) * recipe.steps / 3600
     about = "at most about" if measured is None else "about"
     return (
-        f"{recipe.name}: {recipe.steps} steps, {audio:.1f} hours of audio, {about} {_duration(hours)} here; "
-        f"memory so far {_memory(device):.1f} GiB{source.rounding()}"
+        f"{recipe.name}: {counted(recipe.steps, 'step')}, {audio:.1f} hours of audio, "
+        f"{about} {lasting(hours * 3600)} here; memory so far {_memory(device):.1f} GiB{source.rounding()}"
     )
 
 
@@ -76,9 +76,9 @@ def on_device(micro: Micro, device: torch.device) -> Micro:
 def check_counts(sums: Sums, counts: Counts) -> None:
     """What objectives say beforehand of their terms' counts must be so: else micro-batches do not add up."""
     for name, term in sums.terms.items():
-        told = counts.get(name, counts[name.partition("/")[0]])
-        if float(term.count) != told:
-            raise RuntimeError(f"{name} is a mean over {float(term.count)}, and was announced as one over {told}")
+        announced = counts.get(name, counts[name.partition("/")[0]])
+        if float(term.count) != announced:
+            raise RuntimeError(f"{name} is a mean over {float(term.count)}, and was announced as one over {announced}")
 
 
 def check_readable(cuts: ListOf[MonoCut]) -> None:
@@ -100,7 +100,3 @@ def _memory(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**30
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
-
-
-def _duration(hours: float) -> str:
-    return f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.0f} min"

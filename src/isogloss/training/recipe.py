@@ -2,11 +2,11 @@
 
     model   what is built          data    what it learns from
     stages  one after another: objectives, seconds of audio a step, steps, optimizer, what is frozen;
-            or something that is fitted in one pass
+            or something that is fitted
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
@@ -145,9 +145,18 @@ class StageRecipe(Config):
     evaluate_every: int = Field(200, ge=1, description="steps between evaluations on the dev split")
     save_every: int = Field(200, ge=1, description="steps between checkpoints")
 
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        for stream in self.temperatures.keys() - self.seconds.keys():
+            near = did_you_mean(stream, self.seconds)
+            raise ValueError(f'temperatures: "{stream}" is no stream of the stage.{near}')
+        if self.highest and self.best is None:
+            raise ValueError("highest: name the figure whose highest value is best, as in best: accuracy")
+        return self
+
 
 class FitRecipe(Config):
-    """A stage that fits something to the training clips in one pass instead of training."""
+    """A stage that fits something to the training clips instead of training."""
 
     name: str = Field(pattern=r"^\w[\w .-]*$", description="name of the stage, of its artefact and of its labels")
     fit: AnyFit = Field(description="what to fit, and how")
@@ -160,7 +169,7 @@ class FitRecipe(Config):
 
 
 def _is_fit(stage: Any) -> str:
-    return "fit" if "fit" in (stage if isinstance(stage, dict) else vars(stage)) else "train"
+    return "fit" if isinstance(stage, FitRecipe) or (isinstance(stage, dict) and "fit" in stage) else "train"
 
 
 AnyStage = Annotated[

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import nn
 
+from isogloss.nn.ema import warmed_up
 from isogloss.training.recipe import AdamWRecipe, StageRecipe
 
 
@@ -59,7 +60,7 @@ def set_rates(optimizer: torch.optim.Optimizer, step: int, steps: int) -> None:
 
 
 class Average:
-    """Exponential moving average of parameters; its decay warms up so that early weights do not linger."""
+    """Exponential moving average of parameters, with a decay that warms up."""
 
     def __init__(self, decay: float, parameters: dict[str, nn.Parameter]):
         self.decay = decay
@@ -68,8 +69,8 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.values.values()), list(self.parameters.values()), 1 - decay)
+        share = 1 - warmed_up(self.decay, step)
+        torch._foreach_lerp_(list(self.values.values()), list(self.parameters.values()), share)
 
     @torch.no_grad()
     def swap(self) -> None:

@@ -1,22 +1,24 @@
-"""The data of a run: cuts in memory, and the micro-batches of each step."""
+"""The clips and sentences of a run: which of those that its folders hold are used."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isogloss.data.loading import as_cut
 from isogloss.data.manifests import TEXT, language_of, read_cuts, source_of, split_of, text_of, translations_of
 from isogloss.data.splits import held_out_texts
-from isogloss.errors import IsoglossError, did_you_mean
+from isogloss.errors import IsoglossError, counted, did_you_mean
 from isogloss.text.corpus import TextLine, clean_text, read_text_lines
 from isogloss.text.normalise import normalise
 from isogloss.training.recipe import DataRecipe
 
 if TYPE_CHECKING:
     from lhotse.cut import MonoCut
+
 
 def read_data(recipe: DataRecipe, split: str, left_out: Counter[str] | None = None) -> list[MonoCut]:
     """The cuts of a split of all folders, within the recipe's languages and lengths.
@@ -28,7 +30,7 @@ def read_data(recipe: DataRecipe, split: str, left_out: Counter[str] | None = No
     folders = [read_cuts(folder) for folder in recipe.folders]
     present = {language_of(cut) for clips in folders for cut in clips if split_of(cut) == split}
     for language in recipe.languages:
-        if present and language not in present:
+        if split == "train" and present and language not in present:
             raise IsoglossError(
                 f'data.languages: the data hold no "{language}".{did_you_mean(language, present)} '
                 f"They hold: {', '.join(sorted(present))}."
@@ -54,21 +56,22 @@ def _held_out_elsewhere(folders: list[list[MonoCut]]) -> Iterator[set[str]]:
         yield {text for text, count in holders.items() if count > (text in own)}
 
 
-def _unfit(cut: MonoCut, recipe: DataRecipe, held_out: Container[str]) -> str:
+def _unfit(cut: MonoCut, recipe: DataRecipe, held_out: AbstractSet[str]) -> str:
     """Why a clip is left out, in words that follow its number; empty if it is not."""
     if cut.duration < recipe.shortest:
         return f"shorter than {recipe.shortest:g} s (data.shortest)"
     if cut.duration > recipe.longest:
         return f"longer than {recipe.longest:g} s (data.longest)"
-    text = normalise(text_of(cut) or "", language_of(cut))
-    return "whose text another folder holds out for dev or test" if text in held_out else ""
+    if held_out and normalise(text_of(cut) or "", language_of(cut)) in held_out:
+        return "whose text another folder holds out for dev or test"
+    return ""
 
 
 def summary(train: list[MonoCut], paired: list[MonoCut], left_out: Counter[str]) -> str:
     """What is trained on and what is not, in one line."""
     reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.most_common())
     without = f"; left out: {reasons}" if reasons else ""
-    return f"{len(train)} training clips, {len(paired)} of them transcribed{without}"
+    return f"{counted(len(train), 'training clip')}, {len(paired)} of them transcribed{without}"
 
 
 def read_texts(recipe: DataRecipe) -> list[MonoCut]:
@@ -100,8 +103,8 @@ def forget_held_out(cuts: list[MonoCut], recipe: DataRecipe) -> None:
     """Take out of the translations of train cuts what a dev or test split of any folder says, in any language."""
     held_out = held_out_texts(cut for folder in recipe.folders for cut in read_cuts(folder))
     for cut in cuts:
-        if told := translations_of(cut):
-            kept = {tag: text for tag, text in told.items() if normalise(text, tag) not in held_out}
+        if translations := translations_of(cut):
+            kept = {tag: text for tag, text in translations.items() if normalise(text, tag) not in held_out}
             cut.custom = (cut.custom or {}) | {"translations": kept}
 
 

@@ -52,7 +52,7 @@ class Stage(nn.Module):
         self._registered = nn.ModuleDict(built)
 
     def _check(self, recipe: StageRecipe) -> None:
-        """Each objective is there once, and has data."""
+        """Each objective is there once and has data; what is frozen, or has an optimizer of its own, exists."""
         if len(self.objectives) < len(recipe.objectives):
             names = [config.name for config in recipe.objectives]
             twice = next(name for name in names if names.count(name) > 1)
@@ -68,12 +68,14 @@ class Stage(nn.Module):
                     f'The objective {name} of the stage "{recipe.name}" learns from {stream} data; '
                     f"add {stream} to its seconds."
                 )
-        for start in recipe.freeze:
-            parts = {name for name, _ in [*self.model.named_parameters(), *self.model.named_modules()]}
-            parts |= self.objectives.keys()
-            if not any(part.startswith(start) for part in parts):
-                near = did_you_mean(start, {part.partition(".")[0] for part in parts} | parts)
-                raise IsoglossError(f'The stage "{recipe.name}" freezes "{start}", which it does not have.{near}')
+        parts = {name for name, _ in [*self.model.named_parameters(), *self.model.named_modules()]}
+        # A head that these data need not have is left out, as that of the language where there is only one.
+        parts |= self.objectives.keys() | {f"heads.{name}" for name in self.model.config.heads}
+        for verb, starts in (("freezes", recipe.freeze), ("has an optimizer of", recipe.optimizers)):
+            for start in starts:
+                if not any(part.startswith(start.rstrip("/")) for part in parts):
+                    near = did_you_mean(start, {part.partition(".")[0] for part in parts} | parts)
+                    raise IsoglossError(f'The stage "{recipe.name}" {verb} "{start}", which it does not have.{near}')
 
     def needs(self) -> dict[str, Needs]:
         """What each stream must hold: all that the objectives that draw from it need."""
@@ -118,7 +120,10 @@ class Stage(nn.Module):
             terms |= {f"{name}/{key}": term.detached() for key, term in loss.terms.items()}
             stats |= {f"{name}/{key}": value for key, value in loss.stats.items()}
         if not totals:
-            raise IsoglossError("Every objective of this stage is guarded, and none may begin; guard the text alone.")
+            raise IsoglossError(
+                f'No objective of the stage "{self.recipe.name}" may take part, as all have guards that are not met; '
+                "leave the guard of one out."
+            )
         return Sums(torch.stack(totals).sum(), terms, stats)
 
     def loss(self, name: str, micro: Micro) -> Loss:
@@ -157,7 +162,7 @@ def gradient_norms(stage: Stage, micro: Micro, counts: Counts, parameters: list[
 
 
 def begin_training(stage: Stage) -> None:
-    """Training mode; but what is frozen has no dropout, and its statistics of features stay as they are."""
+    """Training mode; but frozen parts of the model have no dropout, and their statistics stay as they are."""
     stage.train()
     for name, module in stage.model.named_modules():
         if stage.recipe.freeze and name.startswith(stage.recipe.freeze):

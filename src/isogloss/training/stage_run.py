@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
+from collections import Counter
 
 import torch
 from torch import nn
@@ -15,7 +17,7 @@ from isogloss.model.spec import ModelConfig
 from isogloss.objectives.base import Clock
 from isogloss.training import checkpoint as checkpoints
 from isogloss.training.development import chosen_by, sentence
-from isogloss.training.hardware import sum_over_group
+from isogloss.training.hardware import gathered, share_buffers, sum_over_group
 from isogloss.training.health import Health
 from isogloss.training.journal import Journal
 from isogloss.training.preflight import on_device, preflight
@@ -76,6 +78,8 @@ class StageRun:
         self.journal.stage(self.recipe.name, self.recipe.steps, self.done)
         if self.stage.guards and not self.stage.guards.figures:
             self._look()
+        if self.done == 0 and self.recipe.best not in (None, "last", "loss"):
+            chosen_by(self.recipe, self._look())  # a figure that does not exist is said now
         try:
             while self.done < self.recipe.steps:
                 self._step()
@@ -190,9 +194,14 @@ class StageRun:
         """Average terms and statistics over all processes, check health, write the log."""
         names = [*sums[0].terms, *sums[0].stats]
         rows = [{**micro.terms, **micro.stats} for micro in sums]
-        totals = [sum(float(row[name].total) for row in rows) for name in names]
-        counts = [sum(float(row[name].count) for row in rows) for name in names]
-        local = torch.tensor([*totals, *counts, work.seconds], dtype=torch.float64, device=self.run.machine.device)
+        device = self.run.machine.device
+        means_of_rows = [[row[name] for row in rows] for name in names]
+        totals = [sum(mean.total for mean in found) for found in means_of_rows]
+        counts = [sum(mean.count for mean in found) for found in means_of_rows]
+        # Stacked on the device: reading one number at a time would wait for it so many times.
+        local = torch.stack(
+            [torch.as_tensor(x, dtype=torch.float64, device=device) for x in (*totals, *counts, work.seconds)]
+        )
         *values, audio = sum_over_group(local).tolist()
         means = {name: values[n] / max(1.0, values[n + len(names)]) for n, name in enumerate(names)}
         losses = {f"{name}/loss": 0.0 for name in self.stage.objectives if self.stage.weight(name)}
@@ -210,7 +219,10 @@ class StageRun:
 
     def _report_bad_clips(self) -> None:
         """Say which clips could not be read, and why."""
-        if bad := self.source.bad_clips():
+        found: dict[str, str] = {}
+        for text in gathered(json.dumps(self.source.bad_clips())):
+            found |= json.loads(text)
+        if bad := Counter(found.values()):
             causes = ", ".join(f"{cause} {count}" for cause, count in sorted(bad.items()))
             self.journal.say(f"{self.recipe.name}: clips that could not be read were left out ({causes})")
             self.journal.record({"event": "bad clips", "stage": self.recipe.name, "step": self.step} | bad)
@@ -225,6 +237,7 @@ class StageRun:
 
     def _look(self) -> dict[str, float]:
         """Figures of the dev split with the weights that would be exported."""
+        share_buffers(self.run.model)  # each process has gathered its own statistics of features in this step
         self._swap()
         figures = self.run.development.evaluate(self.stage)
         self._swap()
@@ -236,7 +249,7 @@ class StageRun:
         return figures
 
     def _guard(self, figures: dict[str, float]) -> None:
-        """Let objectives in or shut them out, and tell the journal."""
+        """Let objectives in or shut them out, and say so."""
         guards, corpora = self.stage.guards, self.run.data.corpora
         changed = guards.judge(guards.relevant(self.recipe.name, figures, corpora), self.done)
         ended = self.done == self.recipe.steps
@@ -298,8 +311,8 @@ class StageRun:
     def _take_carried(self) -> None:
         """Objectives that an earlier stage trained under the same name go on from there.
 
-        Before a stage has begun they have no slow copy of the model: that is made anew, of its best weights. What had
-        another shape there, as of other symbols or with other options, is begun anew, and so it is told.
+        Slow copies of the model are not among that: each stage makes them anew, of its best weights. What had
+        another shape there, as of other symbols or with other options, is begun anew, and the journal says so.
         """
         for name, objective in self.stage.objectives.items():
             start = f"{name}/"
@@ -319,6 +332,10 @@ class StageRun:
             for name, value in found.tensors("average").items():
                 self.parameters[name].copy_(value)
         self.run.carried |= self._own_tensors()
+        # Slow copies of the model end with their stage.
+        ended = tuple(f"{name}/ema." for name in self.stage.objectives)
+        for name in [name for name in self.run.carried if name.startswith(ended)]:
+            del self.run.carried[name]
 
     def _swap(self) -> None:
         if self.average is not None:

@@ -120,13 +120,9 @@ class Source:
         """The batches of streams as the objectives want them."""
         return {name: prepare(batches[stream], training) for name, (stream, prepare) in self.prepare.items()}
 
-    def bad_clips(self) -> dict[str, int]:
-        """Clips that could not be read so far, by cause."""
-        found: dict[str, int] = {}
-        for loader in self.loaders.values():
-            for cause, count in loader.bad.items():
-                found[cause] = found.get(cause, 0) + count
-        return found
+    def bad_clips(self) -> dict[str, str]:
+        """Why clips could not be read so far, by id."""
+        return {name: cause for loader in self.loaders.values() for name, cause in loader.bad.items()}
 
     def rounding(self) -> str:
         """That the number of processes changes the batches, where it does; to be put behind another remark."""

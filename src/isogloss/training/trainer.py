@@ -68,7 +68,7 @@ def train(
 
 
 def begin(recipe: Recipe, folder: Path, resume: bool, fitted: bool = False) -> Run:
-    """The context of a run, new or to be resumed; everything that can be wrong with data and recipe is told here."""
+    """The context of a run, new or to be resumed; everything that can be wrong with data and recipe is said here."""
     rank, world = start_group()
     found = checkpoints.to_resume(folder, recipe.plain(), resume, fitted)
     if found is not None:
@@ -98,6 +98,8 @@ def fit_into(run: Run, minutes: float, console: Console) -> None:
     """
     journal = Journal(run.folder, resume_at=None, speak=False, tensorboard=False, console=console)
     trial = replace(run, folder=run.folder / TRIAL, labels={})
+    if run.machine.rank == 0:
+        shutil.rmtree(trial.folder, ignore_errors=True)  # of a run that was killed
     costs: list[float] = []
     fits = 0.0
     try:
@@ -106,7 +108,7 @@ def fit_into(run: Run, minutes: float, console: Console) -> None:
             for number, recipe in enumerate(run.recipe.stages):
                 if isinstance(recipe, FitRecipe):
                     began = time.monotonic()
-                    fit_stage(trial, journal, recipe, 0)
+                    fit_stage(trial, journal, number, 0)
                     fits += time.monotonic() - began
                 else:
                     costs.append(StageRun(trial, journal, number, 0).measure())
@@ -120,7 +122,7 @@ def fit_into(run: Run, minutes: float, console: Console) -> None:
 
 
 def _try_stages(run: Run) -> None:
-    """What a later stage lacks is told now, and not after hours of the stages before it."""
+    """What a later stage lacks is said now, and not after hours of the stages before it."""
     fitted: set[str] = set()
     for recipe in run.recipe.stages:
         if isinstance(recipe, FitRecipe):
@@ -143,7 +145,7 @@ def _all_stages(run: Run, journal: Journal) -> None:
     for number, recipe in enumerate(run.recipe.stages):
         if isinstance(recipe, FitRecipe):
             with run.budget.paused() if run.budget else nullcontext():
-                fit_stage(run, journal, recipe, start)
+                fit_stage(run, journal, number, start)
         elif run.found is None or run.found.state["stage"] <= number:
             StageRun(run, journal, number, start).train()
             run.found = None
