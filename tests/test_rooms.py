@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCE = REPOSITORY / "src/isogloss"
 # Data flows one way: a file imports from its own room and from those above it.
 ORDER = [
-    *("audio", "text", "metrics", "data", "nn", "encoders", "decoding", "heads", "model", "objectives"),
+    *("audio", "text", "metrics", "data", "nn", "encoders", "decoding", "heads", "model", "interop", "objectives"),
     *("training", "adaptation", "evaluation", "serving", "cli"),
 ]
 GROUND = {"errors", "sequence", "framing", "files", "config"}

@@ -2,9 +2,11 @@
 
     (B, S) ─ pre-emphasis ─ frames of 25 ms ─ − mean ─ window ─ |FFT|² ─ mel filters ─ log ─ normaliser ─> (B, T, F)
 
-Two flavours of one pipeline:
-    plain   Hann window, no pre-emphasis, triangles over Hz, floor 1e-10 (as torchaudio, librosa with htk)
-    kaldi   Povey window, pre-emphasis 0.97, triangles over mel, floor 2^-23 (as Kaldi without dither)
+Three flavours of one pipeline:
+    plain     Hann window, no pre-emphasis, triangles over Hz, floor 1e-10 (as torchaudio, librosa with htk)
+    kaldi     Povey window, pre-emphasis 0.97, triangles over mel, floor 2^-23 (as Kaldi without dither)
+    whisper   as plain, but: frames centred on multiples of the hop, the beginning mirrored, no mean removed, Slaney's
+              mel scale and triangles of equal area (as OpenAI's Whisper, with normalisation whisper)
 
 At 128 bins one filter of the kaldi flavour holds no FFT bin and stays at the floor, as in Kaldi; the
 plain flavour takes a longer FFT instead.
@@ -36,7 +38,7 @@ class LogMelConfig(Config):
 
     kind: Literal["log_mel"] = "log_mel"
     bins: int = Field(default=80, gt=0, description="number F of mel filters; BEST-RQ and w2v-BERT 80, USM 128")
-    flavour: Literal["plain", "kaldi"] = Field(
+    flavour: Literal["plain", "kaldi", "whisper"] = Field(
         default="plain", description="window, pre-emphasis, triangles and floor"
     )
     low_hz: float = Field(default=20.0, ge=0, description="lower edge of the first filter, Hz")
@@ -65,7 +67,12 @@ class LogMelConfig(Config):
 
     @property
     def fft(self) -> int:
-        """FFT points: a power of two; in the plain flavour enough for the narrowest filter to hold a bin."""
+        """FFT points: a power of two; in the plain flavour enough for the narrowest filter to hold a bin.
+
+        Whisper's are the samples of a frame.
+        """
+        if self.flavour == "whisper":
+            return self.window
         size = 1 << (self.window - 1).bit_length()
         if self.flavour == "plain":
             edges = _edges(self)
@@ -80,13 +87,17 @@ class LogMelConfig(Config):
 
     @property
     def framing(self) -> Framing:
-        """From samples to frames: T = 1 + ⌊(S − window) / shift⌋, or 0 if there is no whole frame."""
-        return Framing(((self.window, self.shift, 0),))
+        """From samples to frames: T = 1 + ⌊(S − window) / shift⌋, or 0 if there is no whole frame.
+
+        Whisper's frames reach half a window to both sides, and the last of them is left out: T = ⌊S / shift⌋.
+        """
+        padding = (self.window - self.shift) // 2 if self.flavour == "whisper" else 0
+        return Framing(((self.window, self.shift, padding),))
 
     @property
     def cannot_stream(self) -> str | None:
         """Why audio cannot be taken as it arrives, and what helps; None where it can."""
-        if self.normalisation == "utterance":
+        if self.normalisation in ("utterance", "whisper"):
             return (
                 "it normalises features by the whole utterance; "
                 "train with model.features={kind: log_mel, normalisation: running}."
@@ -136,6 +147,9 @@ class LogMel(nn.Module):
         if not frames or not len(samples):
             return samples.new_zeros(len(samples), frames, config.bins)
         samples = _finite_after(samples, lengths, config.fft)
+        if config.flavour == "whisper":
+            half = config.window // 2
+            samples = torch.cat([samples[:, 1 : 1 + half].flip(1), samples], dim=1)
         emphasised = _emphasise(samples, _emphasis(config)).unfold(1, config.fft, config.shift)
         raw = samples.unfold(1, config.window, config.shift)
         step = _CHUNK.get(samples.device.type, _LARGE_CHUNK) // (config.fft * len(samples)) or 1
@@ -145,10 +159,12 @@ class LogMel(nn.Module):
     def _chunk(self, emphasised: Tensor, raw: Tensor) -> Tensor:
         """Frames with pre-emphasis (B, t, fft) and without it (B, t, window) -> (B, t, F)."""
         window, filters = _tables(self.config, raw.device)
-        # The windows start with a zero, so pre-emphasis of the whole signal equals that of each
-        # frame, and the mean of a frame, removed before it, shrinks by the same factor.
-        mean = (1 - _emphasis(self.config)) * raw.mean(dim=-1, keepdim=True)
-        windowed = (emphasised * window).addcmul_(mean, window, value=-1)
+        windowed = emphasised * window
+        if self.config.flavour != "whisper":
+            # The windows start with a zero, so pre-emphasis of the whole signal equals that of each
+            # frame, and the mean of a frame, removed before it, shrinks by the same factor.
+            mean = (1 - _emphasis(self.config)) * raw.mean(dim=-1, keepdim=True)
+            windowed = windowed.addcmul_(mean, window, value=-1)
         # |z|² as two squares and a sum: the absolute value of complex numbers is far slower.
         squares = torch.view_as_real(torch.fft.rfft(windowed)).square_()
         energies = (squares[..., 0] + squares[..., 1]) @ filters
@@ -205,15 +221,27 @@ def _mel(hz: np.ndarray | float) -> np.ndarray:
     return 1127.0 * np.log1p(np.asarray(hz) / 700.0)
 
 
+def _slaney_hz(mel: np.ndarray) -> np.ndarray:
+    """Hz on the mel scale of Slaney's Auditory Toolbox: linear to 1 kHz, which is mel 15, then logarithmic."""
+    hertz: np.ndarray = np.where(mel < 15, mel * 200 / 3, 1000 * 6.4 ** ((mel - 15) / 27))
+    return hertz
+
+
+def _slaney_mel(hz: float) -> float:
+    return hz * 3 / 200 if hz < 1000 else 15 + 27 * math.log(hz / 1000) / math.log(6.4)
+
+
 def _edges(config: LogMelConfig) -> np.ndarray:
     """(F + 2,) edges of the filters in Hz, equally spaced in mel; filter i spans edges i to i + 2."""
+    if config.flavour == "whisper":
+        return _slaney_hz(np.linspace(_slaney_mel(config.low_hz), _slaney_mel(config.high_hz), config.bins + 2))
     mel = np.linspace(_mel(config.low_hz), _mel(config.high_hz), config.bins + 2)
     hertz: np.ndarray = 700.0 * np.expm1(mel / 1127.0)
     return hertz
 
 
 def _filters(config: LogMelConfig) -> np.ndarray:
-    """(fft/2+1, F) triangular filters of height 1."""
+    """(fft/2+1, F) triangular filters of height 1; Whisper's have area 1 over Hz."""
     points: np.ndarray = np.arange(config.fft // 2 + 1) * SAMPLE_RATE / config.fft
     edges = _edges(config)
     if config.flavour == "kaldi":
@@ -223,4 +251,6 @@ def _filters(config: LogMelConfig) -> np.ndarray:
     filters: np.ndarray = np.maximum(0.0, np.minimum(rising, falling))
     if config.flavour == "kaldi":
         filters[-1] = 0.0  # Kaldi leaves out the Nyquist bin
+    if config.flavour == "whisper":
+        filters *= 2 / (edges[2:] - edges[:-2])
     return filters

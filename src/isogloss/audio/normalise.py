@@ -1,8 +1,9 @@
-"""Feature normalisation: zero mean and unit variance per bin, from one of three places.
+"""Feature normalisation: zero mean and unit variance per bin, from one of several places.
 
     utterance   the speech of the utterance itself: no state, needs the whole utterance
     running     everything seen so far while training, older frames slowly forgotten
     corpus      fixed statistics of a corpus, fitted once
+    whisper     the loudest value of the utterance, as in Whisper; not zero mean and unit variance
 
 All are modules Sequence (B, T, F) -> Sequence (B, T, F) float32 with zeros in the padding, and none
 looks at the padding. BEST-RQ needs one of them: without it the random-projection quantiser
@@ -11,7 +12,7 @@ collapses onto a few codes.
 
 import math
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.sequence import Sequence
 
-NormaliserName = Literal["utterance", "running", "corpus", "none"]
+NormaliserName = Literal["utterance", "running", "corpus", "whisper", "none"]
 
 FLOOR = -2.0
 """Standard deviations below the mean of a corpus at which features end: deeper is no speech but digital silence, or
@@ -137,6 +138,18 @@ class CorpusNormaliser(_Statistics):
         return self._apply_statistics(features)
 
 
+class WhisperNormaliser(nn.Module):
+    """log₁₀, no more than 80 dB below the loudest value of the utterance, shifted and scaled (OpenAI's Whisper)."""
+
+    def forward(self, features: Sequence) -> Sequence:
+        """(B, T, F), natural logarithms -> (B, T, F) float32."""
+        values = features.values.float() / math.log(10)
+        loudest = values.masked_fill(~features.valid[..., None], -torch.inf).flatten(1)
+        loudest = loudest.amax(1) if loudest.shape[1] else loudest.new_zeros(len(loudest))
+        lowered = torch.maximum(values, (loudest - 8)[:, None, None])
+        return features.with_values((lowered + 4) / 4).zero_padding()
+
+
 class NoNormaliser(nn.Module):
     """Features as they are, as float32, with zeros in the padding."""
 
@@ -154,7 +167,9 @@ def build_normaliser(name: str, bins: int) -> nn.Module:
             return RunningNormaliser(bins)
         case "corpus":
             return CorpusNormaliser(bins)
+        case "whisper":
+            return WhisperNormaliser()
         case "none":
             return NoNormaliser()
-    known = ("utterance", "running", "corpus", "none")
+    known = get_args(NormaliserName)
     raise IsoglossError(f'"{name}" is no normaliser; known: {", ".join(known)}.{did_you_mean(name, known)}')

@@ -2,6 +2,7 @@
 
     subsampling    (B, T, F) ─ two convolutions ─ linear ─ dropout ─> (B, ceil(T/4), D)     log-mel to 25 Hz
     projection     (B, T, F) ─ LayerNorm ─ linear ─ dropout ───────> (B, T, D)              wav2vec 2.0
+    convolutions   (B, T, F) ─ convolutions over time ─ + positions > (B, ⌈T/2⌉, D)          Whisper
     identity       (B, T, F) ──────────────────────────────────────> (B, T, F)              APC
 
 Each has the `width` of what comes out and its `framing`, and gives one frame of padding where there is none at all.
@@ -18,6 +19,7 @@ from isogloss.encoders.blocks import BlocksConfig
 from isogloss.framing import Framing
 from isogloss.nn.dropout import Dropout
 from isogloss.nn.past import SubsamplingPast
+from isogloss.nn.position import sinusoids
 from isogloss.nn.subsampling import Subsampling
 from isogloss.sequence import Sequence
 
@@ -55,6 +57,23 @@ class ProjectionConfig(Config):
         return Projection(self, inputs, blocks.width)
 
 
+class ConvolutionsConfig(Config):
+    """Convolutions over time with GELU, and sinusoidal positions; the defaults are those of Whisper."""
+
+    kind: Literal["convolutions"] = "convolutions"
+    kernel: int = Field(3, ge=1, description="width of every convolution, frames; odd")
+    strides: tuple[int, ...] = Field((1, 2), min_length=1, description="stride of each convolution")
+
+    @property
+    def framing(self) -> Framing:
+        """From frames of features to those that enter the blocks."""
+        return Framing(tuple((self.kernel, stride, self.kernel // 2) for stride in self.strides))
+
+    def build(self, inputs: int, blocks: BlocksConfig) -> "Convolutions":
+        """From features of width `inputs` to the width of the blocks."""
+        return Convolutions(self, inputs, blocks.width)
+
+
 class IdentityConfig(Config):
     """Features as they are."""
 
@@ -70,7 +89,9 @@ class IdentityConfig(Config):
         return Identity(inputs)
 
 
-EmbedConfig = Annotated[SubsamplingConfig | ProjectionConfig | IdentityConfig, Field(discriminator="kind")]
+EmbedConfig = Annotated[
+    SubsamplingConfig | ProjectionConfig | ConvolutionsConfig | IdentityConfig, Field(discriminator="kind")
+]
 
 
 class Projection(nn.Module):
@@ -90,6 +111,27 @@ class Projection(nn.Module):
 
     def _projected(self, x: Tensor) -> Tensor:
         return self.dropout(self.project(self.norm(x)))
+
+
+class Convolutions(nn.Module):
+    """Convolutions with GELU, then sinusoidal positions: (B, T, F) -> (B, T', D). Padding is zeroed before each."""
+
+    def __init__(self, config: ConvolutionsConfig, inputs: int, width: int):
+        super().__init__()
+        self.width = width
+        self.framing = config.framing
+        widths = [inputs] + [width] * len(config.strides)
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(before, after, config.kernel, stride, config.kernel // 2)
+            for before, after, stride in zip(widths, widths[1:], config.strides, strict=False)
+        )
+
+    def forward(self, features: Sequence, past: SubsamplingPast | None = None) -> Sequence:
+        states = _not_empty(features)
+        for convolution, window in zip(self.convolutions, self.framing.layers, strict=True):
+            values = functional.gelu(convolution(states.zero_padding().values.transpose(1, 2))).transpose(1, 2)
+            states = Sequence(values, Framing((window,)).frames(states.lengths))
+        return states.map(lambda x: x + sinusoids(x.shape[1], self.width, x.device).to(x.dtype))
 
 
 class Identity(nn.Module):

@@ -1,4 +1,4 @@
-"""Where a frame stands: rotary, Transformer-XL relative and convolutional positions."""
+"""Where a frame stands: rotary, Transformer-XL relative, sinusoidal and convolutional positions."""
 
 import math
 
@@ -40,6 +40,14 @@ def relative_shift(scores: Tensor) -> Tensor:
     batch, heads, frames, width = scores.shape
     padded = functional.pad(scores, (1, 0)).view(batch, heads, width + 1, frames)
     return padded[:, :, 1:].reshape(batch, heads, frames, width)[..., : width - frames + 1]
+
+
+def sinusoids(frames: int, width: int, device: torch.device) -> Tensor:
+    """Whisper's positions, (T, width): sines, then cosines, of wavelengths from 2π to 10 000 · 2π frames."""
+    half = width // 2
+    frequency = torch.exp(torch.arange(half, device=device) * (-math.log(10000.0) / (half - 1)))
+    angle = torch.arange(frames, device=device)[:, None] * frequency
+    return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
 class ConvolutionalPosition(nn.Module):
