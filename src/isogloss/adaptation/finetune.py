@@ -112,7 +112,7 @@ def _from_speech_alone(start: Model, steps: int, identifies: bool) -> tuple[dict
         _stage("train", 3 * head, [_recognition()])
         | {"optimizer": {"peak": 1e-3, "ema": 0.98, "schedule": "constant"}},
         _stage("refine", max(1, steps - 4 * head), [_recognition(GENTLE)])
-        | {"optimizer": {"peak": 1e-3, "ema": 0.99, "warmup": 0.02}},
+        | {"perturb": {}, "optimizer": {"peak": 1e-3, "ema": 0.99, "warmup": 0.02}},
     ]
     return model, stages
 
@@ -122,13 +122,13 @@ def _adapters(start: Model, steps: int) -> tuple[dict[str, Any], list[Any]]:
     language = tuple(f"heads.{name}" for name in start.spec.heads_for("language"))
     freeze = (*ENCODER, *language, *_unreached(start))
     stage = _stage("adapt", steps, [_recognition(GENTLE, language=False)], freeze)
-    return {"keep": "all", "adapters": {}}, [stage | {"optimizer": {"peak": 3e-3, "ema": 0.99}}]
+    return {"keep": "all", "adapters": {}}, [stage | {"perturb": {}, "optimizer": {"peak": 3e-3, "ema": 0.99}}]
 
 
 def _whole(start: Model, steps: int, identifies: bool) -> tuple[dict[str, Any], list[Any]]:
     """All of a recogniser; the encoder, which knows much already, at a third of the rate."""
     stage = _stage("finetune", steps, [_recognition(GENTLE, language=identifies)], _unreached(start))
-    rates = {"optimizer": {"peak": 1e-3, "ema": 0.99}, "optimizers": {"encoder": {"peak": 3e-4}}}
+    rates = {"perturb": {}, "optimizer": {"peak": 1e-3, "ema": 0.99}, "optimizers": {"encoder": {"peak": 3e-4}}}
     return {"keep": "all"}, [stage | rates]
 
 
