@@ -17,6 +17,7 @@ SMALL = {"channels": 6}
 CONFIGS: dict[str, tuple[FeaturesConfig, dict[str, object]]] = {
     "log-mel": (LogMelConfig(bins=20), FLOAT32),
     "log-mel-kaldi-none": (LogMelConfig(bins=20, flavour="kaldi", normalisation="none"), FLOAT32),
+    "log-mel-whisper": (LogMelConfig(bins=20, flavour="whisper", low_hz=0, normalisation="whisper"), FLOAT32),
     "waveform-group": (WaveformConfig(**SMALL), {}),
     "waveform-layer": (WaveformConfig(**SMALL, norm="layer", bias=True), {}),
     "waveform-normalised": (WaveformConfig(**SMALL, norm="layer", bias=True, normalisation="utterance"), {}),

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from contracts import Contract, Subject
 from isogloss.encoders.blocks import BlocksConfig
 from isogloss.encoders.conformer import ConformerBlock, ConformerConfig
-from isogloss.encoders.embed import EmbedConfig, IdentityConfig, ProjectionConfig, SubsamplingConfig
+from isogloss.encoders.embed import ConvolutionsConfig, EmbedConfig, IdentityConfig, ProjectionConfig, SubsamplingConfig
 from isogloss.encoders.presets import FEATURES, PRESETS, preset, preset_features
 from isogloss.encoders.recurrent import RecurrentBlock, RecurrentConfig
 from isogloss.encoders.speech import SpeechEncoder, SpeechEncoderConfig
@@ -88,8 +88,10 @@ SUBJECTS = [
     speech(transformer("none", norm="post"), FullContext(), ProjectionConfig(dropout=0.0)),
     speech(conformer("rotary"), HISTORY, ProjectionConfig(norm=False, dropout=0.0)),
     speech(recurrent("gru"), FullContext(), IdentityConfig()),
+    speech(transformer("none"), FullContext(), ConvolutionsConfig()),
     embedded(SMALL),
     embedded(ProjectionConfig(dropout=0.0)),
+    embedded(ConvolutionsConfig()),
 ]
 
 
@@ -365,7 +367,7 @@ def projected(blocks: BlocksConfig) -> tuple[SpeechEncoder, Sequence]:
     return encoder, Sequence(torch.randn(2, 30, 6), torch.tensor([30, 11]))
 
 
-@pytest.mark.parametrize("embed", [SMALL, ProjectionConfig(), IdentityConfig()], ids=str)
+@pytest.mark.parametrize("embed", [SMALL, ProjectionConfig(), ConvolutionsConfig(), IdentityConfig()], ids=str)
 @pytest.mark.parametrize("blocks", [conformer("relative"), transformer(norm="post"), recurrent()], ids=str)
 def test_features_without_a_frame_are_encoded(embed: EmbedConfig, blocks: BlocksConfig) -> None:
     encoder = SpeechEncoder(SpeechEncoderConfig(embed=embed, blocks=blocks), WIDTH).eval()

@@ -51,7 +51,9 @@ def train(
 
 @app.command()
 def finetune(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="folder of the model to start from")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="model folder, or weights of others: hf:FOLDER, ct2:FOLDER")
+    ],
     data: Annotated[list[Path], typer.Option(help="prepared corpus; may be repeated", show_default=False)],
     out: Annotated[Path, typer.Option(help="folder of the run", show_default=False)],
     languages: Annotated[str, typer.Option(help="only clips in these languages: ro,pt-BR")] = "",
@@ -64,8 +66,11 @@ def finetune(
 ) -> None:
     """Fine-tune a model on your speech. Chooses how from the amount of transcribed data, and says why."""
     from isogloss.adaptation.finetune import plan
+    from isogloss.cli.exchange import imported
+    from isogloss.interop.importing import is_foreign
 
-    chosen = plan(model, data, languages=tuple(listed(languages) or ()), way=way, minutes=minutes)
+    start = imported(model, out / "imported") if is_foreign(model) else Path(model)
+    chosen = plan(start, data, languages=tuple(listed(languages) or ()), way=way, minutes=minutes)
     for reason in chosen.reasons:
         terminal.note(reason)
     print(_trained(chosen.recipe, out, processes, resume, minutes))

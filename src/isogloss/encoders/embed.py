@@ -5,10 +5,11 @@
     convolutions   (B, T, F) ─ convolutions over time ─ + positions > (B, ⌈T/2⌉, D)          Whisper
     identity       (B, T, F) ──────────────────────────────────────> (B, T, F)              APC
 
-Each has the `width` of what comes out and its `framing`, and gives one frame of padding where there is none at all.
+Each has the `width` of what comes out and its `framing`, and gives one frame of padding where there is none at all. A
+configuration says in `cannot_stream` why audio cannot be taken as it arrives, and what helps; None where it can.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -27,6 +28,8 @@ from isogloss.sequence import Sequence
 class SubsamplingConfig(Config):
     """Two convolutions of stride 2 over time and frequency: a quarter of the frames."""
 
+    cannot_stream: ClassVar[str | None] = None
+
     kind: Literal["subsampling"] = "subsampling"
     channels: int = Field(32, ge=1, description="channels of both convolutions")
 
@@ -42,6 +45,8 @@ class SubsamplingConfig(Config):
 
 class ProjectionConfig(Config):
     """A linear layer for every frame."""
+
+    cannot_stream: ClassVar[str | None] = None
 
     kind: Literal["projection"] = "projection"
     norm: bool = Field(True, description="LayerNorm before the projection")
@@ -60,6 +65,10 @@ class ProjectionConfig(Config):
 class ConvolutionsConfig(Config):
     """Convolutions over time with GELU, and sinusoidal positions; the defaults are those of Whisper."""
 
+    cannot_stream: ClassVar[str | None] = (
+        "it counts positions from the beginning of a recording; train with model.encoder.embed={kind: subsampling}."
+    )
+
     kind: Literal["convolutions"] = "convolutions"
     kernel: int = Field(3, ge=1, description="width of every convolution, frames; odd")
     strides: tuple[int, ...] = Field((1, 2), min_length=1, description="stride of each convolution")
@@ -76,6 +85,8 @@ class ConvolutionsConfig(Config):
 
 class IdentityConfig(Config):
     """Features as they are."""
+
+    cannot_stream: ClassVar[str | None] = None
 
     kind: Literal["identity"] = "identity"
 

@@ -49,7 +49,7 @@ class SpeechEncoderConfig(Config):
                 f'its attention context is "{self.context.kind}", which looks ahead without bound; '
                 "train with model.encoder.context={kind: chunk, size: 16, left_chunks: 8}."
             )
-        return self.blocks.cannot_stream
+        return self.embed.cannot_stream or self.blocks.cannot_stream
 
 
 class SpeechEncoder(nn.Module):

@@ -59,11 +59,7 @@ def read_ctranslate2(path: Path) -> tuple[str, Tensors]:
     uint32 dimensions, uint8 type, uint32 bytes and data; then aliases. A string is a uint16 length and bytes, with a
     final NUL. Raises IsoglossError for any other file.
     """
-    parts = [path] if path.is_file() else [path / "model.bin"]
-    if not parts[0].is_file():
-        parts = sorted(path.glob("model.bin.part*"), key=lambda part: int("0" + part.suffix.removeprefix(".part")))
-    if not parts:
-        raise IsoglossError(f"{path} holds no model.bin; give the folder of a CTranslate2 model.")
+    parts = model_files(path)
     with _Joined(parts) as file:
         try:
             name, arrays = file.header(), dict(file.arrays())
@@ -75,6 +71,18 @@ def read_ctranslate2(path: Path) -> tuple[str, Tensors]:
         scale, whole = arrays.pop(key).float(), key.removesuffix("_scale")
         arrays[whole] = arrays[whole].float() / scale.reshape(-1, *[1] * (arrays[whole].dim() - 1))
     return name, arrays
+
+
+def model_files(path: Path) -> list[Path]:
+    """The model.bin of a folder, whole or in parts, or the file itself; raises IsoglossError where there is none."""
+    if path.is_file():
+        return [path]
+    if (path / "model.bin").is_file():
+        return [path / "model.bin"]
+    parts = {file: file.name.removeprefix("model.bin.part") for file in path.glob("model.bin.part*")}
+    if not parts or not all(number.isdecimal() for number in parts.values()):
+        raise IsoglossError(f"{path} holds no model.bin; give the folder of a CTranslate2 model.")
+    return sorted(parts, key=lambda file: int(parts[file]))
 
 
 class _Joined:

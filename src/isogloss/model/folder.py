@@ -2,7 +2,7 @@
 
     config.json         format version, configuration, SHA-256 of itself and of weights and tokenizer
     model.safetensors   the weights
-    pretraining.safetensors   what objectives learned for themselves, if anything: quantizers, softmaxes, teachers
+    pretraining.safetensors   what objectives learned for themselves, if anything: quantizers, softmaxes
     tokenizer.*         the tokenizer's files, if the model has one
     README.md           the model card
 

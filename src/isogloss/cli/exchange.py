@@ -1,0 +1,44 @@
+"""Verbs that take models from other toolkits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from isogloss.cli import terminal
+from isogloss.cli.app import app
+
+
+@app.command("import")
+def import_(
+    source: Annotated[
+        str, typer.Argument(help="hf:FOLDER (transformers, or Whisper in safetensors) or ct2:FOLDER (CTranslate2)")
+    ],
+    out: Annotated[Path, typer.Option(help="model folder to write", show_default=False)],
+    probe: Annotated[
+        Path | None, typer.Option(help="clip on which to compare with the original; by default a made sound")
+    ] = None,
+) -> None:
+    """Import an encoder from another toolkit, after comparing its states with the original's."""
+    print(imported(source, out, probe))
+
+
+def imported(source: str, out: Path, probe: Path | None = None) -> Path:
+    """The model folder made of a model of others; one that is there already is kept."""
+    from isogloss.interop.importing import import_model
+    from isogloss.model.folder import CONFIG
+
+    if (out / CONFIG).exists():
+        return out
+    found = import_model(source, out, probe)
+    model = found.model
+    size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    about = f"{found.kind}: {size:.1f} M parameters, {model.encoder.layers} blocks of width {model.encoder.width}, "
+    terminal.note(f"{about}{1 / model.frame_seconds:g} frames a second.")
+    if found.difference is None:
+        terminal.note(f"Not compared with the original: {found.library} is not installed (isogloss[interop]).")
+    else:
+        terminal.note(f"Its states differ from those of {found.library} by {found.difference:.1e} of their size.")
+    return out
