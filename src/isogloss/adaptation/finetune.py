@@ -32,6 +32,8 @@ PASSES = 40
 """Passes over the data, if their number of steps lies within `STEPS`."""
 STEPS = (600, 20_000)
 ENCODER = ("features", "encoder.embed", "encoder.stack")
+LARGE = 10_000_000
+"""Parameters of an encoder from which it is trained at a tenth of the rate: it knows more, and forgets it sooner."""
 GENTLE = {"freq_width": 12, "time_share": 0.05}
 
 
@@ -101,6 +103,10 @@ def plan(
 def _from_speech_alone(start: Model, steps: int, identifies: bool) -> tuple[dict[str, Any], list[Any]]:
     """A new CTC head, alone at first: gradients of a random head would undo the pre-training."""
     head = max(1, steps // 10)
+    encoder = sum(parameter.numel() for parameter in start.encoder.parameters())
+    peak = 1e-4 if encoder >= LARGE else 1e-3
+    # Convolutions over the waveform stay as pre-training left them (wav2vec 2.0, arXiv 2006.11477 §4.3).
+    kept = ("features",) if any(True for _ in start.features.parameters()) else ()
     model = {
         "encoder": start.config.encoder.plain(),
         "features": start.config.features.plain(),
@@ -109,10 +115,11 @@ def _from_speech_alone(start: Model, steps: int, identifies: bool) -> tuple[dict
     }
     stages = [
         _stage("head", head, [_recognition()], freeze=ENCODER) | {"optimizer": {"peak": 2e-3}},
-        _stage("train", 3 * head, [_recognition()])
-        | {"optimizer": {"peak": 1e-3, "ema": 0.98, "schedule": "constant"}},
-        _stage("refine", max(1, steps - 4 * head), [_recognition(GENTLE)])
-        | {"perturb": {}, "optimizer": {"peak": 1e-3, "ema": 0.99, "warmup": 0.02}},
+        _stage("train", 3 * head, [_recognition()], kept)
+        | _rates(peak, ema=0.98, schedule="constant"),
+        _stage("refine", max(1, steps - 4 * head), [_recognition(GENTLE)], kept)
+        | _rates(peak, ema=0.99, warmup=0.02)
+        | {"perturb": {}},
     ]
     return model, stages
 
@@ -128,8 +135,12 @@ def _adapters(start: Model, steps: int) -> tuple[dict[str, Any], list[Any]]:
 def _whole(start: Model, steps: int, identifies: bool) -> tuple[dict[str, Any], list[Any]]:
     """All of a recogniser; the encoder, which knows much already, at a third of the rate."""
     stage = _stage("finetune", steps, [_recognition(GENTLE, language=identifies)], _unreached(start))
-    rates = {"perturb": {}, "optimizer": {"peak": 1e-3, "ema": 0.99}, "optimizers": {"encoder": {"peak": 3e-4}}}
-    return {"keep": "all"}, [stage | rates]
+    return {"keep": "all"}, [stage | _rates(3e-4, ema=0.99) | {"perturb": {}}]
+
+
+def _rates(encoder: float, ema: float, **both: Any) -> dict[str, Any]:
+    """What is new at the usual rate, the encoder at one of its own."""
+    return {"optimizer": {"peak": 1e-3, "ema": ema, **both}, "optimizers": {"encoder": {"peak": encoder, **both}}}
 
 
 def _unreached(start: Model) -> tuple[str, ...]:
