@@ -95,6 +95,19 @@ class MaskedCodes(nn.Module):
         right = logits.detach().argmax(dim=-1) == codes
         return losses.view_as(codes).mean(dim=1), right.float().mean(dim=1)
 
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Masked encoder frames of a batch with a `mask`."""
+        return {"codes": int(self.targets(batch.extras["mask"]).sum())}
+
+    def loss(self, model: Model, features: Sequence, batch: Batch, weight: float = 1.0) -> Loss:
+        """Features (B, T, F) of a batch with a `mask` -> cross-entropy summed over the masked encoder frames."""
+        targets = self.targets(batch.extras["mask"])
+        codes = self.codes(features, targets)
+        hidden = self.corrupt(features, batch.extras["mask"])
+        states = model.encoder(hidden, languages=batch.languages).final.values[targets]
+        losses, right = self.predict(states, codes)
+        return Loss({"codes": Term(losses.sum(), len(codes), weight)}, self.stats(states, codes, right))
+
     def stats(self, states: Tensor, codes: Tensor, right: Tensor) -> dict[str, Mean]:
         """What `health` watches, and how many codes are right: (M, D), (M, K), (M,)."""
         count = len(codes)
@@ -135,17 +148,11 @@ class BestRQ(Objective):
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Masked encoder frames."""
-        return {"codes": int(self.masked.targets(batch.extras["mask"]).sum())}
+        return self.masked.counts(batch)
 
     def forward(self, model: Model, batch: Batch, clock: Clock) -> Loss:
         """Audio (B, S) -> cross-entropy summed over the masked encoder frames."""
-        features, mask = model.features(batch.audio), batch.extras["mask"]
-        targets = self.masked.targets(mask)
-        codes = self.masked.codes(features, targets)
-        hidden = self.masked.corrupt(features, mask)
-        states = model.encoder(hidden, languages=batch.languages).final.values[targets]
-        losses, right = self.masked.predict(states, codes)
-        return Loss({"codes": Term(losses.sum(), len(codes))}, self.masked.stats(states, codes, right))
+        return self.masked.loss(model, model.features(batch.audio), batch)
 
     def health(self) -> tuple[Alarm, ...]:
         """Codes or states that are all alike."""

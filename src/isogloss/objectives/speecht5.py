@@ -115,7 +115,7 @@ class SpeechT5Speech(SpeechT5):
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Masked encoder frames."""
-        return {"codes": int(self.masked.targets(batch.extras["mask"]).sum())}
+        return self.masked.counts(batch)
 
     def forward(self, model: Model, batch: Batch, clock: Clock) -> Loss:
         """Audio (B, S) -> losses summed over utterances, and over masked frames."""

@@ -92,8 +92,7 @@ class TTS4Pretrain(Recognition):
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Also masked encoder frames."""
-        codes = {"codes": int(self.masked.targets(batch.extras["mask"]).sum())} if self.masked is not None else {}
-        return super().counts(batch) | codes
+        return super().counts(batch) | (self.masked.counts(batch) if self.masked is not None else {})
 
     def forward(self, model: Model, batch: Batch, clock: Clock) -> Loss:
         """Texts with languages, audio (B, 0) -> losses summed over texts, and over masked frames."""
@@ -103,14 +102,8 @@ class TTS4Pretrain(Recognition):
         stats = found.stats | {"seconds": Mean(audio.lengths.sum() / SAMPLE_RATE, rows)}
         if self.masked is None:
             return Loss(found.terms, stats)
-        mask = batch.extras["mask"]
-        targets = self.masked.targets(mask)
-        codes = self.masked.codes(features, targets)
-        hidden = self.masked.corrupt(features, mask)
-        states = model.encoder(hidden, languages=batch.languages).final.values[targets]
-        losses, right = self.masked.predict(states, codes)
-        term = Term(losses.sum(), len(codes), self.spoken.masked)
-        return Loss(found.terms | {"codes": term}, stats | self.masked.stats(states, codes, right))
+        hidden = self.masked.loss(model, features, batch, self.spoken.masked)
+        return Loss(found.terms | hidden.terms, stats | hidden.stats)
 
     def health(self) -> tuple[Alarm, ...]:
         """Also codes or states that are all alike."""
