@@ -16,7 +16,7 @@ from isogloss.nn.dropout import Dropout
 from isogloss.objectives.base import Loss
 from isogloss.objectives.best_rq import BestRQ, BestRQConfig, CodesConfig
 from isogloss.objectives.recognition import RecognitionConfig
-from isogloss.objectives.sonar import Sonar, SonarConfig, contrastive, wordings
+from isogloss.objectives.sonar import Sonar, SonarConfig, contrastive, same_wording, wordings
 from isogloss.objectives.tts4pretrain import TTS4Pretrain2Config, TTS4PretrainConfig, divergence
 from isogloss.sequence import Sequence
 from small_objectives import LANGUAGES, TEXTS, gradients, joint_model, pairs, said, sentences, take
@@ -105,17 +105,17 @@ def test_divergence_is_that_of_kullback_and_leibler() -> None:
 def test_sentences_find_their_texts() -> None:
     speech, text = (normalize(torch.randn(4, 8), dim=-1) for _ in range(2))
     words = [{"a"}, {"b", "б"}, {"c"}, {"d"}]
-    loss, right = contrastive(speech, text, words, 0.5)
+    loss, right = contrastive(speech, text, same_wording(words), 0.5)
     scores = speech @ text.T / 0.5
     own = torch.arange(4)
     expected = cross_entropy(scores, own, reduction="sum") + cross_entropy(scores.T, own, reduction="sum")
     assert_close(loss, expected / 2)
     assert right == (scores.argmax(dim=1) == own).sum()
     # The second sentence once more, in another language: it is no wrong answer to the first two.
-    twice, _ = contrastive(speech[[0, 1, 1]], text[[0, 1, 1]], [*words[:2], {"б", "β"}], 0.5)
-    alone, _ = contrastive(speech[:2], text[:2], words[:2], 0.5)
+    twice, _ = contrastive(speech[[0, 1, 1]], text[[0, 1, 1]], same_wording([*words[:2], {"б", "β"}]), 0.5)
+    alone, _ = contrastive(speech[:2], text[:2], same_wording(words[:2]), 0.5)
     assert torch.isfinite(twice) and twice < 3 * alone
-    assert contrastive(text, text, words, 0.01)[1] == 4
+    assert contrastive(text, text, same_wording(words), 0.01)[1] == 4
 
 
 def test_the_teacher_is_not_taught() -> None:
@@ -159,9 +159,9 @@ def test_the_teacher_has_no_dropout_and_leaves_the_student_as_it_was() -> None:
 def test_contrast_is_as_exact_under_autocast() -> None:
     speech, text = (normalize(torch.randn(8, 64), dim=-1) for _ in range(2))
     words = [{str(row)} for row in range(8)]
-    plain, _ = contrastive(speech, text, words, 0.07)
+    plain, _ = contrastive(speech, text, same_wording(words), 0.07)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert_close(contrastive(speech, text, words, 0.07)[0], plain, rtol=1e-5, atol=0)
+        assert_close(contrastive(speech, text, same_wording(words), 0.07)[0], plain, rtol=1e-5, atol=0)
 
 
 def test_the_teacher_may_get_translations() -> None:

@@ -10,7 +10,7 @@ et al. 2023, arXiv 2308.11466), with a contrastive loss beside it (Radford et al
 There are no frames and no durations: what lies where in a sentence is never asked. The teacher is any function from
 texts and languages to vectors; by default the model's own text encoder through the shared blocks, and W the
 identity, so that `isogloss search` compares the very vectors. It is then worth what that encoder has learned before.
-Where a corpus tells what its clips say in other languages, the teacher may read that instead: languages then meet.
+Where a corpus tells what its clips say in other languages, the teacher may get that instead: languages then meet.
 
 Differs from SONAR: the mean over time in place of attention pooling, vectors of length 1, and no decoder that
 translates. Sentences that occur twice in a batch, in whatever language, are no wrong answers. A teacher that is not
@@ -79,14 +79,17 @@ class Sonar(Objective):
         self._teacher = teacher
 
     def prepare(self, batch: Batch, training: bool) -> Batch:
-        """`texts` and `tags` of what the teacher gets, in training some in another language; its `units`, (B, U)."""
+        """`texts` and `tags` of what the teacher gets, in training some in another language; its `units`, (B, U).
+
+        `twice`, (B, B) bool: which rows say the same.
+        """
         texts, tags = [text or "" for text in batch.texts], list(batch.languages)
         for row, (others, draw) in enumerate(zip(translations(batch), batch.draws("translation"), strict=True)):
             usable = sorted(tag for tag in others if self.needs.languages is None or tag in self.needs.languages)
             if usable and training and draw.random() < self.config.translated:
                 tags[row] = usable[draw.integers(len(usable))]
                 texts[row] = others[tags[row]]
-        extras = {"texts": texts, "tags": tags}
+        extras = {"texts": texts, "tags": tags, "twice": same_wording(wordings(batch))}
         units = {} if self._teacher is not None else {"units": self.spec.processor.unit_ids(texts, tags)}
         return batch.with_extras(extras | units)
 
@@ -100,7 +103,7 @@ class Sonar(Objective):
             speech = normalize(self.project(speech), dim=-1)
         text = self.text_vectors(model, batch)
         squares = (speech - text).square().sum(dim=1).sum()
-        contrast, right = contrastive(speech, text, wordings(batch), self.config.temperature)
+        contrast, right = contrastive(speech, text, batch.extras["twice"], self.config.temperature)
         terms = {
             "squares": Term(squares, rows, self.config.squares),
             "contrast": Term(contrast, rows, self.config.contrast),
@@ -126,19 +129,23 @@ def translations(batch: Batch) -> list[dict[str, str]]:
 def wordings(batch: Batch) -> list[set[str]]:
     """Every way in which it is known how to say what a clip says, normalised."""
     rows = zip(translations(batch), batch.languages, batch.texts, strict=True)
-    known = [told | {tag: text or ""} for told, tag, text in rows]
-    return [{normalise(text, tag) for tag, text in told.items()} for told in known]
+    known = [others | {tag: text or ""} for others, tag, text in rows]
+    return [{normalise(text, tag) for tag, text in texts.items()} for texts in known]
 
 
-def contrastive(speech: Tensor, text: Tensor, said: list[set[str]], temperature: float) -> tuple[Tensor, Tensor]:
+def same_wording(said: list[set[str]]) -> Tensor:
+    """(B, B) bool: which rows share some wording with another, in any language; none with itself."""
+    rows = range(len(said))
+    return torch.tensor([[bool(said[i] & said[j]) and i != j for j in rows] for i in rows])
+
+
+def contrastive(speech: Tensor, text: Tensor, twice: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """InfoNCE both ways, summed over the batch, and how many texts were found: (B, E) twice -> scalar, scalar.
 
-    said: what each row says, in words of any language; rows that share some are no wrong answers to each other.
+    twice: (B, B) bool, rows that say the same, which are no wrong answers to each other.
     """
-    rows = len(said)
-    twice = torch.tensor([[bool(said[i] & said[j]) and i != j for j in range(rows)] for i in range(rows)])
     with torch.autocast(speech.device.type, enabled=False):  # bf16 has two digits, the temperature makes them one
-        scores = (speech @ text.mT / temperature).masked_fill(twice.to(speech.device), -torch.inf)
-    own = torch.arange(rows, device=speech.device)
+        scores = (speech @ text.mT / temperature).masked_fill(twice, -torch.inf)
+    own = torch.arange(len(speech), device=speech.device)
     loss = (cross_entropy(scores, own, reduction="sum") + cross_entropy(scores.mT, own, reduction="sum")) / 2
     return loss, (scores.argmax(dim=1) == own).sum()
