@@ -89,7 +89,7 @@ def test_real_and_synthetic_speech_agree_where_they_are_the_same(attention: bool
     assert all(slope.isfinite().all() for slope in gradients(loss, subject).values())
     prepared = objective.prepare(batch, False)
     tokens = prepared.extras["symbols"]
-    p = objective.posteriors(subject, objective.encoded(subject, batch.audio, prepared).final, tokens)
+    p = objective.posteriors(subject, objective.encoded(subject, subject.features(batch.audio), prepared).final, tokens)
     assert p.values.shape[:2] == (3, max(map(len, TEXTS)) + attention)
     assert_close(p.values.exp().sum(dim=-1), torch.ones(p.values.shape[:2]))
 
