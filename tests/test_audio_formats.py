@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from isogloss.audio import ffmpeg, libsndfile, sources
 from isogloss.audio.blocks import trimmed
 from isogloss.audio.parts import Part, PartFile
-from isogloss.audio.reading import SAMPLE_RATE, Limits, info, read
+from isogloss.audio.reading import SAMPLE_RATE, Limits, convert, estimated_seconds, info, read, read_blocks
 from isogloss.errors import AudioError
 
 SECONDS = 3.0
@@ -130,6 +130,32 @@ def test_decoded_to_its_end(kind: tuple[str, str, int], tmp_path: Path) -> None:
     assert likeness(waveform, sound()) > (0.5 if rate == 8000 else 0.9)  # speech codecs are made for no tones
     assert len(waveform) == pytest.approx(info(path).seconds * SAMPLE_RATE, abs=1)
     assert np.array_equal(read(example(kind)), waveform)
+
+
+COPIED = [CONTAINERS[1], CONTAINERS[4], CONTAINERS[13], SNDFILE[0]]
+
+
+@pytest.mark.parametrize("kind", COPIED, ids=lambda kind: "-".join(map(str, kind)))
+def test_in_blocks_and_as_a_copy_it_is_the_same(
+    kind: tuple[str, str, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for module in (ffmpeg, libsndfile):
+        monkeypatch.setattr(module, "BLOCK_VALUES", 10_000)
+    content = example(kind)
+    blocks = list(read_blocks(content))
+    assert len(blocks) > 3 and np.allclose(np.concatenate(blocks), read(content), atol=1e-6)
+    part = np.concatenate(list(read_blocks(content, start=1.1, duration=0.7)))
+    assert np.allclose(part, read(content, start=1.1, duration=0.7), atol=1e-6)
+    convert(content, tmp_path / "copy.flac")
+    assert np.allclose(read(tmp_path / "copy.flac"), read(content), atol=1e-4)
+    assert info(content).seeks == (kind[0] in ("mp3", "WAV")) and info(tmp_path / "copy.flac").seeks
+    assert estimated_seconds(content) == pytest.approx(SECONDS, abs=0.2)
+
+
+def test_how_long_a_browser_recorded_is_guessed_by_its_size() -> None:
+    """MediaRecorder states no length."""
+    content = muxed(sound(), 48000, "webm", "libopus", header={"live": "1"})
+    assert estimated_seconds(content) == len(content) / 2000
 
 
 @settings(max_examples=40, deadline=None)

@@ -3,7 +3,7 @@
     DIR/cuts.jsonl.gz   one lhotse MonoCut a line, each with one supervision
     DIR/corpus.json     the card: source, licence, counts, rules that dropped clips, fingerprint
     DIR/text.jsonl.gz   optional: unspoken text, one {"text", "language", "source"} a line
-    DIR/audio/          only what had to be decoded from a format without a header
+    DIR/audio/          only what had to be decoded: formats without a header, and those that do not seek
 
 A cut carries `supervision.text` (None = untranscribed), `.language` (BCP 47), `.speaker`,
 `.alignment["phone"]` where known, and in `cut.custom`: `split` (train, dev, test), `source` (the

@@ -5,6 +5,8 @@
 The folder appears whole or not at all; what was left out, and why, is counted on its card.
 """
 
+import hashlib
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isogloss.audio.reading import AudioInfo, info, read
+from isogloss.audio.reading import AudioInfo, convert, info, read_blocks
 from isogloss.data.corpus import Corpus
 from isogloss.data.fetch import cache_folder, fetch_packages
 from isogloss.data.finding import Aside
@@ -33,7 +35,7 @@ from isogloss.data.manifests import (
     write_cuts,
 )
 from isogloss.data.recipes import all_corpora
-from isogloss.data.rows import language_named
+from isogloss.data.rows import language_named, make_id
 from isogloss.data.splits import assign_splits, check_splits, find_leaks, held_out_texts
 from isogloss.errors import AudioError, IsoglossError, counted, did_you_mean
 from isogloss.files import atomic_folder
@@ -45,7 +47,6 @@ if TYPE_CHECKING:
     from lhotse.cut import MonoCut
 
 MIN_SECONDS = 0.1  # shorter than the field of view of one encoder frame
-WINDOW_SECONDS = 600.0  # how much of a long recording is in memory while it is segmented
 SLACK_SECONDS = 0.1  # how far a segment may reach beyond its file: times in tables are rounded
 
 Progress = Callable[[str, int], None]
@@ -265,26 +266,36 @@ class Intake:
                 f"({utterance.start:.2f} s to {utterance.start + span:.2f} s).",
                 "truncated",
             )
+        is_long = span > self.max_seconds
+        is_part = utterance.start > 0 or span < header.seconds - SLACK_SECONDS
         if span < MIN_SECONDS:
             self._drop(utterance, f"shorter than {MIN_SECONDS:g} s")
-        elif span <= self.max_seconds:
-            yield to_cut(utterance, header, self._final(utterance.audio))
-        elif utterance.text is not None or utterance.concept is not None:
+        elif is_long and (utterance.text is not None or utterance.concept is not None):
             self._drop(utterance, f"longer than {self.max_seconds:g} s")
         else:
-            for segment in self._segments(utterance, span):
-                yield to_cut(segment, header, self._final(utterance.audio))
+            if not header.seeks and (is_long or is_part) and self.keeps(utterance.language):
+                copy = self._copy(utterance.audio)
+                utterance, header = replace(utterance, audio=copy), info(copy)
+            for clip in self._segments(utterance, span) if is_long else [utterance]:
+                yield to_cut(clip, header, self._final(utterance.audio))
+
+    def _copy(self, audio: Path) -> Path:
+        """A FLAC copy of a file that would be decoded from its beginning for every clip."""
+        digest = hashlib.sha256(os.fsencode(audio.absolute())).hexdigest()[:8]
+        copy = self.folder / "audio" / f"{make_id(audio.stem)}-{digest}.flac"
+        if not copy.exists():
+            convert(audio, copy)
+        return copy
 
     def _segments(self, utterance: Utterance, span: float) -> Iterator[Utterance]:
         """The stretches of speech in a long recording, each of at most `max_seconds`."""
-        from isogloss.audio.vad import segment
+        from isogloss.audio.windows import Running, speech_windows
 
         number = 0
-        windows = max(1, round(span / WINDOW_SECONDS))
-        for window in range(windows):
-            offset = utterance.start + window * span / windows
-            waveform = read(utterance.audio, start=offset, duration=span / windows)
-            for start, end in segment(waveform, self.max_seconds):
+        blocks = read_blocks(utterance.audio, start=utterance.start, duration=span)
+        for window in speech_windows(Running(blocks).window, self.max_seconds):
+            offset = utterance.start + window.start
+            for start, end in window.spans:
                 if end - start >= MIN_SECONDS:
                     number += 1
                     name = f"{utterance.id}/{number:04d}"
