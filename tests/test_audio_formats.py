@@ -17,8 +17,9 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isogloss.audio import ffmpeg, libsndfile, sources
+from isogloss.audio import ffmpeg, libsndfile, reading, sources
 from isogloss.audio.blocks import trimmed
+from isogloss.audio.decoders import decoder
 from isogloss.audio.parts import Part, PartFile
 from isogloss.audio.reading import SAMPLE_RATE, Limits, convert, estimated_seconds, info, read, read_blocks
 from isogloss.errors import AudioError
@@ -447,3 +448,19 @@ def test_resampling_of_parts_keeps_time() -> None:
     assert len(whole) == pytest.approx(2 * SAMPLE_RATE, abs=1)
     expected = soxr.resample(sound(1.0, 44100), 44100, SAMPLE_RATE)
     assert np.abs(whole[SAMPLE_RATE + 800 : -800] - expected[800:-800]).max() < 1e-3
+
+
+def test_a_long_file_that_is_broken_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 60 * SAMPLE_RATE).astype(np.float32)
+    path = tmp_path / "talk.flac"
+    path.write_bytes(encoded(noise, format="FLAC")[: 11 << 17])
+    assert path.stat().st_size > 1 << 20
+    decoded = []
+    monkeypatch.setattr(reading, "decoder", lambda content: decoded.append(1) or decoder(content))
+    for _ in range(3):
+        with pytest.raises(AudioError, match="is cut or damaged") as caught:
+            info(path)
+        assert caught.value.cause == "truncated"
+    assert len(decoded) == 1
+    path.write_bytes(encoded(noise, format="FLAC"))
+    assert info(path).seconds == 60

@@ -614,6 +614,10 @@ def test_transcribe_stream_reads_raw_samples_from_a_pipe(streaming_model: Path) 
     assert code == 0, err
     words = [json.loads(line) for line in out.splitlines()]
     assert words and all(0 <= word["start"] < word["end"] <= 3 for word in words)
+    beside = np.stack([sound(3, seed=1), sound(3)], axis=1)
+    stereo = (beside * 32767).astype("<i2").tobytes()
+    code, second, _ = pipe(stereo, "-m", str(streaming_model), "-", "--channels", "2", "--channel", "2")
+    assert code == 0 and second.split() == [word["text"] for word in words]
     swapped = (sound(3) * 32767).astype(">i2").tobytes()
     code, plain, _ = pipe(swapped, "-m", str(streaming_model), "-", "--encoding", "s16be")
     assert code == 0 and plain.split() == [word["text"] for word in words]
@@ -626,6 +630,8 @@ def test_transcribe_stream_reads_raw_samples_from_a_pipe(streaming_model: Path) 
         (["-", "--format", "srt"], "text, json, tsv"),
         (["-", "--encoding", "s16"], "Did you mean"),
         (["-", "--rate", "1"], "1 Hz"),
+        (["-", "--channel", "2"], "no channel 2"),
+        (["microphone", "--rate", "8000"], "leave them out"),
     ],
 )
 def test_transcribe_stream_says_what_it_cannot(arguments: list[str], said: str, streaming_model: Path) -> None:
@@ -644,6 +650,8 @@ def test_lm_and_a_search_with_it(run: Run, model: Path, audio: Path, tmp_path: P
     assert code == 1 and "isogloss lm" in err
     code, _, err = run("transcribe", "-", "--model", model, "--stream", "--lm", tmp_path / "lm")
     assert code == 2 and "frame by frame" in err
+    for given in (("--out", tmp_path / "texts"), ("--no-vad",), ("--channel", "each")):
+        assert run("transcribe", "-", "--model", model, "--stream", *given)[0] == 2
     for verb in (("lm", text, "--language", "ro", "--model", model), ("quantise", model)):
         code, _, err = run(*verb, "--out", tmp_path)
         assert code == 1 and "holds something else" in err and text.exists()

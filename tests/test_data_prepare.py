@@ -247,6 +247,27 @@ def test_parts_of_a_file_that_cannot_seek_are_cut_from_a_copy(clips, tmp_path):
     assert np.allclose(waveform(cuts["doi"]), read(tmp_path / "talk.m4a", start=2, duration=1), atol=1e-4)
 
 
+def test_channels_are_averaged_taken_alone_or_made_clips_of_their_own(speech, tmp_path):
+    (speech / "c.ogg").unlink()
+    left, right = read(speech / "a.wav"), read(speech / "b.flac")
+    soundfile.write(speech / "call.wav", np.stack([left, right], axis=1), 16000, "FLOAT")
+
+    def prepared(**how):
+        out = tmp_path / f"out-{how.get('channel')}"
+        prepare(str(speech), out, language="ro", overwrite=True, dev=0, test=0, max_bad=1, **how)
+        return {cut.id: waveform(cut) for cut in read_cuts(out)}
+
+    assert np.allclose(prepared()["call"], (left + right) / 2)
+    assert np.array_equal(prepared(channel=1)["call"], left) and np.array_equal(prepared(channel=1)["a"], left)
+    assert prepared(channel=2).keys() == {"call"}  # the others have none
+    each = prepared(channel="each")
+    assert each.keys() == {"a", "b", "call/channel-1", "call/channel-2"}
+    assert np.array_equal(each["call/channel-2"], right)
+    (speech / "call.txt").write_text("Alo?", encoding="utf-8")
+    with pytest.raises(IsoglossError, match="has 2 channels and one transcript; give --channel mix or a number"):
+        prepared(channel="each")
+
+
 def test_no_word_is_cut_where_a_window_of_a_long_recording_ends(clips, tmp_path, monkeypatch):
     monkeypatch.setattr(windows.Running.window, "__defaults__", (6.0,))
     pause = np.zeros(12000, np.float32)

@@ -8,7 +8,7 @@ import soxr
 from numpy.typing import NDArray
 
 from isogloss.audio.arrays import scaled
-from isogloss.audio.channels import Channel, Mixer, warn_of_cancelling
+from isogloss.audio.channels import Channel, SwitchingMixer
 from isogloss.audio.reading import SAMPLE_RATE
 from isogloss.errors import AudioError, IsoglossError, did_you_mean
 
@@ -34,7 +34,7 @@ class PCM:
             raise IsoglossError(f"There is no audio of {channels} channels.")
         self.dtype = np.dtype(ENCODINGS[encoding])
         self.channels = channels
-        self.mixer = Mixer(_NAME, channel, channels)
+        self.mixer = SwitchingMixer(_NAME, channel, channels)
         self.rest = b""
         self.resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1) if rate != SAMPLE_RATE else None
 
@@ -44,20 +44,12 @@ class PCM:
         whole = len(data) - len(data) % (self.dtype.itemsize * self.channels)
         self.rest = data[whole:]
         values = np.frombuffer(data[:whole], self.dtype).reshape(-1, self.channels)
-        samples = self._mixed(scaled(values.astype(self.dtype.newbyteorder("="), copy=False)))
+        samples = self.mixer(scaled(values.astype(self.dtype.newbyteorder("="), copy=False)))
         if not np.isfinite(samples).all():
             raise AudioError("The stream holds samples that are no numbers; is this its encoding?", "not_finite")
         if self.resampler is None:
             return samples
         return np.asarray(self.resampler.resample_chunk(samples, last), dtype=np.float32)
-
-    def _mixed(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        samples = self.mixer(values)
-        if instead := self.mixer.instead:
-            warn_of_cancelling(_NAME, instead)
-            self.mixer = Mixer(_NAME, instead, self.channels)
-            samples = self.mixer(values)
-        return samples
 
 
 def pieces(source: BinaryIO, pcm: PCM, seconds: float = 0.1) -> Iterator[NDArray[np.float32]]:

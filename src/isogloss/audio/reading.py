@@ -19,8 +19,8 @@ import soundfile as sf
 import soxr
 
 from isogloss.audio.arrays import RATES, unpacked
-from isogloss.audio.blocks import SLACK, Block, Decoder, resampled, trimmed
-from isogloss.audio.channels import Channel, Mixer, warn_of_cancelling
+from isogloss.audio.blocks import SLACK, Decoder, resampled, trimmed
+from isogloss.audio.channels import Channel, Mixer, SwitchingMixer, warn_of_cancelling
 from isogloss.audio.decoders import decoder
 from isogloss.audio.sources import DEFAULT_LIMITS, Content, Limits, Source, once_per_file, opened
 from isogloss.errors import AudioError, IsoglossError
@@ -90,7 +90,7 @@ def read(
         mixer = Mixer(content.name, channel, audio.channels)
         waveform = _read(audio, mixer, content.name, start, duration, limits)
         if instead := mixer.instead:
-            warn_of_cancelling(content.name, instead)
+            warn_of_cancelling(content.name, instead, is_file=content.is_file)
             mixer = Mixer(content.name, instead, audio.channels)
             waveform = _read(audio, mixer, content.name, start, duration, limits)
     return _checked(waveform, content.name)
@@ -112,21 +112,11 @@ def read_blocks(
         first = round(start * SAMPLE_RATE)
         last = None if duration is None else round((start + duration) * SAMPLE_RATE)
         begin, end, skip = _native_span(audio.rate, first, last)
-        mono = _mixed(audio.blocks(begin, end), content.name, channel, audio.channels)
+        mixer = SwitchingMixer(content.name, channel, audio.channels, is_file=content.is_file)
+        mono = map(mixer, audio.blocks(begin, end))
         blocks = trimmed(resampled(mono, audio.rate, SAMPLE_RATE, 1), skip, None if last is None else last - first)
         for block in blocks:
             yield _checked(block, content.name)
-
-
-def _mixed(blocks: Iterator[Block], name: str, channel: Channel, channels: int) -> Iterator[Waveform]:
-    mixer = Mixer(name, channel, channels)
-    for block in blocks:
-        mono = mixer(block)
-        if instead := mixer.instead:
-            warn_of_cancelling(name, instead)
-            mixer = Mixer(name, instead, channels)
-            mono = mixer(block)
-        yield mono
 
 
 def estimated_seconds(source: Source, *, limits: Limits = DEFAULT_LIMITS) -> float:
@@ -163,11 +153,7 @@ def as_waveform(audio: Audio, *, channel: Channel = "mix", limits: Limits = DEFA
     block, rate = unpacked(audio, SAMPLE_RATE)
     if len(block) > limits.seconds * rate:
         raise _too_long(name, len(block) / rate, limits)
-    mixer = Mixer(name, channel, block.shape[1])
-    waveform = mixer(block)
-    if instead := mixer.instead:
-        warn_of_cancelling(name, instead)
-        waveform = Mixer(name, instead, block.shape[1])(block)
+    waveform = SwitchingMixer(name, channel, block.shape[1])(block)
     return _checked(resample(waveform, rate), name)
 
 

@@ -45,6 +45,11 @@ class Content:
     head: bytes
     key: Hashable = None
 
+    @property
+    def is_file(self) -> bool:
+        """Whether it lies on the disk, and not in memory."""
+        return isinstance(self.file, io.FileIO)
+
     def at(self, position: int, count: int) -> bytes:
         """`count` bytes from `position` on, or what there is of them."""
         if position + count <= len(self.head) or position >= self.size:
@@ -73,8 +78,11 @@ def opened(source: Source, limits: Limits) -> Iterator[Content]:
 
 
 def once_per_file(function: Callable[[Content], Found]) -> Callable[[Content], Found]:
-    """Remember what was found in a long file, which is read stretch by stretch, while it stays as it is."""
-    known: dict[Hashable, Found] = {}
+    """Remember what was found in a long file, which is read stretch by stretch, while it stays as it is.
+
+    That it is broken is remembered too.
+    """
+    known: dict[Hashable, Found | AudioError] = {}
 
     @wraps(function)
     def ask(content: Content) -> Found:
@@ -83,8 +91,14 @@ def once_per_file(function: Callable[[Content], Found]) -> Callable[[Content], F
         if content.key not in known:
             if len(known) >= _REMEMBERED:
                 known.clear()
-            known[content.key] = function(content)
-        return known[content.key]
+            try:
+                known[content.key] = function(content)
+            except AudioError as error:
+                known[content.key] = error
+        found = known[content.key]
+        if isinstance(found, AudioError):
+            raise AudioError(str(found), found.cause)
+        return found
 
     return ask
 

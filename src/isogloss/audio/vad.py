@@ -14,6 +14,7 @@ seconds, which somebody cut for a reason, less suffices. `benchmarks/quiet.py --
 """
 
 import functools
+import threading
 from collections.abc import Iterator
 from collections.abc import Sequence as ListOf
 from contextlib import contextmanager
@@ -48,6 +49,7 @@ _CACHED = 256  # windows whose spectra stay in the processor's cache
 _SMOOTH = 9  # windows over which a cut looks for the quietest place, 0.3 s
 _AROUND = 6  # windows on each side of a stretch that show whether it is steady, 0.2 s
 _SUREST = 8  # windows that decide whether anybody speaks, 0.26 s
+_lock = threading.Lock()
 
 
 class _SileroVad(nn.Module):
@@ -246,10 +248,14 @@ def _silero() -> Any:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """One thread for what is inside: many small recurrent steps are slower, at worst far slower, on more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    """One thread for what is inside: many small recurrent steps are slower, at worst far slower, on more.
+
+    The number is of the whole process: of two callers at once, the second would take the one thread for the rule.
+    """
+    with _lock:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)

@@ -49,6 +49,10 @@ def prepare(
         float, typer.Option(help="longer clips are cut at pauses, or dropped if transcribed")
     ] = 30.0,
     max_bad: Annotated[float, typer.Option(min=0, max=1, help="stop if a larger share of the clips is broken")] = 0.01,
+    channel: Annotated[
+        str,
+        typer.Option(metavar="N|each|mix", help="one channel by number, each if untranscribed, or their mean"),
+    ] = "mix",
     text: Annotated[
         list[Path] | None, typer.Option(help="file of sentences without recordings to add; may be repeated")
     ] = None,
@@ -57,6 +61,7 @@ def prepare(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing folder")] = False,
 ) -> None:
     """Prepare a corpus for training. It may be a known corpus or your own recordings."""
+    from isogloss.audio.channels import parse_channel
     from isogloss.data.prepare import prepare as work
 
     with terminal.counting("Preparing") as told:
@@ -71,6 +76,7 @@ def prepare(
             seed=seed,
             max_seconds=max_seconds,
             max_bad=max_bad,
+            channel=parse_channel(channel),
             text=text or (),
             cache=cache,
             allow_leak=allow_leak,

@@ -72,7 +72,6 @@ def find_recordings(arguments: Sequence[str], channel: str = "mix") -> list[Reco
 
 def _channels(recording: Recording, wanted: Channel | Literal["each"]) -> list[Recording]:
     """The channel of a recording that is asked for, or each."""
-    from isogloss.audio.channels import chosen
     from isogloss.audio.reading import info
 
     if wanted != "each":
@@ -81,7 +80,7 @@ def _channels(recording: Recording, wanted: Channel | Literal["each"]) -> list[R
     if not isinstance(source, Path | str | bytes):  # what comes through a pipe is read once
         source = source.read()
     try:
-        channels = chosen(wanted, info(source).channels)
+        channels = range(1, info(source).channels + 1)
     except AudioError:
         return [recording]  # told when it is read
     name, place = recording.name, recording.place

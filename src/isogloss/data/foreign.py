@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from isogloss.audio.channels import Channel
 from isogloss.data.finding import Aside, files_below
 from isogloss.data.manifests import Utterance, examples, read_manifest
 from isogloss.data.rows import COLUMNS, TIMES, from_rows, make_id, match_columns, require_language, split_in
@@ -43,7 +44,8 @@ def from_lhotse(
 ) -> Utterance:
     """One supervision of a lhotse cut; its own source and split come first, relative paths mean `folder`."""
     custom = cut.custom or {}
-    audio = Path(cut.recording.sources[0].source)
+    source_file, channel = _channel(cut, said)
+    audio = Path(source_file.source)
     start = cut.start + said.start
     is_whole = start == 0 and abs(said.duration - cut.recording.duration) < 0.01
     phones = (said.alignment or {}).get("phone") or ()
@@ -55,6 +57,7 @@ def from_lhotse(
         text=(said.text or "").strip() or None,
         start=start,
         duration=None if is_whole else said.duration,
+        channel=custom.get("channel", channel),
         speaker=said.speaker,
         role=custom.get("role"),
         concept=custom.get("concept"),
@@ -64,13 +67,26 @@ def from_lhotse(
     )
 
 
+def _channel(cut: Any, said: Any) -> tuple[Any, Channel]:
+    """The source of a recording that holds what is said, and which of its channels.
+
+    lhotse counts channels from 0, through all sources; a cut of several channels leaves the choice to what is said.
+    """
+    wanted = cut.channel if isinstance(cut.channel, int) else said.channel
+    (channel, *others) = [wanted] if isinstance(wanted, int) else wanted
+    sources = cut.recording.sources
+    source = next((source for source in sources if channel in source.channels), sources[0])
+    several = others or len(source.channels) == 1 or channel not in source.channels
+    return source, "mix" if several else source.channels.index(channel) + 1
+
+
 def _supervised(file: Path) -> Iterator[tuple[Any, Any]]:
     """(cut, supervision) for all that a manifest speaks of."""
     from lhotse import SupervisionSegment
 
     in_two_files = "recordings" in file.name or "supervisions" in file.name
     for cut in _join(file) if in_two_files else _cuts(file):
-        whole = SupervisionSegment(id=cut.id, recording_id=cut.recording.id, start=0.0, duration=cut.duration)
+        whole = SupervisionSegment(cut.id, cut.recording.id, 0.0, cut.duration, channel=cut.channel)
         for said in cut.supervisions or [whole]:
             yield cut, said
 

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from isogloss.config import Config
-from isogloss.data.manifests import SPLITS, audio_of, language_of, read_card, read_cuts, source_of, split_of
+from isogloss.data.manifests import SPLITS, language_of, read_card, read_cuts, source_of, split_of
 from isogloss.data.splits import find_leaks
 from isogloss.errors import AudioError, counted, lasting, printable
 from isogloss.text.normalise import normalise
@@ -152,21 +152,21 @@ def _languages(
 
 def _listen(cuts: list["MonoCut"]) -> tuple[list[Clip], dict[str, list[str]], list[list[str]]]:
     """Silent clips, and ids: of broken clips by cause, and of clips that sound the same."""
-    from isogloss.audio.reading import read
+    from isogloss.data.loading import waveform
 
     silent = []
     broken: dict[str, list[str]] = defaultdict(list)
     same: dict[str, list[str]] = defaultdict(list)
     for cut in cuts:
         try:
-            waveform = read(audio_of(cut), start=cut.start, duration=cut.duration)
+            samples = waveform(cut)
         except AudioError as error:
             broken[error.cause].append(cut.id)
             continue
-        peak = float(np.abs(waveform).max())
+        peak = float(np.abs(samples).max())
         if peak < SILENT_PEAK:
             silent.append(_clip(cut, peak))
-        same[hashlib.sha256(waveform.tobytes()).hexdigest()].append(cut.id)
+        same[hashlib.sha256(samples.tobytes()).hexdigest()].append(cut.id)
     return silent, dict(broken), [ids for ids in same.values() if len(ids) > 1]
 
 

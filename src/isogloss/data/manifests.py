@@ -7,8 +7,8 @@
 
 A cut carries `supervision.text` (None = untranscribed), `.language` (BCP 47), `.speaker`,
 `.alignment["phone"]` where known, and in `cut.custom`: `split` (train, dev, test), `source` (the
-corpus name), and where known `role`, `concept` and `translations` ({language: text}). Audio paths
-are absolute.
+corpus name), where known `role`, `concept` and `translations` ({language: text}), and `channel` where the
+recording has several: one of them, counted from 1, or `mix`, their mean. Audio paths are absolute.
 """
 
 import gzip
@@ -26,6 +26,7 @@ from isogloss.files import atomic_file, json_text, numbered_lines, read_json, wr
 if TYPE_CHECKING:
     from lhotse.cut import MonoCut
 
+    from isogloss.audio.channels import Channel
     from isogloss.audio.reading import AudioInfo
 
 CUTS = "cuts.jsonl.gz"
@@ -41,6 +42,7 @@ class Utterance:
 
     id: unique within the corpus, made of [A-Za-z0-9._/-].
     audio: a file `audio.reading` reads. start, duration in seconds (None = to the end of the file).
+    channel: which one is meant, or the mean of all.
     text: what is said, as the corpus spells it; None if unknown.
     language: a BCP 47 tag. translations: the same sentence in other languages, by tag.
     phones: (start, duration, phone) in seconds, where the corpus has a phone alignment.
@@ -55,6 +57,7 @@ class Utterance:
     text: str | None = None
     start: float = 0.0
     duration: float | None = None
+    channel: "Channel" = "mix"
     speaker: str | None = None
     role: str | None = None
     concept: str | None = None
@@ -96,11 +99,13 @@ def to_cut(utterance: Utterance, info: "AudioInfo", audio: Path | None = None) -
         alignment={"phone": phones} if phones else None,
     )
     custom = {key: getattr(utterance, key) for key in ("source", "split", "role", "concept", "translations")}
+    if info.channels > 1:
+        custom["channel"] = utterance.channel
     return MonoCut(
         id=utterance.id,
         start=utterance.start,
         duration=duration,
-        channel=0,
+        channel=0 if utterance.channel == "mix" else utterance.channel - 1,
         recording=recording,
         supervisions=[supervision],
         custom={key: value for key, value in custom.items() if value},
@@ -187,6 +192,12 @@ def concept_of(cut: "MonoCut") -> str:
     """What a cut names in whatever language, as `corpus/id`; empty where the corpus does not tell it."""
     concept = (cut.custom or {}).get("concept")
     return f"{source_of(cut)}/{concept}" if concept else ""
+
+
+def channel_of(cut: "MonoCut") -> "Channel":
+    """The channel of the recording that a cut means, counted from 1, or the mean of all."""
+    channel: Channel = (cut.custom or {}).get("channel", "mix")
+    return channel
 
 
 def audio_of(cut: "MonoCut") -> Path:

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from isogloss.audio.channels import Channel, require_channel
 from isogloss.audio.reading import AudioInfo, convert, info, read_blocks
 from isogloss.data.corpus import Corpus
 from isogloss.data.fetch import cache_folder, fetch_packages
@@ -64,6 +65,7 @@ def prepare(
     seed: int = 0,
     max_seconds: float = 30.0,
     max_bad: float = 0.01,
+    channel: Channel | Literal["each"] = "mix",
     text: Sequence[Path] = (),
     cache: Path | None = None,
     allow_leak: bool = False,
@@ -77,7 +79,8 @@ def prepare(
     changes nothing about what is drawn for dev and test.
     split_by, dev, test, seed: see `splits.assign_splits`; splits that the corpus has are kept.
     max_seconds: longer clips are dropped if transcribed, else segmented by voice activity.
-    max_bad: the share of broken clips above which it stops. text: files of unspoken text to add,
+    max_bad: the share of broken clips above which it stops. channel: of recordings that do not say which is meant;
+    "each" makes a clip of every one, where there is no transcript. text: files of unspoken text to add,
     less what is said in dev and test. allow_leak: keep standard splits that share texts (public
     corpora: always, and the card says so). on_progress: told a stage and how much of it is done.
 
@@ -94,7 +97,7 @@ def prepare(
     if missing := [path for path in text if not path.is_file()]:
         raise IsoglossError(f"{missing[0]} is no file; give a file of sentences.")
     with atomic_folder(out, CARD) as folder:
-        intake = Intake(folder, out, max_seconds, wanted)
+        intake = Intake(folder, out, max_seconds, wanted, channel)
         cuts = sorted(intake.cuts(given, told), key=lambda cut: cut.id)
         intake.refuse_if_broken(source, max_bad)
         intake.refuse_if_nothing(source, cuts)
@@ -118,6 +121,7 @@ def prepare(
             "notes": given.notes,
             "splits": {"by": split_by, "dev": dev, "test": test, "seed": seed, "leaks": leaks},
             "max_seconds": max_seconds,
+            "channel": channel,
             "normaliser": NORMALISER_VERSION,
             "fingerprint": fingerprint(cuts),
         }
@@ -199,11 +203,19 @@ class Intake:
     for all.
     """
 
-    def __init__(self, folder: Path, out: Path, max_seconds: float, wanted: set[str] | None):
+    def __init__(
+        self,
+        folder: Path,
+        out: Path,
+        max_seconds: float,
+        wanted: set[str] | None,
+        channel: Channel | Literal["each"] = "mix",
+    ):
         self.folder = folder
         self.out = out
         self.max_seconds = max_seconds
         self.wanted = wanted
+        self.channel = channel
         self.seen: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self.broken: dict[str, list[str]] = defaultdict(list)
@@ -226,7 +238,9 @@ class Intake:
             kept = self.keeps(utterance.language)
             if kept or given.kind != "public":
                 try:
-                    yield from self._take(utterance, header(utterance.audio))
+                    about = header(utterance.audio)
+                    for clip in self._channels(utterance, about.channels):
+                        yield from self._take(clip, about)
                 except AudioError as error:
                     if kept:
                         self.broken[error.cause].append(str(error))
@@ -258,6 +272,18 @@ class Intake:
             f"No clip of {source} is left. Its languages are {there}. Left out: {left_out or 'none'}."
         )
 
+    def _channels(self, utterance: Utterance, channels: int) -> list[Utterance]:
+        """A clip for each channel that is wanted of a recording with so many."""
+        if utterance.channel != "mix" or (self.channel == "each" and channels == 1):
+            return [utterance]
+        if self.channel != "each":
+            return [replace(utterance, channel=self.channel)]
+        if utterance.text is not None or utterance.concept is not None:
+            raise IsoglossError(
+                f"{utterance.audio} has {channels} channels and one transcript; give --channel mix or a number."
+            )
+        return [replace(utterance, id=f"{utterance.id}/channel-{n}", channel=n) for n in range(1, channels + 1)]
+
     def _take(self, utterance: Utterance, header: AudioInfo) -> Iterator["MonoCut"]:
         span = header.seconds - utterance.start if utterance.duration is None else utterance.duration
         if utterance.start >= header.seconds or utterance.start + span > header.seconds + SLACK_SECONDS:
@@ -266,6 +292,7 @@ class Intake:
                 f"({utterance.start:.2f} s to {utterance.start + span:.2f} s).",
                 "truncated",
             )
+        require_channel(str(utterance.audio), utterance.channel, header.channels)
         is_long = span > self.max_seconds
         is_part = utterance.start > 0 or span < header.seconds - SLACK_SECONDS
         if span < MIN_SECONDS:
@@ -292,7 +319,7 @@ class Intake:
         from isogloss.audio.windows import Running, speech_windows
 
         number = 0
-        blocks = read_blocks(utterance.audio, start=utterance.start, duration=span)
+        blocks = read_blocks(utterance.audio, start=utterance.start, duration=span, channel=utterance.channel)
         for window in speech_windows(Running(blocks).window, self.max_seconds):
             offset = utterance.start + window.start
             for start, end in window.spans:
