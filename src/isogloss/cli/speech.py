@@ -66,7 +66,7 @@ def transcribe(
         if beam > 1 or nbest > 1 or lm or hotwords:
             raise typer.BadParameter("--stream decides frame by frame; leave out --beam, --nbest, --lm and --hotwords")
         if out or not vad:
-            raise typer.BadParameter("--stream writes all that is said to standard output; leave out --out and --no-vad")
+            raise typer.BadParameter("--stream writes all speech to standard output; leave out --out and --no-vad")
         from isogloss.audio.channels import parse_channel
         from isogloss.cli.live import RawSamples, transcribe_live
 
