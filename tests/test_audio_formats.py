@@ -1,6 +1,7 @@
 """Lengths that lie: every format is decoded to its end, and what info counts is what read reads."""
 
 import io
+import math
 import os
 import re
 import struct
@@ -464,3 +465,12 @@ def test_a_long_file_that_is_broken_is_decoded_once(tmp_path: Path, monkeypatch:
     assert len(decoded) == 1
     path.write_bytes(encoded(noise, format="FLAC"))
     assert info(path).seconds == 60
+
+
+def test_a_length_without_end() -> None:
+    """Of a file that states its length, and of one that does not."""
+    for kind in (SNDFILE[0], CONTAINERS[0]):
+        content = example(kind)
+        assert np.array_equal(read(content, limits=Limits(seconds=math.inf)), read(content))
+        with pytest.raises(AudioError, match=r"nothing from 0\.0 s on for inf s; correct start and duration"):
+            read(content, duration=math.inf)

@@ -5,6 +5,7 @@ import inspect
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -26,7 +27,9 @@ from rich.console import Console
 
 import isogloss
 from isogloss import cli
+from isogloss.audio import sources
 from isogloss.cli import data, doctor, learn
+from isogloss.cli.recordings import find_recordings
 from isogloss.data.recipes import all_corpora
 from isogloss.encoders.presets import preset
 from isogloss.encoders.text import TextEncoderConfig
@@ -259,6 +262,15 @@ def test_debug_anywhere_shows_the_traceback(run: Run, monkeypatch: pytest.Monkey
         assert code == 70 and "Traceback" in err and "by zero" in err
 
 
+def test_doctor_names_packages_that_are_missing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.setattr(doctor, "STACK", ("numpy", "no-such-package"))
+    code, out, err = run("doctor")
+    assert code == 1 and "Traceback" not in err
+    assert re.search(r"no-such-package +not installed: pip install -U isogloss", out)
+    assert re.search(r"av +cannot be imported \(.*\): pip install -U isogloss", out)
+
+
 def test_doctor_finds_problems(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "examine", lambda: [doctor.Finding("audio", "pip install x[y]", "problem")])
     code, out, _ = run("doctor")
@@ -368,6 +380,14 @@ def test_where_nobody_speaks_nothing_is_written_and_a_remark_says_so(run: Run, m
     assert (code, out, err) == (0, "audio\tlanguage\tprobability\n", remark)
     code, out, _ = run("identify", "--model", model, tmp_path / "quiet.wav", "--no-vad")
     assert code == 0 and "%" in out
+
+
+def test_each_channel_of_a_pipe_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources.drain, "__defaults__", (sources.Limits(bytes=1 << 20),))
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=open("/dev/zero", "rb")))  # noqa: SIM115 - closed below
+    (recording,) = find_recordings(["-"], "each")
+    sys.stdin.buffer.close()
+    assert 1 << 20 < len(recording.source) <= 2 << 20
 
 
 def test_one_channel_each_or_their_mean(run: Run, model: Path, tmp_path: Path) -> None:

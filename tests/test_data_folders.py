@@ -6,7 +6,7 @@ import unicodedata
 import pytest
 
 from isogloss.data.finding import Aside, files_below
-from isogloss.data.importers import audio_below, read_source
+from isogloss.data.importers import audio_below, detect, read_source
 from isogloss.data.rows import make_id
 from isogloss.errors import IsoglossError
 
@@ -30,6 +30,28 @@ def test_hidden_files_are_left_aside_and_files_of_other_kinds_are_counted(tmp_pa
     (only,) = take(tmp_path, None, aside)
     assert (only.id, only.text) == ("ro/a", "Un cocoș")
     assert aside.plain()["files"] == {".docx": 1, ".m99": 1, ".txt": 1, "hidden": 5}
+
+
+def test_of_recordings_of_one_name_one_is_taken(tmp_path):
+    """A video beside its sound, and a clip in two formats."""
+    for name in ("a.mp4", "a.wav", "a.txt", "b.mp3", "b.FLAC", "c/a.mp4"):
+        place(tmp_path / name, "unu")
+    aside = Aside()
+    found = [(clip.id, clip.audio.name, clip.text) for clip in take(tmp_path, "ro", aside)]
+    assert found == [("a", "a.wav", "unu"), ("b", "b.FLAC", None), ("c/a", "a.mp4", None)]
+    assert aside.plain()["files"] == {"same name as another recording": 2}
+
+
+def test_capitals_of_suffixes_and_metadata_do_not_matter(tmp_path):
+    place(tmp_path / "folder/a.wav")
+    place(tmp_path / "folder/METADATA.CSV", "file_name,text\na.wav,unu\n")
+    place(tmp_path / "lhotse/X_recordings.JSONL", "")
+    place(tmp_path / "arrow/X.PARQUET", "")
+    assert [clip.text for clip in take(tmp_path / "folder")] == ["unu"]
+    assert [detect(tmp_path / name).__name__ for name in ("lhotse", "arrow")] == ["read_lhotse", "read_arrow"]
+    place(tmp_path / "libri/84-1.TRANS.TXT", "84-1-0 UNU\n")
+    place(tmp_path / "libri/84-1-0.flac")
+    assert [(clip.text, clip.speaker) for clip in take(tmp_path / "libri")] == [("UNU", "84")]
 
 
 def test_links_to_folders_are_followed_and_circles_left(tmp_path):

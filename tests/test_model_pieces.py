@@ -117,4 +117,4 @@ def test_the_command_line_hands_long_files_on_and_reports_the_broken_ones(talk: 
     done = [recording.name for recording, _ in found]
     assert groups == [files[:2], files[2:]] and done == ["0", "2", "3"]
     assert [error.cause for error in broken] == ["truncated"]
-    assert told == [(5.0, 132.0), (136.0, 132.0)]
+    assert told == [(5.0, 132.0), (131.0, 132.0), (136.0, 132.0), (132.0, 132.0)]

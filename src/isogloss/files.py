@@ -110,7 +110,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 
     Raises IsoglossError that names the file and the line where it is something else, or is damaged.
     """
-    opener: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
+    opener: Callable[..., Any] = gzip.open if path.suffix.lower() == ".gz" else open
     number = 0
     try:
         with opener(path, "rb") as raw:

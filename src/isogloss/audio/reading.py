@@ -22,7 +22,7 @@ from isogloss.audio.arrays import RATES, unpacked
 from isogloss.audio.blocks import SLACK, Decoder, resampled, trimmed
 from isogloss.audio.channels import Channel, Mixer, SwitchingMixer, warn_of_cancelling
 from isogloss.audio.decoders import decoder
-from isogloss.audio.sources import DEFAULT_LIMITS, Content, Limits, Source, once_per_file, opened
+from isogloss.audio.sources import DEFAULT_LIMITS, SPLIT, Content, Limits, Source, once_per_file, opened
 from isogloss.errors import AudioError, IsoglossError
 from isogloss.files import atomic_file
 
@@ -206,7 +206,7 @@ def _read(audio: Decoder, mixer: Mixer, name: str, start: float, duration: float
     first = round(start * SAMPLE_RATE)
     last = None if duration is None else round((start + duration) * SAMPLE_RATE)
     begin, end, skip = _native_span(audio.rate, first, last)
-    if audio.frames is None and end is None:
+    if audio.frames is None and end is None and math.isfinite(limits.seconds):
         end = begin + math.ceil((skip / SAMPLE_RATE + limits.seconds + SLACK) * audio.rate)
     elif audio.frames is not None and end is not None:
         end = min(end, audio.frames)
@@ -226,7 +226,7 @@ def _check_span(name: str, seconds: float | None, start: float, duration: float 
         raise AudioError(f"{name} holds no audio frames.", "no_frames")
     length = math.inf if seconds is None else seconds
     lasts = f"{name} lasts {length:.2f} s and" if seconds else name
-    if not 0 <= start < length or (duration is not None and not duration > 0):
+    if not 0 <= start < length or (duration is not None and not 0 < duration < math.inf):
         asked = f"at {start} s" if duration is None else f"from {start} s on for {duration} s"
         raise AudioError(f"{lasts} has nothing {asked}; correct start and duration.", "no_frames")
     if duration is not None and start + duration > length + SLACK:
@@ -269,6 +269,6 @@ def _checked(waveform: np.ndarray, name: str) -> Waveform:
 
 def _too_long(name: str, seconds: float, limits: Limits) -> AudioError:
     return AudioError(
-        f"{name} lasts {seconds:.0f} s, over the limit of {limits.seconds:.0f} s; split it or raise the limit.",
+        f"{name} lasts {seconds:.0f} s, over the limit of {limits.seconds:.0f} s; {SPLIT}.",
         "too_long",
     )

@@ -17,8 +17,8 @@ from isogloss.text.languages import normalise_language
 
 def manifests(folder: Path, kind: str) -> list[Path]:
     """lhotse manifests of a kind (cuts, recordings, supervisions) in a folder, in order of name."""
-    found = (file for end in ("jsonl", "jsonl.gz") for file in folder.glob(f"*{kind}*.{end}"))
-    return sorted(file for file in found if not file.name.startswith("."))
+    found = (file for file in folder.iterdir() if file.name.lower().endswith((".jsonl", ".jsonl.gz")))
+    return sorted(file for file in found if kind in file.name and file.name[0] != ".")
 
 
 def read_lhotse(path: Path, language: str | None, scratch: Path, aside: Aside) -> Iterator[Utterance]:

@@ -36,7 +36,7 @@ def read_text_lines(path: Path, language: str | None = None, source: str | None 
     source: a name for lines without one, by default the file's name without its suffixes.
     Raises IsoglossError that names file and line for a broken line, file or language.
     """
-    suffix = path.name.removesuffix(".gz").rpartition(".")[2]
+    suffix = path.name.lower().removesuffix(".gz").rpartition(".")[2]
     if suffix not in ("txt", "jsonl"):
         raise IsoglossError(f"{path} is no text corpus: give .txt, .jsonl, .txt.gz or .jsonl.gz.")
     default_language = None if language is None else normalise_language(language)
