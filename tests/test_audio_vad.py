@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isogloss.audio import vad
+from isogloss.audio.levels import levels
 from isogloss.audio.reading import SAMPLE_RATE, read
 from isogloss.data.manifests import Utterance
 from isogloss.errors import IsoglossError
@@ -57,7 +58,7 @@ def renamed(name: str) -> str:
 @pytest.fixture(scope="module")
 def loud(speech: np.ndarray) -> np.ndarray:
     """As loud as the network is to get it."""
-    return speech * (vad.LOUD / 10 ** (vad._levels(speech).max() / 20)).astype(np.float32)
+    return speech * (vad.LOUD / 10 ** (levels(speech, vad.WINDOW).max() / 20)).astype(np.float32)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -243,6 +243,18 @@ def test_lhotse_recordings_with_supervisions(tmp_path):
         assert (second.text, second.language, second.duration, second.split) == (None, "und", None, "train")
 
 
+def test_what_a_folder_of_lhotse_manifests_leaves_aside(tmp_path):
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "b.wav").touch()
+    made, _ = cut(1)
+    made.recording.sources[0].source = str(tmp_path / "a.wav")
+    write_cuts(tmp_path, [made])
+    write(tmp_path / "notes.md", "")
+    aside = Aside()
+    assert len(list(read_source(tmp_path, "ro", tmp_path / "scratch", aside))) == 1
+    assert aside.plain()["files"] == {".md": 1, ".wav": 1}
+
+
 def test_channels_of_lhotse_recordings(tmp_path):
     """One file of two channels, and a file for each of two; lhotse counts from 0."""
     from lhotse import AudioSource, CutSet, MonoCut, MultiCut, Recording, SupervisionSegment
@@ -370,7 +382,8 @@ def test_audio_that_metadata_does_not_name_is_counted(tmp_path):
     write(tmp_path / "metadata.csv", "file_name,transcription,mood\na.wav,Unu,glad\n")
     aside = Aside()
     assert [u.id for u in take(tmp_path, "ro", aside=aside)] == ["a"]
-    assert aside.plain() == {"files": {".wav": 1, "hidden": 1}, "columns": ["mood"], "words": {}}
+    expected = {"files": {".wav": 1, "hidden": 1}, "lines": {}, "columns": ["mood"], "words": {}}
+    assert aside.plain() == expected
 
 
 def test_parquet_that_is_damaged_or_without_its_library(tmp_path):

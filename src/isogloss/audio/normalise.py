@@ -10,13 +10,14 @@ collapses onto a few codes.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from isogloss.errors import IsoglossError, did_you_mean
+from isogloss.errors import IsoglossError
 from isogloss.sequence import Sequence
 
 NormaliserName = Literal["utterance", "running", "corpus", "none"]
@@ -145,16 +146,12 @@ class NoNormaliser(nn.Module):
         return features.map(Tensor.float).zero_padding()
 
 
-def build_normaliser(name: str, bins: int) -> nn.Module:
-    """The normaliser of a `NormaliserName` for (B, T, bins). Raises IsoglossError for any other name."""
-    match name:
-        case "utterance":
-            return UtteranceNormaliser()
-        case "running":
-            return RunningNormaliser(bins)
-        case "corpus":
-            return CorpusNormaliser(bins)
-        case "none":
-            return NoNormaliser()
-    known = ("utterance", "running", "corpus", "none")
-    raise IsoglossError(f'"{name}" is no normaliser; known: {", ".join(known)}.{did_you_mean(name, known)}')
+def build_normaliser(name: NormaliserName, bins: int) -> nn.Module:
+    """The normaliser of that name for (B, T, bins)."""
+    kinds: dict[NormaliserName, Callable[[], nn.Module]] = {
+        "utterance": UtteranceNormaliser,
+        "running": partial(RunningNormaliser, bins),
+        "corpus": partial(CorpusNormaliser, bins),
+        "none": NoNormaliser,
+    }
+    return kinds[name]()

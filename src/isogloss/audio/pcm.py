@@ -7,13 +7,12 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from isogloss.audio.arrays import scaled
+from isogloss.audio.arrays import RATES, scaled
 from isogloss.audio.channels import Channel, SwitchingMixer
 from isogloss.audio.reading import SAMPLE_RATE
 from isogloss.errors import AudioError, IsoglossError, did_you_mean
 
 ENCODINGS = {"s16le": "<i2", "s16be": ">i2", "s32le": "<i4", "s32be": ">i4", "f32le": "<f4", "f32be": ">f4", "u8": "u1"}
-LOWEST, HIGHEST = 1000, 384_000
 _NAME = "The stream"
 
 
@@ -28,8 +27,8 @@ class PCM:
         if encoding not in ENCODINGS:
             near = did_you_mean(encoding, ENCODINGS)
             raise IsoglossError(f'Unknown encoding "{encoding}".{near} Known: {", ".join(ENCODINGS)}.')
-        if not LOWEST <= rate <= HIGHEST:
-            raise IsoglossError(f"A rate of {rate} Hz is not between {LOWEST} and {HIGHEST}.")
+        if rate not in RATES:
+            raise IsoglossError(f"A rate of {rate} Hz is not between {RATES[0]} and {RATES[-1]}.")
         if channels < 1:
             raise IsoglossError(f"There is no audio of {channels} channels.")
         self.dtype = np.dtype(ENCODINGS[encoding])

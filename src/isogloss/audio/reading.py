@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import soundfile as sf
 import soxr
+from numpy.typing import NDArray
 
 from isogloss.audio.arrays import RATES, unpacked
 from isogloss.audio.blocks import SLACK, Decoder, resampled, trimmed
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 SAMPLE_RATE = 16000
 
 Audio: TypeAlias = "Source | np.ndarray | torch.Tensor | tuple[np.ndarray | torch.Tensor, float] | Mapping[str, Any]"
-Waveform = np.ndarray[tuple[int], np.dtype[np.float32]]
+Waveform = NDArray[np.float32]
 
 _BYTES_A_SECOND = 2000  # of compressed speech
 _MOST_CHANNELS = 8  # of FLAC

@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from isogloss.audio.reading import SAMPLE_RATE
+from isogloss.audio.levels import levels
+from isogloss.audio.reading import SAMPLE_RATE, Waveform
 from isogloss.errors import IsoglossError
 
-Waveform = NDArray[np.float32]
 Span = tuple[float, float]
 """Start and end in seconds."""
 
@@ -88,7 +88,7 @@ class _SileroVad(nn.Module):
 def speech_probabilities(waveforms: ListOf[Waveform]) -> list[NDArray[np.float32]]:
     """(S,) each at 16 kHz -> for each, the probability of speech in its windows of 32 ms, (⌈S / 512⌉,).
 
-    Stretches that are steady have none. The level of a recording changes nothing.
+    Stretches that are steady have none. A faint recording is judged as a louder one would be.
     """
     found = [np.zeros(0, np.float32)] * len(waveforms)
     with torch.inference_mode():
@@ -188,20 +188,13 @@ def _spans(probabilities: NDArray[np.float32], samples: int, threshold: float) -
 def _without_steady(probabilities: NDArray[np.float32], waveform: Waveform) -> NDArray[np.float32]:
     """Probabilities (n,) that are 0 in steady stretches."""
     spans = _spans(probabilities, len(waveform), UNSURE)
-    levels = _levels(waveform) if spans else probabilities
+    loudness = levels(waveform, WINDOW) if spans else probabilities
     for start, end in spans:
         first, last = int(start * SAMPLE_RATE / WINDOW), round(end * SAMPLE_RATE / WINDOW)
-        around = levels[max(0, first - _AROUND) : last + _AROUND]
+        around = loudness[max(0, first - _AROUND) : last + _AROUND]
         if len(around) and around.max() - around[around >= around.max() - 20].mean() < STEADY:
             probabilities[first : last + 1] = 0
     return probabilities
-
-
-def _levels(waveform: Waveform) -> NDArray[np.float64]:
-    """(S,) -> (⌊S / 512⌋,) mean power of each window, in decibels."""
-    power = np.square(waveform[: len(waveform) // WINDOW * WINDOW].reshape(-1, WINDOW)).mean(axis=1, dtype=np.float64)
-    levels: NDArray[np.float64] = 10 * np.log10(power + 1e-12)
-    return levels
 
 
 def _windows(waveform: Waveform) -> Tensor:

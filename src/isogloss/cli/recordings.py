@@ -136,12 +136,12 @@ def process(
         total = sum(seconds for _, seconds in timed)
     for group in _groups(timed):
 
-        def told(seconds: float, _: float, before: float = done) -> None:
+        def advance(seconds: float, _: float, before: float = done) -> None:
             if on_progress is not None:
                 on_progress(before + seconds, total)
 
         channels = [recording.channel for recording, _ in group]
-        results = work([recording.source for recording, _ in group], channel=channels, on_progress=told)
+        results = work([recording.source for recording, _ in group], channel=channels, on_progress=advance)
         for (recording, seconds), result in zip(group, results, strict=True):
             done += seconds
             if isinstance(result, AudioError):

@@ -27,6 +27,8 @@ def read_lhotse(path: Path, language: str | None, scratch: Path, aside: Aside) -
     A cut without supervision, or a recording that no supervision speaks of, is an untranscribed clip.
     """
     files = [path] if path.is_file() else manifests(path, "cuts") or manifests(path, "recordings")
+    others = {file.absolute() for file in files_below(path, aside)} if path.is_dir() else set()
+    others.difference_update(file.absolute() for file in _read_with(files))
     for file in files:
         missing = []
         split = split_in(re.split(r"[-_.]", file.name))
@@ -35,8 +37,18 @@ def read_lhotse(path: Path, language: str | None, scratch: Path, aside: Aside) -
             if tag is None:
                 missing.append(said.id)
             else:
-                yield from_lhotse(cut, said, tag, path.resolve().name.partition(".")[0], split, file.parent)
+                utterance = from_lhotse(cut, said, tag, path.resolve().name.partition(".")[0], split, file.parent)
+                others.discard(utterance.audio.absolute())
+                yield utterance
         require_language(missing, file)
+    aside.add_files(others)
+
+
+def _read_with(files: list[Path]) -> Iterator[Path]:
+    """The manifests that are read where these are given."""
+    for file in files:
+        yield file
+        yield file.with_name(file.name.replace("recordings", "supervisions"))
 
 
 def from_lhotse(
@@ -127,7 +139,7 @@ def read_arrow(path: Path, language: str | None, scratch: Path, aside: Aside) ->
     """Parquet files, or arrow files as `datasets` saves them; audio inside is written to `scratch`."""
     files = files_below(path, aside) if path.is_dir() else [path]
     data = [file for file in files if file.suffix.lower() in (".parquet", ".arrow")]
-    aside.add_files(file for file in files if file not in data)
+    aside.add_files(set(files).difference(data))
     for file in data:
         inner = file.relative_to(path) if path.is_dir() else Path(file.name)
         names, inside, rows = _open_arrow(file)

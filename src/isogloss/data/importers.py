@@ -49,7 +49,9 @@ Reader = Callable[[Path, str | None, Path, Aside], Iterator[Utterance]]
 
 
 def read_source(path: Path, language: str | None, scratch: Path, aside: Aside) -> Iterator[Utterance]:
-    """The clips of a file or folder; `language` is for clips that do not say theirs.
+    """The clips of a file or folder.
+
+    A language that a clip states itself comes first, then `language`, then what the name of a folder may mean.
 
     `scratch` is where audio goes that lies inside a parquet file; `aside` counts what is not taken in. Raises
     IsoglossError for a path that is nothing of the above, and for whatever is wrong inside, with file and line.
@@ -144,7 +146,7 @@ def read_folder(path: Path, language: str | None, scratch: Path, aside: Aside) -
             yield utterance
     aside.add_files(file for file in others if not file.name.lower().endswith(TRANS))
     if listed:
-        aside.files[f"lines of {TRANS} without a clip"] += len(listed)
+        aside.lines[f"of {TRANS} without a clip"] += len(listed)
 
 
 def read_table(path: Path, language: str | None, scratch: Path, aside: Aside) -> Iterator[Utterance]:

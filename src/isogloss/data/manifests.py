@@ -11,7 +11,6 @@ corpus name), where known `role`, `concept` and `translations` ({language: text}
 recording has several: one of them, counted from 1, or `mix`, their mean. Audio paths are absolute.
 """
 
-import gzip
 import hashlib
 import json
 from collections import Counter
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isogloss.errors import IsoglossError, counted
-from isogloss.files import atomic_file, json_text, numbered_lines, read_json, write_json
+from isogloss.files import atomic_file, json_text, numbered_lines, plain_gzip, read_json, write_json
 
 if TYPE_CHECKING:
     from lhotse.cut import MonoCut
@@ -119,12 +118,7 @@ def write_cuts(folder: Path, cuts: Iterable["MonoCut"]) -> None:
     """
     cuts = list(cuts)
     _refuse(_problems(cuts), "The clips")
-    # No file name and no time of writing in the header: rebuilding must not change the file.
-    with (
-        atomic_file(folder / CUTS) as temporary,
-        temporary.open("wb") as raw,
-        gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as file,
-    ):
+    with atomic_file(folder / CUTS) as temporary, plain_gzip(temporary) as file:
         file.writelines(map(_line, cuts))
 
 
@@ -264,10 +258,10 @@ def _problems(cuts: list["MonoCut"]) -> dict[str, list[str]]:
 
 
 def _refuse(problems: dict[str, list[str]], what: str) -> None:
-    told = [f"{counted(len(names), kind)} ({examples(names)})" for kind, names in problems.items() if names]
-    if told:
+    found = [f"{counted(len(names), kind)} ({examples(names)})" for kind, names in problems.items() if names]
+    if found:
         raise IsoglossError(
-            f"{what} cannot be used: {'; '.join(told)}. Mend them at the source and prepare again."
+            f"{what} cannot be used: {'; '.join(found)}. Mend them at the source and prepare again."
         )
 
 
@@ -279,7 +273,7 @@ def examples(names: list[str]) -> str:
 
 def fingerprint(cuts: Iterable["MonoCut"]) -> str:
     """SHA-256 over the ids, texts and durations of clips in any order; equal for the same clips, wherever they lie."""
-    lines = sorted(f"{cut.id}\t{cut.supervisions[0].text}\t{cut.duration:.3f}" for cut in cuts)
+    lines = sorted(f"{cut.id}\t{text_of(cut)}\t{cut.duration:.3f}" for cut in cuts)
     return hashlib.sha256("\n".join(lines).encode(errors="surrogatepass")).hexdigest()
 
 

@@ -31,6 +31,7 @@ from isogloss.data.manifests import (
     language_of,
     source_of,
     split_of,
+    text_of,
     to_cut,
     write_card,
     write_cuts,
@@ -92,13 +93,13 @@ def prepare(
     if out.exists() and not (out.is_dir() and not any(out.iterdir())) and not overwrite:
         raise IsoglossError(f"{out} exists already; choose another folder or give --overwrite.")
     wanted = {normalise_language(tag) for tag in languages} if languages else None
-    told = on_progress or (lambda stage, done: None)
+    advance = on_progress or (lambda stage, done: None)
     given = resolve(source, language, cache, progress=on_progress is not None)
     if missing := [path for path in text if not path.is_file()]:
         raise IsoglossError(f"{missing[0]} is no file; give a file of sentences.")
     with atomic_folder(out, CARD) as folder:
         intake = Intake(folder, out, max_seconds, wanted, channel)
-        cuts = sorted(intake.cuts(given, told), key=lambda cut: cut.id)
+        cuts = sorted(intake.cuts(given, advance), key=lambda cut: cut.id)
         intake.refuse_if_broken(source, max_bad)
         intake.refuse_if_nothing(source, cuts)
         cuts, leaks = _split(cuts, intake, split_by, (dev, test), seed, allow_leak or given.kind == "public")
@@ -111,7 +112,7 @@ def prepare(
             "licence": given.licence,
             "sources": dict(sorted(Counter(source_of(cut) for cut in cuts).items())),
             "clips": len(cuts),
-            "transcribed": sum(cut.supervisions[0].text is not None for cut in cuts),
+            "transcribed": sum(text_of(cut) is not None for cut in cuts),
             "hours": round(sum(cut.duration for cut in cuts) / 3600, 4),
             "languages": count_cuts(cuts),
             "dropped": dict(sorted(intake.dropped.items())),
@@ -224,7 +225,7 @@ class Intake:
     def keeps(self, language: str) -> bool:
         return self.wanted is None or language in self.wanted
 
-    def cuts(self, given: Given, told: Progress) -> Iterator["MonoCut"]:
+    def cuts(self, given: Given, advance: Progress) -> Iterator["MonoCut"]:
         """All usable clips as lhotse cuts, those of languages not to keep among them.
 
         Splits are drawn over the whole corpus, so that they do not depend on the languages kept; public
@@ -233,7 +234,7 @@ class Intake:
         # Many utterances may be segments of one file.
         header = lru_cache(maxsize=64)(info)
         for number, utterance in enumerate(given.read(self.folder / "audio", self.dropped, self.aside), 1):
-            told("clips", number)
+            advance("clips", number)
             self.seen[utterance.language] += 1
             kept = self.keeps(utterance.language)
             if kept or given.kind != "public":
