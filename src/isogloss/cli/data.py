@@ -122,7 +122,7 @@ def inspect(
     ] = False,
     json: JsonFile = None,
 ) -> None:
-    """Show what a corpus contains and what in it to check before training."""
+    """Show what a corpus contains and what in it needs checking."""
     from isogloss.data.inspection import inspect as work
     from isogloss.data.inspection import render
     from isogloss.files import write_json

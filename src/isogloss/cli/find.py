@@ -29,7 +29,7 @@ def embed(
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Build a search index of recordings and sentences; long recordings are cut at pauses."""
+    """Build a search index of recordings and sentences. Long recordings are cut at pauses."""
     from isogloss.cli.recordings import find_recordings
     from isogloss.data.rows import language_named
     from isogloss.files import require_replaceable
@@ -80,7 +80,7 @@ def search(
     format: Annotated[Literal["text", "json"], typer.Option(help="output format")] = "text",
     device: Device = "auto",
 ) -> None:
-    """Search an index of speech and text for what is near a sentence or a recording."""
+    """Search an index of speech and text by a sentence or recording."""
     import json
 
     from isogloss.cli.recordings import is_recording

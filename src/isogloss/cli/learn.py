@@ -101,7 +101,7 @@ def lm(
     language: Annotated[str | None, typer.Option(help="language of .txt files")] = None,
     order: Annotated[int, typer.Option(min=1, help="n of the n-gram model, in symbols")] = 6,
 ) -> None:
-    """Train an n-gram language model over the symbols of a model, for transcribe --lm."""
+    """Train an n-gram language model over the symbols of a model."""
     from isogloss.training.language_model import train_language_model
 
     notes = train_language_model(model, out, texts=texts or [], data=data or [], language=language, order=order)
@@ -114,7 +114,7 @@ def quantise(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="model folder")],
     out: Annotated[Path, typer.Option(help="folder to write", show_default=False)],
 ) -> None:
-    """Store a model's weights as 8-bit integers, a quarter of the size, which cannot be trained further."""
+    """Store a model's weights as 8-bit integers. The result is about a quarter of the size and cannot be trained."""
     from isogloss.model.folder import WEIGHTS, quantise_model
 
     quantise_model(model, out)

@@ -147,7 +147,7 @@ def encode(
     layer: Annotated[int | None, typer.Option(help="0 = before the first block; the last by default")] = None,
     device: Device = "auto",
 ) -> None:
-    """Write the encoder's hidden states: a tensor `states` of shape (frames, width) for each recording."""
+    """Write the encoder's hidden states. A file has a tensor `states` of shape (frames, width)."""
     from isogloss.cli.recordings import find_recordings, places
     from isogloss.files import atomic_file
 
