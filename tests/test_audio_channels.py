@@ -9,7 +9,7 @@ import soundfile as sf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isogloss.audio.channels import Mixer, chosen, parse_channel, warn_of_cancelling
+from isogloss.audio.channels import Mixer, _warn_once, parse_channel
 from isogloss.audio.pcm import PCM, pieces
 from isogloss.audio.reading import SAMPLE_RATE, as_waveform, read
 from isogloss.errors import AudioError, IsoglossError
@@ -20,7 +20,7 @@ LEFT, RIGHT = RNG.normal(0, 0.1, (2, SAMPLE_RATE)).astype(np.float32)
 
 @pytest.fixture(autouse=True)
 def nothing_said_yet() -> None:
-    warn_of_cancelling.cache_clear()
+    _warn_once.cache_clear()
 
 
 def wav(*channels: np.ndarray, rate: int = SAMPLE_RATE) -> bytes:
@@ -64,7 +64,7 @@ def test_channels_out_of_phase_are_heard(rate: int, caplog: pytest.LogCaptureFix
         assert np.array_equal(as_waveform(np.stack([LEFT, -LEFT])), LEFT)
     assert [record.getMessage().partition(":")[2] for record in caplog.records] == [
         " its channels cancel when averaged (out of phase?); channel 1 is read alone."
-    ] * 2
+    ] * 3
 
 
 def test_what_cancels_and_what_does_not() -> None:
@@ -104,9 +104,17 @@ def test_a_stream_out_of_phase_is_heard(caplog: pytest.LogCaptureFixture) -> Non
         PCM("f32le", channels=2, channel=3)
 
 
+def test_every_array_out_of_phase_is_told_of_and_a_file_once(caplog: pytest.LogCaptureFixture, tmp_path) -> None:
+    (tmp_path / "talk.wav").write_bytes(wav(LEFT, -LEFT))
+    for source, times in ((tmp_path / "talk.wav", 1), (wav(LEFT, -LEFT), 2), (np.stack([LEFT, -LEFT]), 2)):
+        caplog.clear()
+        for _ in range(2):
+            as_waveform(source)
+        assert len(caplog.records) == times
+
+
 def test_what_the_command_line_says() -> None:
     assert [parse_channel(text) for text in ("1", "12", "mix", "each")] == [1, 12, "mix", "each"]
     for text in ("0", "-1", "left", "", "1.5", "²", "Mix"):
         with pytest.raises(IsoglossError, match="is no channel; give 1, 2, …, mix"):
             parse_channel(text)
-    assert (chosen("each", 3), chosen("mix", 3), chosen(2, 3)) == ([1, 2, 3], ["mix"], [2])

@@ -1,6 +1,7 @@
 """Lengths that lie: every format is decoded to its end, and what info counts is what read reads."""
 
 import io
+import math
 import os
 import re
 import struct
@@ -17,10 +18,11 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isogloss.audio import ffmpeg, libsndfile, sources
+from isogloss.audio import ffmpeg, libsndfile, reading, sources
 from isogloss.audio.blocks import trimmed
+from isogloss.audio.decoders import decoder
 from isogloss.audio.parts import Part, PartFile
-from isogloss.audio.reading import SAMPLE_RATE, Limits, info, read
+from isogloss.audio.reading import SAMPLE_RATE, Limits, convert, estimated_seconds, info, read, read_blocks
 from isogloss.errors import AudioError
 
 SECONDS = 3.0
@@ -130,6 +132,32 @@ def test_decoded_to_its_end(kind: tuple[str, str, int], tmp_path: Path) -> None:
     assert likeness(waveform, sound()) > (0.5 if rate == 8000 else 0.9)  # speech codecs are made for no tones
     assert len(waveform) == pytest.approx(info(path).seconds * SAMPLE_RATE, abs=1)
     assert np.array_equal(read(example(kind)), waveform)
+
+
+COPIED = [CONTAINERS[1], CONTAINERS[4], CONTAINERS[13], SNDFILE[0]]
+
+
+@pytest.mark.parametrize("kind", COPIED, ids=lambda kind: "-".join(map(str, kind)))
+def test_in_blocks_and_as_a_copy_it_is_the_same(
+    kind: tuple[str, str, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for module in (ffmpeg, libsndfile):
+        monkeypatch.setattr(module, "BLOCK_VALUES", 10_000)
+    content = example(kind)
+    blocks = list(read_blocks(content))
+    assert len(blocks) > 3 and np.allclose(np.concatenate(blocks), read(content), atol=1e-6)
+    part = np.concatenate(list(read_blocks(content, start=1.1, duration=0.7)))
+    assert np.allclose(part, read(content, start=1.1, duration=0.7), atol=1e-6)
+    convert(content, tmp_path / "copy.flac")
+    assert np.allclose(read(tmp_path / "copy.flac"), read(content), atol=1e-4)
+    assert info(content).seeks == (kind[0] in ("mp3", "WAV")) and info(tmp_path / "copy.flac").seeks
+    assert estimated_seconds(content) == pytest.approx(SECONDS, abs=0.2)
+
+
+def test_how_long_a_browser_recorded_is_guessed_by_its_size() -> None:
+    """MediaRecorder states no length."""
+    content = muxed(sound(), 48000, "webm", "libopus", header={"live": "1"})
+    assert estimated_seconds(content) == len(content) / 2000
 
 
 @settings(max_examples=40, deadline=None)
@@ -421,3 +449,28 @@ def test_resampling_of_parts_keeps_time() -> None:
     assert len(whole) == pytest.approx(2 * SAMPLE_RATE, abs=1)
     expected = soxr.resample(sound(1.0, 44100), 44100, SAMPLE_RATE)
     assert np.abs(whole[SAMPLE_RATE + 800 : -800] - expected[800:-800]).max() < 1e-3
+
+
+def test_a_long_file_that_is_broken_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 60 * SAMPLE_RATE).astype(np.float32)
+    path = tmp_path / "talk.flac"
+    path.write_bytes(encoded(noise, format="FLAC")[: 11 << 17])
+    assert path.stat().st_size > 1 << 20
+    decoded = []
+    monkeypatch.setattr(reading, "decoder", lambda content: decoded.append(1) or decoder(content))
+    for _ in range(3):
+        with pytest.raises(AudioError, match="is cut or damaged") as caught:
+            info(path)
+        assert caught.value.cause == "truncated"
+    assert len(decoded) == 1
+    path.write_bytes(encoded(noise, format="FLAC"))
+    assert info(path).seconds == 60
+
+
+def test_a_length_without_end() -> None:
+    """Of a file that states its length, and of one that does not."""
+    for kind in (SNDFILE[0], CONTAINERS[0]):
+        content = example(kind)
+        assert np.array_equal(read(content, limits=Limits(seconds=math.inf)), read(content))
+        with pytest.raises(AudioError, match=r"nothing from 0\.0 s on for inf s; correct start and duration"):
+            read(content, duration=math.inf)

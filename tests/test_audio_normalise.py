@@ -138,8 +138,3 @@ def test_what_is_far_below_a_corpus_is_as_near_silence_as_anything(name: str) ->
     assert found[..., 3:].eq(FLOOR).all()
     above = (batch.values - normaliser.mean) / normaliser.variance.sqrt()
     torch.testing.assert_close(found[..., :3], above[..., :3].clamp(min=FLOOR), atol=1e-4, rtol=0)
-
-
-def test_unknown_name() -> None:
-    with pytest.raises(IsoglossError, match='Did you mean "utterance"'):
-        build_normaliser("uterance", 5)

@@ -1,5 +1,7 @@
 """Voice activity: the network equals silero-vad's own, and cutting loses no speech."""
 
+import threading
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isogloss.audio import vad
+from isogloss.audio.levels import levels
 from isogloss.audio.reading import SAMPLE_RATE, read
 from isogloss.data.manifests import Utterance
 from isogloss.errors import IsoglossError
@@ -55,7 +58,7 @@ def renamed(name: str) -> str:
 @pytest.fixture(scope="module")
 def loud(speech: np.ndarray) -> np.ndarray:
     """As loud as the network is to get it."""
-    return speech * (vad.LOUD / 10 ** (vad._levels(speech).max() / 20)).astype(np.float32)
+    return speech * (vad.LOUD / 10 ** (levels(speech, vad.WINDOW).max() / 20)).astype(np.float32)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -103,6 +106,27 @@ def test_threads_are_left_alone() -> None:
     left = torch.get_num_threads()
     torch.set_num_threads(1)
     assert left == threads
+
+
+def test_threads_are_left_alone_by_callers_side_by_side() -> None:
+    torch.set_num_threads(2)
+    waiting, leave = threading.Event(), threading.Event()
+
+    def call() -> None:
+        waiting.set()
+        with vad._one_thread():
+            leave.wait(10)
+
+    other = threading.Thread(target=call)
+    with vad._one_thread():
+        other.start()
+        waiting.wait(10)
+        time.sleep(0.05)  # enough to get in, if it could
+    leave.set()
+    other.join()
+    left = torch.get_num_threads()
+    torch.set_num_threads(1)
+    assert left == 2
 
 
 def test_speech_is_found_and_silence_is_not(speech: np.ndarray) -> None:

@@ -5,6 +5,7 @@ import inspect
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -26,7 +27,9 @@ from rich.console import Console
 
 import isogloss
 from isogloss import cli
+from isogloss.audio import sources
 from isogloss.cli import data, doctor, learn
+from isogloss.cli.recordings import find_recordings
 from isogloss.data.recipes import all_corpora
 from isogloss.encoders.presets import preset
 from isogloss.encoders.text import TextEncoderConfig
@@ -259,6 +262,15 @@ def test_debug_anywhere_shows_the_traceback(run: Run, monkeypatch: pytest.Monkey
         assert code == 70 and "Traceback" in err and "by zero" in err
 
 
+def test_doctor_names_packages_that_are_missing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.setattr(doctor, "STACK", ("numpy", "no-such-package"))
+    code, out, err = run("doctor")
+    assert code == 1 and "Traceback" not in err
+    assert re.search(r"no-such-package +not installed: pip install -U isogloss", out)
+    assert re.search(r"av +cannot be imported \(.*\): pip install -U isogloss", out)
+
+
 def test_doctor_finds_problems(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "examine", lambda: [doctor.Finding("audio", "pip install x[y]", "problem")])
     code, out, _ = run("doctor")
@@ -368,6 +380,14 @@ def test_where_nobody_speaks_nothing_is_written_and_a_remark_says_so(run: Run, m
     assert (code, out, err) == (0, "audio\tlanguage\tprobability\n", remark)
     code, out, _ = run("identify", "--model", model, tmp_path / "quiet.wav", "--no-vad")
     assert code == 0 and "%" in out
+
+
+def test_each_channel_of_a_pipe_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources.drain, "__defaults__", (sources.Limits(bytes=1 << 20),))
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=open("/dev/zero", "rb")))  # noqa: SIM115 - closed below
+    (recording,) = find_recordings(["-"], "each")
+    sys.stdin.buffer.close()
+    assert 1 << 20 < len(recording.source) <= 2 << 20
 
 
 def test_one_channel_each_or_their_mean(run: Run, model: Path, tmp_path: Path) -> None:
@@ -614,6 +634,10 @@ def test_transcribe_stream_reads_raw_samples_from_a_pipe(streaming_model: Path) 
     assert code == 0, err
     words = [json.loads(line) for line in out.splitlines()]
     assert words and all(0 <= word["start"] < word["end"] <= 3 for word in words)
+    beside = np.stack([sound(3, seed=1), sound(3)], axis=1)
+    stereo = (beside * 32767).astype("<i2").tobytes()
+    code, second, _ = pipe(stereo, "-m", str(streaming_model), "-", "--channels", "2", "--channel", "2")
+    assert code == 0 and second.split() == [word["text"] for word in words]
     swapped = (sound(3) * 32767).astype(">i2").tobytes()
     code, plain, _ = pipe(swapped, "-m", str(streaming_model), "-", "--encoding", "s16be")
     assert code == 0 and plain.split() == [word["text"] for word in words]
@@ -626,6 +650,8 @@ def test_transcribe_stream_reads_raw_samples_from_a_pipe(streaming_model: Path) 
         (["-", "--format", "srt"], "text, json, tsv"),
         (["-", "--encoding", "s16"], "Did you mean"),
         (["-", "--rate", "1"], "1 Hz"),
+        (["-", "--channel", "2"], "no channel 2"),
+        (["microphone", "--rate", "8000"], "leave them out"),
     ],
 )
 def test_transcribe_stream_says_what_it_cannot(arguments: list[str], said: str, streaming_model: Path) -> None:
@@ -644,6 +670,8 @@ def test_lm_and_a_search_with_it(run: Run, model: Path, audio: Path, tmp_path: P
     assert code == 1 and "isogloss lm" in err
     code, _, err = run("transcribe", "-", "--model", model, "--stream", "--lm", tmp_path / "lm")
     assert code == 2 and "frame by frame" in err
+    for given in (("--out", tmp_path / "texts"), ("--no-vad",), ("--channel", "each")):
+        assert run("transcribe", "-", "--model", model, "--stream", *given)[0] == 2
     for verb in (("lm", text, "--language", "ro", "--model", model), ("quantise", model)):
         code, _, err = run(*verb, "--out", tmp_path)
         assert code == 1 and "holds something else" in err and text.exists()

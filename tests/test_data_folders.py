@@ -6,7 +6,7 @@ import unicodedata
 import pytest
 
 from isogloss.data.finding import Aside, files_below
-from isogloss.data.importers import audio_below, read_source
+from isogloss.data.importers import audio_below, detect, read_source
 from isogloss.data.rows import make_id
 from isogloss.errors import IsoglossError
 
@@ -30,6 +30,28 @@ def test_hidden_files_are_left_aside_and_files_of_other_kinds_are_counted(tmp_pa
     (only,) = take(tmp_path, None, aside)
     assert (only.id, only.text) == ("ro/a", "Un cocoș")
     assert aside.plain()["files"] == {".docx": 1, ".m99": 1, ".txt": 1, "hidden": 5}
+
+
+def test_of_recordings_of_one_name_one_is_taken(tmp_path):
+    """A video beside its sound, and a clip in two formats."""
+    for name in ("a.mp4", "a.wav", "a.txt", "b.mp3", "b.FLAC", "c/a.mp4"):
+        place(tmp_path / name, "unu")
+    aside = Aside()
+    found = [(clip.id, clip.audio.name, clip.text) for clip in take(tmp_path, "ro", aside)]
+    assert found == [("a", "a.wav", "unu"), ("b", "b.FLAC", None), ("c/a", "a.mp4", None)]
+    assert aside.plain()["files"] == {"same name as another recording": 2}
+
+
+def test_capitals_of_suffixes_and_metadata_do_not_matter(tmp_path):
+    place(tmp_path / "folder/a.wav")
+    place(tmp_path / "folder/METADATA.CSV", "file_name,text\na.wav,unu\n")
+    place(tmp_path / "lhotse/X_recordings.JSONL", "")
+    place(tmp_path / "arrow/X.PARQUET", "")
+    assert [clip.text for clip in take(tmp_path / "folder")] == ["unu"]
+    assert [detect(tmp_path / name).__name__ for name in ("lhotse", "arrow")] == ["read_lhotse", "read_arrow"]
+    place(tmp_path / "libri/84-1.TRANS.TXT", "84-1-0 UNU\n")
+    place(tmp_path / "libri/84-1-0.flac")
+    assert [(clip.text, clip.speaker) for clip in take(tmp_path / "libri")] == [("UNU", "84")]
 
 
 def test_links_to_folders_are_followed_and_circles_left(tmp_path):
@@ -83,7 +105,7 @@ def test_the_layout_of_librispeech(tmp_path):
     first, second = take(tmp_path, "en", aside)
     assert (first.text, first.speaker, first.split) == ("GO ON", "84", "train")
     assert (second.text, second.speaker) == (None, "84")
-    assert aside.plain()["files"] == {"lines of .trans.txt without a clip": 1}
+    assert aside.plain()["lines"] == {"of .trans.txt without a clip": 1}
 
 
 # Kaldi
@@ -125,8 +147,8 @@ def test_kaldi_segments_are_exact_and_what_they_leave_out_is_counted(tmp_path):
     assert (first.id, first.start, first.duration, first.text) == ("data/dev_clean/r1-a", 0.7, 0.6, "cocoș")
     assert (first.language, second.language, first.split) == ("ro", "bg", "dev")
     assert (second.start, second.duration, second.text) == (1.3, None, None)
-    told = aside.plain()["files"]
-    assert told == {".wav": 1, "lines of text without a clip": 1, "lines of wav.scp without a segment": 1}
+    assert aside.plain()["files"] == {".wav": 1}
+    assert aside.plain()["lines"] == {"of text without a clip": 1, "of wav.scp without a segment": 1}
 
 
 def test_kaldi_paths_may_be_relative_to_the_recipe(tmp_path):

@@ -219,7 +219,7 @@ def test_prepared_corpus_comes_back_as_it_was(tmp_path):
     whole, utterance = cut(
         1, translations={"en": "One two"}, phones=((0.0, 0.5, "u"), (0.5, 0.2, "n")), role="r"
     )
-    part, other = cut(2, start=2.25, duration=3.5, concept="c", phones=((0.1, 0.5, "d"),))
+    part, other = cut(2, start=2.25, duration=3.5, channel=2, concept="c", phones=((0.1, 0.5, "d"),))
     write_cuts(tmp_path, [whole, part])
     assert take(tmp_path) == [utterance, other]
 
@@ -241,6 +241,38 @@ def test_lhotse_recordings_with_supervisions(tmp_path):
             2.0,
         )
         assert (second.text, second.language, second.duration, second.split) == (None, "und", None, "train")
+
+
+def test_what_a_folder_of_lhotse_manifests_leaves_aside(tmp_path):
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "b.wav").touch()
+    made, _ = cut(1)
+    made.recording.sources[0].source = str(tmp_path / "a.wav")
+    write_cuts(tmp_path, [made])
+    write(tmp_path / "notes.md", "")
+    aside = Aside()
+    assert len(list(read_source(tmp_path, "ro", tmp_path / "scratch", aside))) == 1
+    assert aside.plain()["files"] == {".md": 1, ".wav": 1}
+
+
+def test_channels_of_lhotse_recordings(tmp_path):
+    """One file of two channels, and a file for each of two; lhotse counts from 0."""
+    from lhotse import AudioSource, CutSet, MonoCut, MultiCut, Recording, SupervisionSegment
+
+    stereo = [AudioSource("file", [0, 1], "/speech/both.wav")]
+    apart = [AudioSource("file", [0], "/speech/left.wav"), AudioSource("file", [1], "/speech/right.wav")]
+    cuts = []
+    for name, sources in (("stereo", stereo), ("apart", apart)):
+        recording = Recording(name, sources, 16000, 144000, 9.0)
+        said = SupervisionSegment(f"{name}-mono", name, 0, 9, channel=1, language="ro")
+        cuts.append(MonoCut(f"{name}-mono", 0, 9, 1, [said], recording=recording))
+        said = [SupervisionSegment(f"{name}-{c}", name, 0, 9, channel=c, language="ro") for c in (0, [0, 1])]
+        cuts.append(MultiCut(f"{name}-multi", 0, 9, [0, 1], said, recording=recording))
+    CutSet.from_cuts(cuts).to_file(tmp_path / "cuts.jsonl")
+    found = {clip.id: (clip.audio.stem, clip.channel) for clip in take(tmp_path)}
+    assert found["stereo-mono"] == ("both", 2) and found["apart-mono"] == ("right", "mix")
+    assert found["stereo-0"] == ("both", 1) and found["apart-0"] == ("left", "mix")
+    assert [place for name, place in found.items() if name.startswith("stereo-_0")] == [("both", "mix")]
 
 
 def test_supervision_of_an_unknown_recording(tmp_path):
@@ -350,7 +382,8 @@ def test_audio_that_metadata_does_not_name_is_counted(tmp_path):
     write(tmp_path / "metadata.csv", "file_name,transcription,mood\na.wav,Unu,glad\n")
     aside = Aside()
     assert [u.id for u in take(tmp_path, "ro", aside=aside)] == ["a"]
-    assert aside.plain() == {"files": {".wav": 1, "hidden": 1}, "columns": ["mood"], "words": {}}
+    expected = {"files": {".wav": 1, "hidden": 1}, "lines": {}, "columns": ["mood"], "words": {}}
+    assert aside.plain() == expected
 
 
 def test_parquet_that_is_damaged_or_without_its_library(tmp_path):

@@ -7,13 +7,16 @@ import random
 from itertools import pairwise
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from isogloss.audio import windows
 from isogloss.audio.reading import AudioInfo, info, read
+from isogloss.data.loading import waveform
 from isogloss.data.manifests import (
     CUTS,
     Utterance,
@@ -223,6 +226,55 @@ def test_long_untranscribed_speech_is_segmented_and_stays_in_one_split(clips, tm
     assert len({split_of(cut) for cut in cuts}) == 1
     spoken = sum(map(len, english)) * 3 / 16000
     assert 0.5 * spoken < card["hours"] * 3600 < 1.1 * spoken
+
+
+def test_parts_of_a_file_that_cannot_seek_are_cut_from_a_copy(clips, tmp_path):
+    """An m4a is decoded from its beginning for every clip; its copy is not, and whole files need none."""
+    talk = np.concatenate([read(clip.audio) for clip in clips[:4]])
+    for name in ("talk.m4a", "short.m4a"):
+        with av.open(str(tmp_path / name), "w", format="ipod") as output:
+            stream = output.add_stream("aac", rate=16000, layout="mono")
+            samples = talk if name == "talk.m4a" else talk[:16000]
+            frame = av.AudioFrame.from_ndarray(samples[None], "fltp", "mono")
+            frame.sample_rate = 16000
+            for packet in [*stream.encode(frame), *stream.encode(None)]:
+                output.mux(packet)
+    rows = [("talk.m4a", 2, 1, "doi"), ("talk.m4a", 0, 1, "unu"), ("short.m4a", "", "", "trei")]
+    prepare(str(table(tmp_path, rows, "audio,start,duration,text")), tmp_path / "out", language="ro", dev=0, test=0)
+    cuts = {cut.supervisions[0].text: cut for cut in read_cuts(tmp_path / "out")}
+    (copy,) = (tmp_path / "out/audio").iterdir()
+    assert [audio_of(cuts[text]) for text in ("unu", "doi", "trei")] == [copy, copy, tmp_path / "short.m4a"]
+    assert np.allclose(waveform(cuts["doi"]), read(tmp_path / "talk.m4a", start=2, duration=1), atol=1e-4)
+
+
+def test_channels_are_averaged_taken_alone_or_made_clips_of_their_own(speech, tmp_path):
+    (speech / "c.ogg").unlink()
+    left, right = read(speech / "a.wav"), read(speech / "b.flac")
+    soundfile.write(speech / "call.wav", np.stack([left, right], axis=1), 16000, "FLOAT")
+
+    def prepared(**how):
+        out = tmp_path / f"out-{how.get('channel')}"
+        prepare(str(speech), out, language="ro", overwrite=True, dev=0, test=0, max_bad=1, **how)
+        return {cut.id: waveform(cut) for cut in read_cuts(out)}
+
+    assert np.allclose(prepared()["call"], (left + right) / 2)
+    assert np.array_equal(prepared(channel=1)["call"], left) and np.array_equal(prepared(channel=1)["a"], left)
+    assert prepared(channel=2).keys() == {"call"}  # the others have none
+    each = prepared(channel="each")
+    assert each.keys() == {"a", "b", "call/channel-1", "call/channel-2"}
+    assert np.array_equal(each["call/channel-2"], right)
+    (speech / "call.txt").write_text("Alo?", encoding="utf-8")
+    with pytest.raises(IsoglossError, match="has 2 channels and one transcript; give --channel mix or a number"):
+        prepared(channel="each")
+
+
+def test_no_word_is_cut_where_a_window_of_a_long_recording_ends(clips, tmp_path, monkeypatch):
+    monkeypatch.setattr(windows.Running.window, "__defaults__", (6.0,))
+    pause = np.zeros(12000, np.float32)
+    soundfile.write(tmp_path / "talk.wav", np.concatenate([read(clips[0].audio)[:32000], pause] * 10), 16000)
+    prepare(str(tmp_path), tmp_path / "out", language="en", max_seconds=3.0, dev=0, test=0)
+    ends = [cut.end for cut in read_cuts(tmp_path / "out")]
+    assert len(ends) >= 9 and all(end % 2.75 > 1.5 for end in ends)  # between two readings, never within one
 
 
 def test_languages_are_filtered_and_a_missing_one_is_told(speech, tmp_path):

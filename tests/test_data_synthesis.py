@@ -24,5 +24,5 @@ def test_an_empty_text_is_silence() -> None:
 
 
 def test_an_unknown_language_is_named() -> None:
-    with pytest.raises(IsoglossError, match='does not speak "oc"'):
+    with pytest.raises(IsoglossError, match='has no rules for "oc"'):
         speak("bonjorn", "oc")

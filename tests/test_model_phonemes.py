@@ -50,7 +50,7 @@ def test_a_text_is_read_as_it_is_pronounced() -> None:
     assert units.lengths.tolist() == [5, 0]
     assert model.unit_head is model.heads["phonemes"] and model.text.symbols.num_embeddings == 1 + len(IPA)
     assert model.processor.phonemes(["șarpe"], ["ro"]).lengths.item() == 2  # of ʃarpe, ʃ, r and p are in no head
-    with pytest.raises(IsoglossError, match='does not speak "oc"'):
+    with pytest.raises(IsoglossError, match='has no rules for "oc"'):
         model.processor.unit_ids(["bonjorn"], ["oc"])
 
 

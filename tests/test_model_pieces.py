@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from isogloss.audio import vad
-from isogloss.audio.reading import read
+from isogloss.audio import vad, windows
+from isogloss.audio.reading import as_waveform, read, read_blocks
+from isogloss.audio.sources import Limits
 from isogloss.cli.recordings import Recording, process
 from isogloss.data.manifests import Utterance
 from isogloss.errors import AudioError
@@ -34,16 +35,19 @@ def spoken(found: list[list[Piece]]) -> list[Piece]:
 
 
 def test_a_file_is_read_window_by_window_with_what_an_array_of_it_gives(talk: Path, monkeypatch) -> None:
-    asked = []
+    asked, opened = [], []
 
-    def spy(source, *, start=0.0, duration=None, channel="mix"):
-        asked.append(duration)
-        return read(source, start=start, duration=duration)
+    def spy(waveforms):
+        asked.extend(len(waveform) / RATE for waveform in waveforms)
+        return vad.speech_probabilities(waveforms)
 
-    monkeypatch.setattr(pieces, "read", spy)
+    monkeypatch.setattr(windows, "speech_probabilities", spy)
+    monkeypatch.setattr(pieces, "read_blocks", lambda *given, **how: opened.append(given) or read_blocks(*given, **how))
     from_file, whole = Recordings([talk]), Recordings([read(talk)])
-    ours, theirs = spoken(list(from_file.speech())), spoken(list(whole.speech()))
+    ours = spoken(list(from_file.speech()))
     assert len(asked) >= 4 and all(seconds == WINDOW for seconds in asked[:-1])
+    assert opened == [(talk,)]  # and decoded once
+    theirs = spoken(list(whole.speech()))
     assert from_file.seconds == whole.seconds == [130.0]
     assert [(p.start, p.end) for p in ours] == [(p.start, p.end) for p in theirs]
     assert all(np.array_equal(a.samples, b.samples) for a, b in zip(ours, theirs, strict=True))
@@ -85,9 +89,16 @@ def test_a_long_file_is_transcribed_as_its_samples_are(talk: Path) -> None:
 def test_noise_without_a_pause_is_cut_and_not_lost(monkeypatch) -> None:
     """A window that is one stretch of speech must not be put off for ever."""
     monkeypatch.setattr(pieces, "WINDOW_SECONDS", WINDOW)
-    monkeypatch.setattr(pieces, "segment", lambda window, **_: [(0.0, len(window) / RATE)])
+    monkeypatch.setattr(windows, "segment", lambda window, *_, **__: [(0.0, len(window) / RATE)])
     found = spoken(list(Recordings([sound(100)]).speech()))
     assert [(piece.start, piece.end) for piece in found] == [(0.0, 40.0), (40.0, 80.0), (80.0, 100.0)]
+
+
+def test_a_file_longer_than_its_header_states_is_read_by_windows(talk: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(pieces, "estimated_seconds", lambda source: 1.0)
+    monkeypatch.setattr(pieces, "as_waveform", lambda audio, channel: as_waveform(audio, limits=Limits(seconds=60)))
+    found = Recordings([talk])
+    assert spoken(list(found.speech())) and found.seconds == [130.0] and not found.errors
 
 
 def test_the_command_line_hands_long_files_on_and_reports_the_broken_ones(talk: Path, tmp_path, monkeypatch) -> None:
@@ -106,4 +117,4 @@ def test_the_command_line_hands_long_files_on_and_reports_the_broken_ones(talk: 
     done = [recording.name for recording, _ in found]
     assert groups == [files[:2], files[2:]] and done == ["0", "2", "3"]
     assert [error.cause for error in broken] == ["truncated"]
-    assert told == [(5.0, 132.0), (136.0, 132.0)]
+    assert told == [(5.0, 132.0), (131.0, 132.0), (136.0, 132.0), (132.0, 132.0)]

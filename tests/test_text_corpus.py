@@ -62,6 +62,13 @@ def test_compressed_plain_text(tmp_path: Path) -> None:
     assert [line.text for line in read_text_lines(path, "ca")] == ["un", "dos"]
 
 
+def test_capitals_of_a_suffix_do_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "RO.TXT.GZ").write_bytes(gzip.compress(b"unu\n"))
+    (tmp_path / "X.JSONL").write_text('{"text": "doi", "language": "ro"}\n')
+    assert [line.text for line in read_text_lines(tmp_path / "RO.TXT.GZ", "ro")] == ["unu"]
+    assert [line.text for line in read_text_lines(tmp_path / "X.JSONL")] == ["doi"]
+
+
 def test_a_line_s_own_language_and_source_win(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     rows = [{"text": "x", "language": "ron", "source": "s"}, {"text": "y"}, {"text": "z", "language": None}]

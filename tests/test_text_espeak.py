@@ -22,5 +22,5 @@ def test_several_clauses_are_one_line() -> None:
 
 
 def test_an_unknown_language_is_named() -> None:
-    with pytest.raises(IsoglossError, match='does not speak "oc"'):
+    with pytest.raises(IsoglossError, match='has no rules for "oc"'):
         phonemes(["bonjorn"], "oc")

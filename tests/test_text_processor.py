@@ -36,7 +36,7 @@ def test_phonemes_have_ids_and_names_of_their_own() -> None:
     assert [processor.ipa(row.tolist()) for row in found.unpad()] == ["buba", "", "a"]  # ʃ is not in the inventory
     assert processor.unit_ids(["buba"], ["ro"]).values.tolist() == found.values[:1].tolist()
     assert processor.unit_name(1) == "a" and processor.spelling()[:2] == [b"", b"a"]
-    with pytest.raises(IsoglossError, match="say in which language"):
+    with pytest.raises(IsoglossError, match="name the language of the text"):
         processor.phonemes(["buba"], [None])
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from isogloss.data.loading import Batch, Loader
-from isogloss.data.manifests import read_cuts, speaker_of
+from isogloss.data.manifests import CARD, read_cuts, speaker_of, split_of, write_cuts
 from isogloss.data.needs import Needs
 from isogloss.errors import IsoglossError
 from isogloss.files import read_json
@@ -177,6 +177,23 @@ def test_clusters_of_a_run_are_an_artefact_with_labels(letters: Path, tmp_path: 
         file.write(b"\xff")
     with pytest.raises(IsoglossError, match=r"labels\.safetensors is missing or was changed; restore it"):
         run(recipe, tmp_path, resume=True)
+
+
+def test_clips_of_one_id_in_two_folders_keep_their_own_labels(letters: Path, tmp_path: Path) -> None:
+    """The second folder calls its clips what the first one calls others."""
+    cuts = read_cuts(letters)
+    for cut, name in zip(cuts, [cut.id for cut in reversed(cuts)], strict=True):
+        cut.id = name
+    write_cuts(tmp_path / "again", cuts)
+    (tmp_path / "again" / CARD).write_bytes((letters / CARD).read_bytes())
+    recipe = small_recipe(letters, [{"name": "units", "fit": {"name": "kmeans", "clusters": 4}}, PRETRAIN])
+    recipe["data"] |= {"folders": [str(letters), str(tmp_path / "again")], "shortest": 0.0}
+    run(recipe, tmp_path / "run")
+    labels = load_file(tmp_path / "run/artefacts/units/labels.safetensors")
+    clips = [cut for cut in [*read_cuts(letters), *cuts] if split_of(cut) in ("train", "dev")]
+    assert len(labels) == len(clips)
+    frames = sum(len(values) for values in labels.values())
+    assert frames == pytest.approx(100 * sum(cut.duration for cut in clips), rel=0.1)
 
 
 def test_what_was_fitted_to_another_model_is_fitted_again(letters: Path, tmp_path: Path) -> None:

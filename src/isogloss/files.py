@@ -88,6 +88,13 @@ def atomic_folder(path: Path, marker: str | None = None) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def plain_gzip(path: Path) -> Iterator[gzip.GzipFile]:
+    """A .gz file to write, without name and time in its header: the same content gives the same bytes."""
+    with path.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
+        yield file
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic_file(path) as temporary:
@@ -110,7 +117,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 
     Raises IsoglossError that names the file and the line where it is something else, or is damaged.
     """
-    opener: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
+    opener: Callable[..., Any] = gzip.open if path.suffix.lower() == ".gz" else open
     number = 0
     try:
         with opener(path, "rb") as raw:

@@ -1,6 +1,6 @@
-"""SpecAugment: features warped in time and partly masked (waveforms: `perturb`).
+"""SpecAugment: features warped in time and partly masked; `perturb` is the same for waveforms.
 
-(Park et al., 2019; the adaptive policy 2020), on each utterance of length τ of a batch:
+Park et al. (2019; the adaptive policy: 2020), on each utterance of length τ of a batch:
     time warp   an anchor frame in (W, τ−W) moves by w ~ U[−W, W], the rest follows linearly
     frequency   mF masks of f ~ U{0..F} bins
     time        mT masks of t ~ U{0..T} frames, inside the utterance

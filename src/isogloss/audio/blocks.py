@@ -33,6 +33,14 @@ class Decoder(Protocol):
     def frames(self) -> int | None:
         """How many there are for each channel; None where only decoding tells."""
 
+    @property
+    def stated(self) -> float | None:
+        """Seconds by the header, right or wrong; None where it does not tell."""
+
+    @property
+    def seeks(self) -> bool:
+        """Whether blocks from the middle on cost no decoding of what lies before."""
+
     def count(self) -> int:
         """The true number of frames; raises AudioError where the file is cut or damaged."""
 

@@ -27,11 +27,6 @@ _ROUNDING = 1e-4  # of the power with the offset; variance below it is rounding
 _log = logging.getLogger(__name__)
 
 
-def chosen(channel: Channel | Literal["each"], channels: int) -> list[Channel]:
-    """What to read, one after the other, of a recording with so many channels: "each" is a recording a channel."""
-    return list(range(1, channels + 1)) if channel == "each" else [channel]
-
-
 def parse_channel(text: str) -> Channel | Literal["each"]:
     """What the command line says: 1, 2, …, mix or each. Raises IsoglossError for anything else."""
     if text in ("mix", "each"):
@@ -41,6 +36,13 @@ def parse_channel(text: str) -> Channel | Literal["each"]:
     raise IsoglossError(f'"{text}" is no channel; give 1, 2, …, mix (all averaged) or each (one recording a channel).')
 
 
+def require_channel(name: str, channel: Channel, channels: int) -> None:
+    """Raise AudioError where a recording with so many channels does not have this one."""
+    if channel != "mix" and not (isinstance(channel, int) and 1 <= channel <= channels):
+        there = "is 1 channel" if channels == 1 else f"are {channels} channels"
+        raise AudioError(f"{name} has no channel {channel}: there {there}; give mix or a number.", "unreadable")
+
+
 class Mixer:
     """Makes one channel of several, block by block; `instead` tells afterwards whether that was a mistake.
 
@@ -48,9 +50,7 @@ class Mixer:
     """
 
     def __init__(self, name: str, channel: Channel, channels: int):
-        if channel != "mix" and not (isinstance(channel, int) and 1 <= channel <= channels):
-            there = "is 1 channel" if channels == 1 else f"are {channels} channels"
-            raise AudioError(f"{name} has no channel {channel}: there {there}; give mix or a number.", "unreadable")
+        require_channel(name, channel, channels)
         self._channel = channel
         self._sums = np.zeros(channels)
         self._products = np.zeros((channels, channels))
@@ -80,13 +80,40 @@ class Mixer:
         squares, means = self._products / self._count, self._sums / self._count
         covariance = squares - np.outer(means, means)  # a constant offset is no sound
         powers = covariance.diagonal()
-        heard = powers.sum() > _ROUNDING * squares.trace()
-        if not (heard and covariance.sum() < _CANCELLED * powers.sum()):
+        is_audible = powers.sum() > _ROUNDING * squares.trace()
+        if not (is_audible and covariance.sum() < _CANCELLED * powers.sum()):
             return None
         return 1 + int(np.argmax(powers >= _LOUD * powers.max()))
 
 
-@lru_cache(maxsize=1024)
-def warn_of_cancelling(name: str, channel: int) -> None:
-    """Say once of each recording that its channels cancel."""
+class SwitchingMixer:
+    """Averages what arrives block by block, until the channels are found to cancel: from then on a loud one alone.
+
+    is_file: whether the name is that of a file. Raises AudioError for a channel that is not there.
+    """
+
+    def __init__(self, name: str, channel: Channel, channels: int, *, is_file: bool = False):
+        self._mixer = Mixer(name, channel, channels)
+        self._name = name
+        self._is_file = is_file
+
+    def __call__(self, block: Block) -> NDArray[np.float32]:
+        """(n, channels) -> (n,)."""
+        mixed = self._mixer(block)
+        if instead := self._mixer.instead:
+            warn_of_cancelling(self._name, instead, is_file=self._is_file)
+            self._mixer = Mixer(self._name, instead, block.shape[1])
+            mixed = self._mixer(block)
+        return mixed
+
+
+def warn_of_cancelling(name: str, channel: int, *, is_file: bool = False) -> None:
+    """Say that the channels of a recording cancel; of a file, which may be read again and again, only once."""
+    (_warn_once if is_file else _warn)(name, channel)
+
+
+def _warn(name: str, channel: int) -> None:
     _log.warning("%s: its channels cancel when averaged (out of phase?); channel %d is read alone.", name, channel)
+
+
+_warn_once = lru_cache(maxsize=1024)(_warn)

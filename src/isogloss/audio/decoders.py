@@ -43,6 +43,8 @@ class Joined:
         self.format = each[0].format
         self._lengths = [round(one.count() * self.rate / one.rate) for one in each]
         self.frames = sum(self._lengths)
+        self.stated = self.frames / self.rate
+        self.seeks = all(one.seeks for one in each)
 
     def count(self) -> int:
         return self.frames

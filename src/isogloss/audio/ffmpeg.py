@@ -52,8 +52,10 @@ class FFmpeg:
         self.rate = int(codec.sample_rate)
         self.channels = int(codec.layout.nb_channels)
         self.format = f"{kind}/{codec.codec.canonical_name}".upper()
-        self._is_mp3 = self.format == "MP3/MP3"
+        self.seeks = self._is_mp3 = self.format == "MP3/MP3"
         self._promised = self._promise(kind)
+        length = self._container.duration  # FFmpeg guesses where it is not stated, or has none
+        self.stated = None if length is None else length / av.time_base
 
     def count(self) -> int:
         """Adds up the packets of MP3 (0.5 s an hour of audio), decodes everything else (1 to 5 s an hour)."""

@@ -40,7 +40,8 @@ class Sndfile:
         self.rate = self._file.samplerate
         self.channels = self._file.channels
         self.frames = self._file.frames
-        self._seekable = sf.SoundFile.seekable(self._file)
+        self.stated = self.frames / self.rate
+        self.seeks = sf.SoundFile.seekable(self._file)
         states_size = self._file.format in ("WAV", "WAVEX", "RF64", "AIFF", "AU")
         self._promised = _promised(self._file.extra_info, self.frames) if states_size else self.frames
 
@@ -58,7 +59,7 @@ class Sndfile:
     def blocks(self, begin: int, end: int | None) -> Iterator[Block]:
         last = self.frames if end is None else min(end, self.frames)
         # Samples of GSM 6.10 and G.721 need all those before them.
-        first = begin if self._seekable else 0
+        first = begin if self.seeks else 0
         yield from trimmed(self._decoded(first, last), begin - first, None)
         if end is None:
             self._check(self.frames, self._promised)
@@ -80,7 +81,7 @@ class Sndfile:
 
     def _go_to(self, frame: int) -> None:
         if frame != self._at:
-            if self._seekable:
+            if self.seeks:
                 self._file.seek(frame)
             else:
                 self._file = self._open()

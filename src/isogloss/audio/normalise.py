@@ -11,13 +11,14 @@ collapses onto a few codes.
 """
 
 import math
-from collections.abc import Iterable
-from typing import Literal, get_args
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from isogloss.errors import IsoglossError, did_you_mean
+from isogloss.errors import IsoglossError
 from isogloss.sequence import Sequence
 
 NormaliserName = Literal["utterance", "running", "corpus", "whisper", "none"]
@@ -158,18 +159,13 @@ class NoNormaliser(nn.Module):
         return features.map(Tensor.float).zero_padding()
 
 
-def build_normaliser(name: str, bins: int) -> nn.Module:
-    """The normaliser of a `NormaliserName` for (B, T, bins). Raises IsoglossError for any other name."""
-    match name:
-        case "utterance":
-            return UtteranceNormaliser()
-        case "running":
-            return RunningNormaliser(bins)
-        case "corpus":
-            return CorpusNormaliser(bins)
-        case "whisper":
-            return WhisperNormaliser()
-        case "none":
-            return NoNormaliser()
-    known = get_args(NormaliserName)
-    raise IsoglossError(f'"{name}" is no normaliser; known: {", ".join(known)}.{did_you_mean(name, known)}')
+def build_normaliser(name: NormaliserName, bins: int) -> nn.Module:
+    """The normaliser of that name for (B, T, bins)."""
+    kinds: dict[NormaliserName, Callable[[], nn.Module]] = {
+        "utterance": UtteranceNormaliser,
+        "running": partial(RunningNormaliser, bins),
+        "corpus": partial(CorpusNormaliser, bins),
+        "whisper": WhisperNormaliser,
+        "none": NoNormaliser,
+    }
+    return kinds[name]()

@@ -7,13 +7,12 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from isogloss.audio.arrays import scaled
-from isogloss.audio.channels import Channel, Mixer, warn_of_cancelling
+from isogloss.audio.arrays import RATES, scaled
+from isogloss.audio.channels import Channel, SwitchingMixer
 from isogloss.audio.reading import SAMPLE_RATE
 from isogloss.errors import AudioError, IsoglossError, did_you_mean
 
 ENCODINGS = {"s16le": "<i2", "s16be": ">i2", "s32le": "<i4", "s32be": ">i4", "f32le": "<f4", "f32be": ">f4", "u8": "u1"}
-LOWEST, HIGHEST = 1000, 384_000
 _NAME = "The stream"
 
 
@@ -28,13 +27,13 @@ class PCM:
         if encoding not in ENCODINGS:
             near = did_you_mean(encoding, ENCODINGS)
             raise IsoglossError(f'Unknown encoding "{encoding}".{near} Known: {", ".join(ENCODINGS)}.')
-        if not LOWEST <= rate <= HIGHEST:
-            raise IsoglossError(f"A rate of {rate} Hz is not between {LOWEST} and {HIGHEST}.")
+        if rate not in RATES:
+            raise IsoglossError(f"A rate of {rate} Hz is not between {RATES[0]} and {RATES[-1]}.")
         if channels < 1:
             raise IsoglossError(f"There is no audio of {channels} channels.")
         self.dtype = np.dtype(ENCODINGS[encoding])
         self.channels = channels
-        self.mixer = Mixer(_NAME, channel, channels)
+        self.mixer = SwitchingMixer(_NAME, channel, channels)
         self.rest = b""
         self.resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1) if rate != SAMPLE_RATE else None
 
@@ -44,20 +43,12 @@ class PCM:
         whole = len(data) - len(data) % (self.dtype.itemsize * self.channels)
         self.rest = data[whole:]
         values = np.frombuffer(data[:whole], self.dtype).reshape(-1, self.channels)
-        samples = self._mixed(scaled(values.astype(self.dtype.newbyteorder("="), copy=False)))
+        samples = self.mixer(scaled(values.astype(self.dtype.newbyteorder("="), copy=False)))
         if not np.isfinite(samples).all():
             raise AudioError("The stream holds samples that are no numbers; is this its encoding?", "not_finite")
         if self.resampler is None:
             return samples
         return np.asarray(self.resampler.resample_chunk(samples, last), dtype=np.float32)
-
-    def _mixed(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        samples = self.mixer(values)
-        if instead := self.mixer.instead:
-            warn_of_cancelling(_NAME, instead)
-            self.mixer = Mixer(_NAME, instead, self.channels)
-            samples = self.mixer(values)
-        return samples
 
 
 def pieces(source: BinaryIO, pcm: PCM, seconds: float = 0.1) -> Iterator[NDArray[np.float32]]:

@@ -10,14 +10,12 @@ import functools
 
 import numpy as np
 import soxr
-from numpy.typing import NDArray
 from pydantic import Field
 
-from isogloss.audio.reading import SAMPLE_RATE
+from isogloss.audio.levels import levels
+from isogloss.audio.reading import SAMPLE_RATE, Waveform
 from isogloss.config import Config
 from isogloss.errors import IsoglossError
-
-Waveform = NDArray[np.float32]
 
 QUIET = SAMPLE_RATE // 10
 """Samples of what is quietest in a clip."""
@@ -56,14 +54,14 @@ def with_pauses(waveform: Waveform, config: PerturbConfig, random: np.random.Gen
     silent = random.random() < 0.5
     if not any(lengths) or len(waveform) < QUIET:
         return waveform
-    levels = _levels(waveform)
-    quietest = waveform[(start := int(levels.argmin()) * QUIET) : start + QUIET]
+    loudness = levels(waveform, QUIET)
+    quietest = waveform[(start := int(loudness.argmin()) * QUIET) : start + QUIET]
     before, inside, after = (
         sounding_like(quietest, length, random) if length and not silent else np.zeros(length, np.float32)
         for length in lengths
     )
-    gap = 1 + int(levels[1:-1].argmin()) if len(levels) > 2 else 0
-    if not gap or levels[gap] > levels.max() - GAP:
+    gap = 1 + int(loudness[1:-1].argmin()) if len(loudness) > 2 else 0
+    if not gap or loudness[gap] > loudness.max() - GAP:
         return np.concatenate([before, waveform, after])
     middle = gap * QUIET + QUIET // 2
     return np.concatenate([before, waveform[:middle], inside, waveform[middle:], after])
@@ -93,13 +91,6 @@ def change_speed(waveform: Waveform, factor: float) -> Waveform:
         raise IsoglossError(f"A speed of {factor} is not between 0.25 and 4.")
     faster: Waveform = soxr.resample(waveform, SAMPLE_RATE * factor, SAMPLE_RATE, quality="HQ")
     return faster
-
-
-def _levels(waveform: Waveform) -> NDArray[np.float64]:
-    """(S,) -> (⌊S / QUIET⌋,) decibels."""
-    power = np.square(waveform[: len(waveform) // QUIET * QUIET].reshape(-1, QUIET)).mean(axis=1, dtype=np.float64)
-    levels: NDArray[np.float64] = 10 * np.log10(power + 1e-12)
-    return levels
 
 
 @functools.cache

@@ -39,6 +39,6 @@ def read_u8(path: Path, sample_rate: int, *, limits: Limits = DEFAULT_LIMITS) ->
 def _check(content: Content, bytes_per_second: int, limits: Limits) -> None:
     if content.size > limits.seconds * bytes_per_second:
         raise AudioError(
-            f"{content.name} is longer than the limit of {limits.seconds:.0f} s; split it or raise the limit.",
+            f"{content.name} is longer than the limit of {limits.seconds:.0f} s; split it.",
             "too_long",
         )

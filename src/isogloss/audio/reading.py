@@ -9,7 +9,7 @@ costs no memory. `info` counts what `read` reads: both ask the same decoder (`de
 import io
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import soundfile as sf
 import soxr
+from numpy.typing import NDArray
 
 from isogloss.audio.arrays import RATES, unpacked
-from isogloss.audio.blocks import SLACK, Decoder, resampled
-from isogloss.audio.channels import Channel, Mixer, warn_of_cancelling
+from isogloss.audio.blocks import SLACK, Decoder, resampled, trimmed
+from isogloss.audio.channels import Channel, Mixer, SwitchingMixer, warn_of_cancelling
 from isogloss.audio.decoders import decoder
-from isogloss.audio.sources import DEFAULT_LIMITS, Content, Limits, Source, once_per_file, opened
-from isogloss.errors import AudioError
+from isogloss.audio.sources import DEFAULT_LIMITS, SPLIT, Content, Limits, Source, once_per_file, opened
+from isogloss.errors import AudioError, IsoglossError
 from isogloss.files import atomic_file
 
 if TYPE_CHECKING:
@@ -32,21 +33,27 @@ if TYPE_CHECKING:
 SAMPLE_RATE = 16000
 
 Audio: TypeAlias = "Source | np.ndarray | torch.Tensor | tuple[np.ndarray | torch.Tensor, float] | Mapping[str, Any]"
-Waveform = np.ndarray[tuple[int], np.dtype[np.float32]]
+Waveform = NDArray[np.float32]
 
+_BYTES_A_SECOND = 2000  # of compressed speech
+_MOST_CHANNELS = 8  # of FLAC
 _MARGIN = 1600  # samples of context on each side of a resampled segment; soxr's filter is shorter
 _LOUDEST = 2.0**32  # full scale of 32-bit integers kept as floats; beyond it the power overflows
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file holds. frames counts per channel at sample_rate; format like "WAV/PCM_16"."""
+    """What a file holds. frames counts per channel at sample_rate; format like "WAV/PCM_16".
+
+    seeks: a stretch is read without decoding all that lies before it.
+    """
 
     seconds: float
     sample_rate: int
     channels: int
     format: str
     frames: int
+    seeks: bool = True
 
 
 def info(source: Source, *, limits: Limits = DEFAULT_LIMITS) -> AudioInfo:
@@ -84,10 +91,43 @@ def read(
         mixer = Mixer(content.name, channel, audio.channels)
         waveform = _read(audio, mixer, content.name, start, duration, limits)
         if instead := mixer.instead:
-            warn_of_cancelling(content.name, instead)
+            warn_of_cancelling(content.name, instead, is_file=content.is_file)
             mixer = Mixer(content.name, instead, audio.channels)
             waveform = _read(audio, mixer, content.name, start, duration, limits)
     return _checked(waveform, content.name)
+
+
+def read_blocks(
+    source: Source, *, start: float = 0.0, duration: float | None = None, channel: Channel = "mix"
+) -> Iterator[Waveform]:
+    """What `read` gives, as blocks (S,) one after the other: of a recording of any length, in bounded memory.
+
+    Channels are averaged until they are found to cancel; from then on the first loud one is read alone. Raises
+    AudioError as `read` does, except for length, where the source breaks off.
+    """
+    with opened(source, DEFAULT_LIMITS) as content:
+        audio = decoder(content)
+        _check_rate(content.name, audio.rate)
+        seconds = None if audio.frames is None else audio.frames / audio.rate
+        _check_span(content.name, seconds, start, duration, Limits(seconds=math.inf))
+        first = round(start * SAMPLE_RATE)
+        last = None if duration is None else round((start + duration) * SAMPLE_RATE)
+        begin, end, skip = _native_span(audio.rate, first, last)
+        mixer = SwitchingMixer(content.name, channel, audio.channels, is_file=content.is_file)
+        mono = map(mixer, audio.blocks(begin, end))
+        blocks = trimmed(resampled(mono, audio.rate, SAMPLE_RATE, 1), skip, None if last is None else last - first)
+        for block in blocks:
+            yield _checked(block, content.name)
+
+
+def estimated_seconds(source: Source, *, limits: Limits = DEFAULT_LIMITS) -> float:
+    """About how long a source is, by its header or else by its size: nothing is decoded, and it may be wrong.
+
+    Raises AudioError for what is no audio.
+    """
+    with opened(source, limits) as content:
+        stated = decoder(content).stated
+        return content.size / _BYTES_A_SECOND if stated is None else stated
 
 
 def resample(waveform: np.ndarray, sample_rate: float) -> Waveform:
@@ -114,11 +154,7 @@ def as_waveform(audio: Audio, *, channel: Channel = "mix", limits: Limits = DEFA
     block, rate = unpacked(audio, SAMPLE_RATE)
     if len(block) > limits.seconds * rate:
         raise _too_long(name, len(block) / rate, limits)
-    mixer = Mixer(name, channel, block.shape[1])
-    waveform = mixer(block)
-    if instead := mixer.instead:
-        warn_of_cancelling(name, instead)
-        waveform = Mixer(name, instead, block.shape[1])(block)
+    waveform = SwitchingMixer(name, channel, block.shape[1])(block)
     return _checked(resample(waveform, rate), name)
 
 
@@ -133,6 +169,24 @@ def write_flac(path: Path, waveform: np.ndarray) -> None:
         temporary.write_bytes(encoded.getvalue())
 
 
+def convert(source: Source, path: Path) -> None:
+    """Write a whole recording as 16-bit FLAC at 16 kHz with all its channels, block by block.
+
+    Raises AudioError as `read_blocks` does, and for more than 8 channels; IsoglossError where the disk refuses.
+    """
+    with opened(source, DEFAULT_LIMITS) as content, atomic_file(path) as temporary:
+        audio = decoder(content)
+        _check_rate(content.name, audio.rate)
+        if audio.channels > _MOST_CHANNELS:
+            raise AudioError(f"{content.name} has {audio.channels} channels; convert it to WAV.", "unreadable")
+        try:
+            with sf.SoundFile(temporary, "w", SAMPLE_RATE, audio.channels, "PCM_16", format="FLAC") as file:
+                for block in resampled(audio.blocks(0, None), audio.rate, SAMPLE_RATE, audio.channels):
+                    file.write(_checked(block, content.name))
+        except sf.LibsndfileError as error:
+            raise IsoglossError(f"Cannot write {path}: {error}") from None
+
+
 @once_per_file
 def _measured(content: Content) -> AudioInfo:
     audio = decoder(content)
@@ -140,7 +194,7 @@ def _measured(content: Content) -> AudioInfo:
     frames = audio.count()
     if not frames:
         raise AudioError(f"{content.name} holds no audio frames.", "no_frames")
-    return AudioInfo(frames / audio.rate, audio.rate, audio.channels, audio.format, frames)
+    return AudioInfo(frames / audio.rate, audio.rate, audio.channels, audio.format, frames, audio.seeks)
 
 
 def _check_rate(name: str, rate: int) -> None:
@@ -153,7 +207,7 @@ def _read(audio: Decoder, mixer: Mixer, name: str, start: float, duration: float
     first = round(start * SAMPLE_RATE)
     last = None if duration is None else round((start + duration) * SAMPLE_RATE)
     begin, end, skip = _native_span(audio.rate, first, last)
-    if audio.frames is None and end is None:
+    if audio.frames is None and end is None and math.isfinite(limits.seconds):
         end = begin + math.ceil((skip / SAMPLE_RATE + limits.seconds + SLACK) * audio.rate)
     elif audio.frames is not None and end is not None:
         end = min(end, audio.frames)
@@ -173,7 +227,7 @@ def _check_span(name: str, seconds: float | None, start: float, duration: float 
         raise AudioError(f"{name} holds no audio frames.", "no_frames")
     length = math.inf if seconds is None else seconds
     lasts = f"{name} lasts {length:.2f} s and" if seconds else name
-    if not 0 <= start < length or (duration is not None and not duration > 0):
+    if not 0 <= start < length or (duration is not None and not 0 < duration < math.inf):
         asked = f"at {start} s" if duration is None else f"from {start} s on for {duration} s"
         raise AudioError(f"{lasts} has nothing {asked}; correct start and duration.", "no_frames")
     if duration is not None and start + duration > length + SLACK:
@@ -216,6 +270,6 @@ def _checked(waveform: np.ndarray, name: str) -> Waveform:
 
 def _too_long(name: str, seconds: float, limits: Limits) -> AudioError:
     return AudioError(
-        f"{name} lasts {seconds:.0f} s, over the limit of {limits.seconds:.0f} s; split it or raise the limit.",
+        f"{name} lasts {seconds:.0f} s, over the limit of {limits.seconds:.0f} s; {SPLIT}.",
         "too_long",
     )

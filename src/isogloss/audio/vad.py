@@ -14,6 +14,7 @@ seconds, which somebody cut for a reason, less suffices. `benchmarks/quiet.py --
 """
 
 import functools
+import threading
 from collections.abc import Iterator
 from collections.abc import Sequence as ListOf
 from contextlib import contextmanager
@@ -26,10 +27,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from isogloss.audio.reading import SAMPLE_RATE
+from isogloss.audio.levels import levels
+from isogloss.audio.reading import SAMPLE_RATE, Waveform
 from isogloss.errors import IsoglossError
 
-Waveform = NDArray[np.float32]
 Span = tuple[float, float]
 """Start and end in seconds."""
 
@@ -48,6 +49,7 @@ _CACHED = 256  # windows whose spectra stay in the processor's cache
 _SMOOTH = 9  # windows over which a cut looks for the quietest place, 0.3 s
 _AROUND = 6  # windows on each side of a stretch that show whether it is steady, 0.2 s
 _SUREST = 8  # windows that decide whether anybody speaks, 0.26 s
+_lock = threading.Lock()
 
 
 class _SileroVad(nn.Module):
@@ -86,7 +88,7 @@ class _SileroVad(nn.Module):
 def speech_probabilities(waveforms: ListOf[Waveform]) -> list[NDArray[np.float32]]:
     """(S,) each at 16 kHz -> for each, the probability of speech in its windows of 32 ms, (⌈S / 512⌉,).
 
-    Stretches that are steady have none. The level of a recording changes nothing.
+    Stretches that are steady have none. A faint recording is judged as a louder one would be.
     """
     found = [np.zeros(0, np.float32)] * len(waveforms)
     with torch.inference_mode():
@@ -186,20 +188,13 @@ def _spans(probabilities: NDArray[np.float32], samples: int, threshold: float) -
 def _without_steady(probabilities: NDArray[np.float32], waveform: Waveform) -> NDArray[np.float32]:
     """Probabilities (n,) that are 0 in steady stretches."""
     spans = _spans(probabilities, len(waveform), UNSURE)
-    levels = _levels(waveform) if spans else probabilities
+    loudness = levels(waveform, WINDOW) if spans else probabilities
     for start, end in spans:
         first, last = int(start * SAMPLE_RATE / WINDOW), round(end * SAMPLE_RATE / WINDOW)
-        around = levels[max(0, first - _AROUND) : last + _AROUND]
+        around = loudness[max(0, first - _AROUND) : last + _AROUND]
         if len(around) and around.max() - around[around >= around.max() - 20].mean() < STEADY:
             probabilities[first : last + 1] = 0
     return probabilities
-
-
-def _levels(waveform: Waveform) -> NDArray[np.float64]:
-    """(S,) -> (⌊S / 512⌋,) mean power of each window, in decibels."""
-    power = np.square(waveform[: len(waveform) // WINDOW * WINDOW].reshape(-1, WINDOW)).mean(axis=1, dtype=np.float64)
-    levels: NDArray[np.float64] = 10 * np.log10(power + 1e-12)
-    return levels
 
 
 def _windows(waveform: Waveform) -> Tensor:
@@ -246,10 +241,14 @@ def _silero() -> Any:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """One thread for what is inside: many small recurrent steps are slower, at worst far slower, on more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    """One thread for what is inside: many small recurrent steps are slower, at worst far slower, on more.
+
+    The number is of the whole process: of two callers at once, the second would take the one thread for the rule.
+    """
+    with _lock:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)

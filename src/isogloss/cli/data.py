@@ -37,7 +37,9 @@ def corpora() -> None:
 def prepare(
     source: Annotated[str, typer.Argument(help="name of a known corpus, NAME=FOLDER, or a path: see docs/data.md")],
     out: Annotated[Path, typer.Option(help="folder to write", show_default=False)],
-    language: Annotated[str | None, typer.Option(help="language of clips that state none")] = None,
+    language: Annotated[
+        str | None, typer.Option(help="language of clips that state none; outranks names of folders")
+    ] = None,
     languages: Annotated[str, typer.Option(help="keep only these languages: ro,pt-BR")] = "",
     split_by: Annotated[
         Literal["text", "speaker", "source"], typer.Option(help="what no two splits may share")
@@ -49,6 +51,10 @@ def prepare(
         float, typer.Option(help="longer clips are cut at pauses, or dropped if transcribed")
     ] = 30.0,
     max_bad: Annotated[float, typer.Option(min=0, max=1, help="stop if a larger share of the clips is broken")] = 0.01,
+    channel: Annotated[
+        str,
+        typer.Option(metavar="N|each|mix", help="one channel by number, each if untranscribed, or their mean"),
+    ] = "mix",
     text: Annotated[
         list[Path] | None, typer.Option(help="file of sentences without recordings to add; may be repeated")
     ] = None,
@@ -56,10 +62,11 @@ def prepare(
     allow_leak: Annotated[bool, typer.Option("--allow-leak", help="accept given splits that share texts")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing folder")] = False,
 ) -> None:
-    """Prepare a corpus for training. It may be a known corpus or your own recordings."""
+    """Prepare a known corpus or your own recordings for training."""
+    from isogloss.audio.channels import parse_channel
     from isogloss.data.prepare import prepare as work
 
-    with terminal.counting("Preparing") as told:
+    with terminal.counting("Preparing") as advance:
         card = work(
             source,
             out,
@@ -71,20 +78,21 @@ def prepare(
             seed=seed,
             max_seconds=max_seconds,
             max_bad=max_bad,
+            channel=parse_channel(channel),
             text=text or (),
             cache=cache,
             allow_leak=allow_leak,
             overwrite=overwrite,
-            on_progress=told if sys.stderr.isatty() else None,
+            on_progress=advance if sys.stderr.isatty() else None,
         )
     clips, languages = counted(card["clips"], "clip"), " ".join(card["languages"])
     print(f"{out}: {clips}, {lasting(card['hours'] * 3600)}, languages: {languages}")
-    for line in _told(card):
+    for line in _account(card):
         terminal.note(line)
     terminal.note(f"Look at it with: isogloss inspect {out}")
 
 
-def _told(card: dict[str, Any]) -> Iterator[str]:
+def _account(card: dict[str, Any]) -> Iterator[str]:
     """What became of everything that the source held, in sentences."""
     yield f"With a transcript: {card['transcribed']}, without: {card['clips'] - card['transcribed']}."
     aside = card["aside"]
@@ -96,6 +104,8 @@ def _told(card: dict[str, Any]) -> Iterator[str]:
     yield f"Clips left out: {sum(left_out.values())}" + (f" ({_listed(left_out)})." if left_out else ".")
     if files := aside["files"]:
         yield f"Files left aside: {_listed(files)}."
+    if lines := aside["lines"]:
+        yield f"Lines left aside: {_listed(lines)}."
     if columns := aside["columns"]:
         yield f"Columns that are not used: {', '.join(columns)}."
 
@@ -112,7 +122,7 @@ def inspect(
     ] = False,
     json: JsonFile = None,
 ) -> None:
-    """Show what a corpus contains. And what in it to check before training."""
+    """Show what a corpus contains and what in it needs checking."""
     from isogloss.data.inspection import inspect as work
     from isogloss.data.inspection import render
     from isogloss.files import write_json

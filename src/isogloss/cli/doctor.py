@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -39,9 +39,9 @@ def examine() -> list[Finding]:
         Finding("Python", f"{platform.python_version()} in {sys.prefix}"),
         Finding("system", f"{platform.system()} {platform.release()}, {platform.machine()}"),
         *_packages(),
-        *_compute(),
+        *_if_installed(_compute),
         _memory(),
-        _audio_formats(),
+        *_if_installed(_audio_formats),
         _debian(),
         _cache(),
     ]
@@ -60,12 +60,31 @@ def render(findings: list[Finding]) -> Table:
 
 
 def _packages() -> Iterator[Finding]:
-    yield Finding("packages", ", ".join(f"{name} {version(name)}" for name in STACK))
+    found = {name: _version(name) for name in STACK}
+    yield Finding("packages", ", ".join(f"{name} {number}" for name, number in found.items() if number))
+    for name, number in found.items():
+        if not number:
+            yield Finding(name, "not installed: pip install -U isogloss", "problem")
     for name, extra in EXTRAS.items():
-        try:
-            yield Finding(name, version(name))
-        except PackageNotFoundError:
+        if number := _version(name):
+            yield Finding(name, number)
+        else:
             yield Finding(name, f"not installed; if needed: pip install isogloss[{extra}]", "note")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _if_installed(look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """What a look finds that needs packages, unless one cannot be imported."""
+    try:
+        yield from look()
+    except ImportError as error:
+        yield Finding(error.name or "a package", f"cannot be imported ({error}): pip install -U isogloss", "problem")
 
 
 def _compute() -> Iterator[Finding]:
@@ -104,7 +123,7 @@ def _memory() -> Finding:
     return Finding("memory", f"{total:.1f} GiB, {free:.1f} GiB unused", "good" if total >= 4 else "note")
 
 
-def _audio_formats() -> Finding:
+def _audio_formats() -> Iterator[Finding]:
     import av
     import soundfile
 
@@ -112,14 +131,13 @@ def _audio_formats() -> Finding:
     if "OPUS" not in soundfile.available_subtypes("OGG"):
         missing.append("Opus")
     if missing:
-        return Finding(
-            "audio", f"this libsndfile cannot read {', '.join(missing)}; update soundfile", "problem"
+        yield Finding("audio", f"this libsndfile cannot read {', '.join(missing)}; update soundfile", "problem")
+    else:
+        yield Finding(
+            "audio",
+            f"WAV, FLAC, Ogg Vorbis and Opus (libsndfile {soundfile.__libsndfile_version__}); "
+            f"MP3, m4a, mp4, webm, AMR, WMA (FFmpeg {av.ffmpeg_version_info})",
         )
-    return Finding(
-        "audio",
-        f"WAV, FLAC, Ogg Vorbis and Opus (libsndfile {soundfile.__libsndfile_version__}); "
-        f"MP3, m4a, mp4, webm, AMR, WMA (FFmpeg {av.ffmpeg_version_info})",
-    )
 
 
 def _debian() -> Finding:

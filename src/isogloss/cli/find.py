@@ -29,7 +29,7 @@ def embed(
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Build an index for search. Of recordings, cut at pauses where they are long, and of sentences."""
+    """Build a search index of recordings and sentences. Long recordings are cut at pauses."""
     from isogloss.cli.recordings import find_recordings
     from isogloss.data.rows import language_named
     from isogloss.files import require_replaceable
@@ -44,9 +44,9 @@ def embed(
     tag = None if language is None else normalise_language(language)
     lines = [line for path in text or [] for line in read_text_lines(path, language_named(path) or tag)]
     network = loaded(model, device).model
-    read = embed_text(network, [line.text for line in lines], [line.language for line in lines])
+    sentences = embed_text(network, [line.text for line in lines], [line.language for line in lines])
     items = [Item("text", line.text, language=line.language) for line in lines]
-    vectors = list(read.last)
+    vectors = list(sentences.last)
 
     def embedded(audio: list[Any], *, channel: list[Any], on_progress: Any) -> list[Any]:
         opened = Recordings(audio, channels=channel, max_pause=PAUSE)
@@ -80,7 +80,7 @@ def search(
     format: Annotated[Literal["text", "json"], typer.Option(help="output format")] = "text",
     device: Device = "auto",
 ) -> None:
-    """Search an index of speech and text. The query is a sentence or a recording."""
+    """Search an index of speech and text by a sentence or recording."""
     import json
 
     from isogloss.cli.recordings import is_recording

@@ -106,7 +106,7 @@ def lm(
     language: Annotated[str | None, typer.Option(help="language of .txt files")] = None,
     order: Annotated[int, typer.Option(min=1, help="n of the n-gram model, in symbols")] = 6,
 ) -> None:
-    """Train an n-gram language model. It is over the symbols of a model, for transcribe --lm."""
+    """Train an n-gram language model over the symbols of a model."""
     from isogloss.training.language_model import train_language_model
 
     notes = train_language_model(model, out, texts=texts or [], data=data or [], language=language, order=order)
@@ -119,7 +119,7 @@ def quantise(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="model folder")],
     out: Annotated[Path, typer.Option(help="folder to write", show_default=False)],
 ) -> None:
-    """Store a model's weights as 8-bit integers. About a quarter of the size; not for training."""
+    """Store a model's weights as 8-bit integers. The result is about a quarter of the size and cannot be trained."""
     from isogloss.model.folder import WEIGHTS, quantise_model
 
     quantise_model(model, out)
@@ -171,7 +171,7 @@ def evaluate(
         require_report(model.absolute().parent, report)
         if json and json.absolute() == report.with_suffix(".json").absolute():
             raise typer.BadParameter("the report writes a file of that name; choose another", param_hint="--json")
-    with terminal.counting("Evaluating") as told:
+    with terminal.counting("Evaluating") as advance:
         found = work(
             model,
             data,
@@ -184,7 +184,7 @@ def evaluate(
             language_model=lm,
             weight=lm_weight,
             device=choose_device(device),
-            on_progress=lambda name, done, total: told(f"clips, {name}", done, total),
+            on_progress=lambda name, done, total: advance(f"clips, {name}", done, total),
         )
     terminal.results().print(render(found))
     if json:

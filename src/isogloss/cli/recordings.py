@@ -72,18 +72,18 @@ def find_recordings(arguments: Sequence[str], channel: str = "mix") -> list[Reco
 
 def _channels(recording: Recording, wanted: Channel | Literal["each"]) -> list[Recording]:
     """The channel of a recording that is asked for, or each."""
-    from isogloss.audio.channels import chosen
     from isogloss.audio.reading import info
+    from isogloss.audio.sources import drain
 
     if wanted != "each":
         return [replace(recording, channel=wanted)]
     source = recording.source
     if not isinstance(source, Path | str | bytes):  # what comes through a pipe is read once
-        source = source.read()
+        source = drain(source)
     try:
-        channels = chosen(wanted, info(source).channels)
+        channels = range(1, info(source).channels + 1)
     except AudioError:
-        return [recording]  # told when it is read
+        return [replace(recording, source=source)]  # told when it is read
     name, place = recording.name, recording.place
     return [
         Recording(f"{name} channel {channel}", source, place.with_name(f"{place.name}-{channel}"), channel)
@@ -127,7 +127,7 @@ def process(
 ) -> Iterator[tuple[Recording, Result]]:
     """`work` done on groups of recordings, in order, each with its result; why one is broken goes to `report`.
 
-    on_progress: told the seconds of audio done, and all.
+    on_progress: told the seconds of audio done, and all, as far as headers tell.
     """
     timed: Iterable[tuple[Recording, float]] = ((recording, _seconds(recording)) for recording in recordings)
     total = done = 0.0
@@ -136,18 +136,20 @@ def process(
         total = sum(seconds for _, seconds in timed)
     for group in _groups(timed):
 
-        def told(seconds: float, _: float, before: float = done) -> None:
+        def advance(seconds: float, _: float, before: float = done) -> None:
             if on_progress is not None:
                 on_progress(before + seconds, total)
 
         channels = [recording.channel for recording, _ in group]
-        results = work([recording.source for recording, _ in group], channel=channels, on_progress=told)
+        results = work([recording.source for recording, _ in group], channel=channels, on_progress=advance)
         for (recording, seconds), result in zip(group, results, strict=True):
             done += seconds
             if isinstance(result, AudioError):
                 report(result)
             else:
                 yield recording, result
+        if on_progress is not None:
+            on_progress(done, total)
 
 
 def _groups(timed: Iterable[tuple[Recording, float]]) -> Iterator[list[tuple[Recording, float]]]:
@@ -163,12 +165,12 @@ def _groups(timed: Iterable[tuple[Recording, float]]) -> Iterator[list[tuple[Rec
 
 
 def _seconds(recording: Recording) -> float:
-    """How long a file is by its header; 0 of what has none, or comes through a pipe."""
-    from isogloss.audio.reading import info
+    """About how long a file is, without decoding it; 0 of what is none, or comes through a pipe."""
+    from isogloss.audio.reading import estimated_seconds
 
     if not isinstance(recording.source, Path | bytes):
         return 0.0
     try:
-        return info(recording.source).seconds
+        return estimated_seconds(recording.source)
     except AudioError:
         return 0.0

@@ -65,11 +65,15 @@ def transcribe(
     if stream:
         if beam > 1 or nbest > 1 or lm or hotwords:
             raise typer.BadParameter("--stream decides frame by frame; leave out --beam, --nbest, --lm and --hotwords")
-        if channel != "mix":
-            raise typer.BadParameter("--stream averages the --channels of raw samples; leave out --channel")
-        from isogloss.cli.live import transcribe_live
+        if out or not vad:
+            raise typer.BadParameter("--stream writes all speech to standard output; leave out --out and --no-vad")
+        from isogloss.audio.channels import parse_channel
+        from isogloss.cli.live import RawSamples, transcribe_live
 
-        raw = encoding, rate, channels
+        wanted = parse_channel(channel)
+        if wanted == "each":
+            raise typer.BadParameter("--stream transcribes one channel; give --channel a number or mix")
+        raw = RawSamples(encoding, rate, channels, wanted)
         transcribe_live(audio, lambda: loaded(model, device, adapter), language, decoder, format, raw)
         return
     from isogloss.cli.recordings import find_recordings, places
@@ -143,7 +147,7 @@ def encode(
     layer: Annotated[int | None, typer.Option(help="0 = before the first block; the last by default")] = None,
     device: Device = "auto",
 ) -> None:
-    """Write the encoder's hidden states: a tensor `states` of shape (frames, width) for each recording."""
+    """Write the encoder's hidden states. A file has a tensor `states` of shape (frames, width)."""
     from isogloss.cli.recordings import find_recordings, places
     from isogloss.files import atomic_file
 

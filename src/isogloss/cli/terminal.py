@@ -54,7 +54,7 @@ def _shown(text: str) -> str:
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[..., None]]:
-    """A line on the terminal that counts and says how long it will take: `told(unit, done, total)` moves it.
+    """A line on the terminal that counts and says how long it will take: `advance(unit, done, total)` moves it.
 
     Silent elsewhere.
     """
@@ -70,14 +70,14 @@ def counting(what: str) -> Iterator[Callable[..., None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None, count="")
 
-        def told(unit: str, done: int, total: int | None = None) -> None:
+        def advance(unit: str, done: int, total: int | None = None) -> None:
             count = f"{done} {unit}" if total is None else f"{done} of {total} {unit}"
             bar.update(task, completed=done, total=total)
             seconds = bar.tasks[task].time_remaining
             left = f", {timedelta(seconds=round(seconds))} left" if seconds else ""
             bar.update(task, count=f"{count}{left}")
 
-        yield told
+        yield advance
 
 
 class AudioBar:

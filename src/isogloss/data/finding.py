@@ -13,11 +13,12 @@ from typing import Any
 class Aside:
     """What was met and left aside while a source was read, to be told at the end.
 
-    files: how many, by suffix or by what they are. columns: of tables, that mean nothing here. words: how
-    often which word (`nan`) stood for no text.
+    files: how many, by suffix or by what they are. lines: how many, by their file and the reason. columns: of tables,
+    that mean nothing here. words: how often which word (`nan`) stood for no text.
     """
 
     files: Counter[str] = field(default_factory=Counter)
+    lines: Counter[str] = field(default_factory=Counter)
     columns: dict[str, None] = field(default_factory=dict)
     words: Counter[str] = field(default_factory=Counter)
 
@@ -27,7 +28,12 @@ class Aside:
 
     def plain(self) -> dict[str, Any]:
         """For the corpus card."""
-        return {"files": dict(sorted(self.files.items())), "columns": list(self.columns), "words": dict(self.words)}
+        return {
+            "files": dict(sorted(self.files.items())),
+            "lines": dict(sorted(self.lines.items())),
+            "columns": list(self.columns),
+            "words": dict(self.words),
+        }
 
 
 def files_below(folder: Path, aside: Aside | None = None) -> list[Path]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from isogloss.audio.channels import Channel
 from isogloss.data.finding import Aside, files_below
 from isogloss.data.manifests import Utterance, examples, read_manifest
 from isogloss.data.rows import COLUMNS, TIMES, from_rows, make_id, match_columns, require_language, split_in
@@ -16,8 +17,8 @@ from isogloss.text.languages import normalise_language
 
 def manifests(folder: Path, kind: str) -> list[Path]:
     """lhotse manifests of a kind (cuts, recordings, supervisions) in a folder, in order of name."""
-    found = (file for end in ("jsonl", "jsonl.gz") for file in folder.glob(f"*{kind}*.{end}"))
-    return sorted(file for file in found if not file.name.startswith("."))
+    found = (file for file in folder.iterdir() if file.name.lower().endswith((".jsonl", ".jsonl.gz")))
+    return sorted(file for file in found if kind in file.name and file.name[0] != ".")
 
 
 def read_lhotse(path: Path, language: str | None, scratch: Path, aside: Aside) -> Iterator[Utterance]:
@@ -26,6 +27,8 @@ def read_lhotse(path: Path, language: str | None, scratch: Path, aside: Aside) -
     A cut without supervision, or a recording that no supervision speaks of, is an untranscribed clip.
     """
     files = [path] if path.is_file() else manifests(path, "cuts") or manifests(path, "recordings")
+    others = {file.absolute() for file in files_below(path, aside)} if path.is_dir() else set()
+    others.difference_update(file.absolute() for file in _read_with(files))
     for file in files:
         missing = []
         split = split_in(re.split(r"[-_.]", file.name))
@@ -34,8 +37,18 @@ def read_lhotse(path: Path, language: str | None, scratch: Path, aside: Aside) -
             if tag is None:
                 missing.append(said.id)
             else:
-                yield from_lhotse(cut, said, tag, path.resolve().name.partition(".")[0], split, file.parent)
+                utterance = from_lhotse(cut, said, tag, path.resolve().name.partition(".")[0], split, file.parent)
+                others.discard(utterance.audio.absolute())
+                yield utterance
         require_language(missing, file)
+    aside.add_files(others)
+
+
+def _read_with(files: list[Path]) -> Iterator[Path]:
+    """The manifests that are read where these are given."""
+    for file in files:
+        yield file
+        yield file.with_name(file.name.replace("recordings", "supervisions"))
 
 
 def from_lhotse(
@@ -43,7 +56,8 @@ def from_lhotse(
 ) -> Utterance:
     """One supervision of a lhotse cut; its own source and split come first, relative paths mean `folder`."""
     custom = cut.custom or {}
-    audio = Path(cut.recording.sources[0].source)
+    source_file, channel = _channel(cut, said)
+    audio = Path(source_file.source)
     start = cut.start + said.start
     is_whole = start == 0 and abs(said.duration - cut.recording.duration) < 0.01
     phones = (said.alignment or {}).get("phone") or ()
@@ -55,6 +69,7 @@ def from_lhotse(
         text=(said.text or "").strip() or None,
         start=start,
         duration=None if is_whole else said.duration,
+        channel=custom.get("channel", channel),
         speaker=said.speaker,
         role=custom.get("role"),
         concept=custom.get("concept"),
@@ -64,13 +79,26 @@ def from_lhotse(
     )
 
 
+def _channel(cut: Any, said: Any) -> tuple[Any, Channel]:
+    """The source of a recording that holds what is said, and which of its channels.
+
+    lhotse counts channels from 0, through all sources; a cut of several channels leaves the choice to what is said.
+    """
+    wanted = cut.channel if isinstance(cut.channel, int) else said.channel
+    (channel, *others) = [wanted] if isinstance(wanted, int) else wanted
+    sources = cut.recording.sources
+    source = next((source for source in sources if channel in source.channels), sources[0])
+    several = others or len(source.channels) == 1 or channel not in source.channels
+    return source, "mix" if several else source.channels.index(channel) + 1
+
+
 def _supervised(file: Path) -> Iterator[tuple[Any, Any]]:
     """(cut, supervision) for all that a manifest speaks of."""
     from lhotse import SupervisionSegment
 
     in_two_files = "recordings" in file.name or "supervisions" in file.name
     for cut in _join(file) if in_two_files else _cuts(file):
-        whole = SupervisionSegment(id=cut.id, recording_id=cut.recording.id, start=0.0, duration=cut.duration)
+        whole = SupervisionSegment(cut.id, cut.recording.id, 0.0, cut.duration, channel=cut.channel)
         for said in cut.supervisions or [whole]:
             yield cut, said
 
@@ -111,7 +139,7 @@ def read_arrow(path: Path, language: str | None, scratch: Path, aside: Aside) ->
     """Parquet files, or arrow files as `datasets` saves them; audio inside is written to `scratch`."""
     files = files_below(path, aside) if path.is_dir() else [path]
     data = [file for file in files if file.suffix.lower() in (".parquet", ".arrow")]
-    aside.add_files(file for file in files if file not in data)
+    aside.add_files(set(files).difference(data))
     for file in data:
         inner = file.relative_to(path) if path.is_dir() else Path(file.name)
         names, inside, rows = _open_arrow(file)

@@ -37,11 +37,11 @@ from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.files import numbered_lines
 from isogloss.text.languages import normalise_language
 
-AUDIO_SUFFIXES = {
-    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".snd", ".caf", ".w64", ".spx"),
-    *(".m4a", ".m4b", ".mp4", ".mov", ".3gp", ".aac", ".amr", ".webm", ".mka", ".mkv", ".wma", ".mp2", ".ac3"),
-}
-
+AUDIO_SUFFIXES = (
+    *(".wav", ".flac", ".w64", ".aif", ".aiff", ".caf", ".au", ".snd", ".ogg", ".oga", ".opus", ".spx", ".mp3"),
+    *(".m4a", ".m4b", ".aac", ".amr", ".wma", ".mp2", ".ac3", ".mka", ".mp4", ".mov", ".3gp", ".webm", ".mkv"),
+)
+"""Of recordings of one name beside each other, that with the first of these is taken."""
 METADATA = ("metadata.csv", "metadata.jsonl")
 TRANS = ".trans.txt"
 
@@ -49,7 +49,9 @@ Reader = Callable[[Path, str | None, Path, Aside], Iterator[Utterance]]
 
 
 def read_source(path: Path, language: str | None, scratch: Path, aside: Aside) -> Iterator[Utterance]:
-    """The clips of a file or folder; `language` is for clips that do not say theirs.
+    """The clips of a file or folder.
+
+    A language that a clip states itself comes first, then `language`, then what the name of a folder may mean.
 
     `scratch` is where audio goes that lies inside a parquet file; `aside` counts what is not taken in. Raises
     IsoglossError for a path that is nothing of the above, and for whatever is wrong inside, with file and line.
@@ -87,9 +89,9 @@ def _detect_folder(path: Path) -> Reader:
         return read_lhotse
     files = files_below(path)
     names = {file.name for file in files}
-    if names.intersection(METADATA):
+    if any(map(_is_metadata, files)):
         return read_audiofolder
-    if any(file.suffix in (".parquet", ".arrow") for file in files):
+    if any(file.suffix.lower() in (".parquet", ".arrow") for file in files):
         return read_arrow
     return read_kaldi if WAV_SCP in names else read_folder
 
@@ -114,7 +116,11 @@ def is_audio(file: Path) -> bool:
 def read_folder(path: Path, language: str | None, scratch: Path, aside: Aside) -> Iterator[Utterance]:
     """Audio files below a folder, in order of name."""
     files = files_below(path, aside)
-    audio = _audio_among(files, path)
+    every = _audio_among(files, path)
+    audio = list({_place(file): file for file in sorted(every, key=_preference, reverse=True)}.values())
+    audio.sort()
+    if len(audio) < len(every):
+        aside.files["same name as another recording"] += len(every) - len(audio)
     spoken = {file: language or _language_of(file.relative_to(path)) for file in audio}
     require_language([str(file) for file, tag in spoken.items() if tag is None], path)
     others = dict.fromkeys(file for file in files if not is_audio(file))
@@ -138,9 +144,9 @@ def read_folder(path: Path, language: str | None, scratch: Path, aside: Aside) -
             yield replace(utterance, text=text, speaker=speaker, split=split)
         else:
             yield utterance
-    aside.add_files(file for file in others if not file.name.endswith(TRANS))
+    aside.add_files(file for file in others if not file.name.lower().endswith(TRANS))
     if listed:
-        aside.files[f"lines of {TRANS} without a clip"] += len(listed)
+        aside.lines[f"of {TRANS} without a clip"] += len(listed)
 
 
 def read_table(path: Path, language: str | None, scratch: Path, aside: Aside) -> Iterator[Utterance]:
@@ -160,10 +166,10 @@ def read_json_lines(path: Path, language: str | None, scratch: Path, aside: Asid
 def read_audiofolder(path: Path, language: str | None, scratch: Path, aside: Aside) -> Iterator[Utterance]:
     """The audiofolder layout of Hugging Face datasets: metadata files beside the audio they name."""
     files = files_below(path, aside)
-    unnamed = {file.absolute() for file in files if file.name not in METADATA}
-    for table in (file for file in files if file.name in METADATA):
+    unnamed = {file.absolute() for file in files if not _is_metadata(file)}
+    for table in filter(_is_metadata, files):
         inner = table.parent.relative_to(path)
-        read = read_table if table.suffix == ".csv" else read_json_lines
+        read = read_table if table.suffix.lower() == ".csv" else read_json_lines
         split = split_in(inner.parts)
         prefix = f"{make_id(str(inner))}/" if inner.parts else ""
         for utterance in read(table, language or _language_of(inner / "x"), scratch, aside):
@@ -177,9 +183,17 @@ def read_audiofolder(path: Path, language: str | None, scratch: Path, aside: Asi
     aside.add_files(unnamed)
 
 
+def _is_metadata(file: Path) -> bool:
+    return file.name.lower() in METADATA
+
+
 def _language_of(inner: Path) -> str | None:
     """The language that the first folder of a relative path names by its code, if it does."""
     return language_in(next((part for part in inner.parts[:-1] if part not in SPLIT_NAMES), ""))
+
+
+def _preference(file: Path) -> tuple[int, Path]:
+    return AUDIO_SUFFIXES.index(file.suffix.lower()), file
 
 
 def _place(file: Path) -> tuple[Path, str]:
@@ -191,8 +205,8 @@ def _listed(files: Iterable[Path]) -> dict[tuple[Path, str], tuple[str | None, s
     """{place of a clip: (text, speaker)} of all lists like 84-121123.trans.txt, which begin with the speaker."""
     found = {}
     for file in files:
-        if file.name.endswith(TRANS):
-            chapter = re.fullmatch(r"(\d+)-\d+", file.name.removesuffix(TRANS))
+        if file.name.lower().endswith(TRANS):
+            chapter = re.fullmatch(r"(\d+)-\d+", file.name[: -len(TRANS)])
             for name, text in read_pairs(file).items():
                 found[file.parent, same_name(name)] = text or None, chapter[1] if chapter else None
     return found

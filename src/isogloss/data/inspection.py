@@ -15,7 +15,16 @@ import numpy as np
 from pydantic import Field
 
 from isogloss.config import Config
-from isogloss.data.manifests import SPLITS, audio_of, language_of, read_card, read_cuts, source_of, split_of
+from isogloss.data.manifests import (
+    SPLITS,
+    language_of,
+    read_card,
+    read_cuts,
+    source_of,
+    speaker_of,
+    split_of,
+    text_of,
+)
 from isogloss.data.splits import find_leaks
 from isogloss.errors import AudioError, counted, lasting, printable
 from isogloss.text.normalise import normalise
@@ -101,7 +110,7 @@ def inspect(folder: Path, *, deep: bool = False) -> Inspection:
     card = read_card(folder)
     texts = [_plain_text(cut) for cut in cuts]
     rates = _rates(cuts, texts)
-    silent, unreadable, repeated_audio = _listen(cuts) if deep else ([], {}, [])
+    silent, unreadable, repeated_audio = _examine_audio(cuts) if deep else ([], {}, [])
     return Inspection(
         folder=str(folder),
         name=card.get("name", ""),
@@ -150,23 +159,23 @@ def _languages(
     return sorted(rows, key=lambda row: -row.total.hours)
 
 
-def _listen(cuts: list["MonoCut"]) -> tuple[list[Clip], dict[str, list[str]], list[list[str]]]:
+def _examine_audio(cuts: list["MonoCut"]) -> tuple[list[Clip], dict[str, list[str]], list[list[str]]]:
     """Silent clips, and ids: of broken clips by cause, and of clips that sound the same."""
-    from isogloss.audio.reading import read
+    from isogloss.data.loading import waveform
 
     silent = []
     broken: dict[str, list[str]] = defaultdict(list)
     same: dict[str, list[str]] = defaultdict(list)
     for cut in cuts:
         try:
-            waveform = read(audio_of(cut), start=cut.start, duration=cut.duration)
+            samples = waveform(cut)
         except AudioError as error:
             broken[error.cause].append(cut.id)
             continue
-        peak = float(np.abs(waveform).max())
+        peak = float(np.abs(samples).max())
         if peak < SILENT_PEAK:
             silent.append(_clip(cut, peak))
-        same[hashlib.sha256(waveform.tobytes()).hexdigest()].append(cut.id)
+        same[hashlib.sha256(samples.tobytes()).hexdigest()].append(cut.id)
     return silent, dict(broken), [ids for ids in same.values() if len(ids) > 1]
 
 
@@ -221,12 +230,12 @@ def _clip(cut: "MonoCut", value: float) -> Clip:
 
 
 def _speaker(cut: "MonoCut") -> str | None:
-    speaker = cut.supervisions[0].speaker
+    speaker = speaker_of(cut)
     return f"{source_of(cut)}/{speaker}" if speaker else None
 
 
 def _plain_text(cut: "MonoCut") -> str | None:
-    text = cut.supervisions[0].text
+    text = text_of(cut)
     return normalise(text, language_of(cut)) if text is not None else None
 
 
@@ -301,9 +310,9 @@ def _finding_table(inspection: Inspection) -> "Table":
     rows["text in several splits"] = (len(inspection.leaks), inspection.leaks)
     rows |= {f"unreadable: {cause}": (len(ids), ids) for cause, ids in inspection.unreadable.items()}
     rows |= {f"left out when prepared: {rule}": (count, []) for rule, count in inspection.dropped.items()}
-    unheard = () if inspection.deep else ("silent", "same audio as another clip")
+    not_examined = () if inspection.deep else ("silent", "same audio as another clip")
     for what, (count, shown) in rows.items():
-        number = "not looked" if what in unheard else str(count)
+        number = "not looked" if what in not_examined else str(count)
         table.add_row(what, number, _cell(", ".join(shown[:3])[:80]), style="" if count else "dim")
     return table
 

@@ -21,7 +21,7 @@ from isogloss.text.languages import normalise_language
 
 WAV_SCP = "wav.scp"
 READ = {WAV_SCP, "segments", "text", "utt2spk", "utt2lang"}
-UP = 4  # folders above wav.scp that its paths may be relative to: Kaldi means the recipe's, egs/NAME/s5
+UP = 4  # folders, from that of wav.scp upwards, that its paths may be relative to: Kaldi means egs/NAME/s5
 
 
 def read_kaldi(path: Path, language: str | None, scratch: Path, aside: Aside) -> Iterator[Utterance]:
@@ -69,8 +69,8 @@ def _read_directory(folder: Path, path: Path, language: str | None, aside: Aside
             split=split_in(words),
         )
     used = {recording for recording, _, _ in segments.values()}
-    _count(aside, f"lines of {WAV_SCP} without a segment", recordings.keys() - used)
-    _count(aside, "lines of text without a clip", texts.keys() - segments.keys())
+    _count(aside, f"of {WAV_SCP} without a segment", recordings.keys() - used)
+    _count(aside, "of text without a clip", texts.keys() - segments.keys())
 
 
 def _recordings(scp: Path) -> dict[str, Path]:
@@ -89,7 +89,7 @@ def _recordings(scp: Path) -> dict[str, Path]:
 
 def _file(place: str, folder: Path, finder: Finder) -> Path:
     above = [folder, *folder.absolute().parents][:UP]
-    return next((base / place for base in above if os.path.exists(base / place)), finder.find(place))
+    return next((base / place for base in above if os.path.exists(base / place)), None) or finder.find(place)
 
 
 def _segments(path: Path, recordings: dict[str, Path]) -> dict[str, tuple[str, float, float | None]]:
@@ -122,4 +122,4 @@ def _optional(path: Path) -> dict[str, str]:
 
 def _count(aside: Aside, what: str, lost: set[str]) -> None:
     if lost:
-        aside.files[what] += len(lost)
+        aside.lines[what] += len(lost)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from isogloss.audio.perturb import PerturbConfig, change_speed, perturb
 from isogloss.audio.reading import read
-from isogloss.data.manifests import language_of, speaker_of, text_of, translations_of
+from isogloss.data.manifests import channel_of, language_of, speaker_of, text_of, translations_of
 from isogloss.errors import AudioError, IsoglossError
 from isogloss.sequence import Sequence
 from isogloss.text.corpus import TextLine
@@ -104,12 +104,11 @@ def as_cut(line: TextLine) -> MonoCut:
 
 
 def waveform(cut: MonoCut) -> NDArray[np.float32]:
-    """The clip of a cut at 16 kHz, wherever lhotse says it lies (a file, or bytes in memory)."""
+    """The clip of a cut at 16 kHz, (S,), wherever lhotse says it lies (a file, or bytes in memory)."""
     if cut.recording is None:
         raise AudioError(f"The cut {cut.id} has no recording.", "missing")
-    return read(cut.recording.sources[0].source, start=cut.start, duration=cut.duration)
-
-
+    source = cut.recording.sources[0].source
+    return read(source, start=cut.start, duration=cut.duration, channel=channel_of(cut))
 
 
 class Loader:

@@ -3,15 +3,14 @@
     DIR/cuts.jsonl.gz   one lhotse MonoCut a line, each with one supervision
     DIR/corpus.json     the card: source, licence, counts, rules that dropped clips, fingerprint
     DIR/text.jsonl.gz   optional: unspoken text, one {"text", "language", "source"} a line
-    DIR/audio/          only what had to be decoded from a format without a header
+    DIR/audio/          only what had to be decoded: formats without a header, and those that do not seek
 
 A cut carries `supervision.text` (None = untranscribed), `.language` (BCP 47), `.speaker`,
 `.alignment["phone"]` where known, and in `cut.custom`: `split` (train, dev, test), `source` (the
-corpus name), and where known `role`, `concept` and `translations` ({language: text}). Audio paths
-are absolute.
+corpus name), where known `role`, `concept` and `translations` ({language: text}), and `channel` where the
+recording has several: one of them, counted from 1, or `mix`, their mean. Audio paths are absolute.
 """
 
-import gzip
 import hashlib
 import json
 from collections import Counter
@@ -21,11 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isogloss.errors import IsoglossError, counted
-from isogloss.files import atomic_file, json_text, numbered_lines, read_json, write_json
+from isogloss.files import atomic_file, json_text, numbered_lines, plain_gzip, read_json, write_json
 
 if TYPE_CHECKING:
     from lhotse.cut import MonoCut
 
+    from isogloss.audio.channels import Channel
     from isogloss.audio.reading import AudioInfo
 
 CUTS = "cuts.jsonl.gz"
@@ -41,6 +41,7 @@ class Utterance:
 
     id: unique within the corpus, made of [A-Za-z0-9._/-].
     audio: a file `audio.reading` reads. start, duration in seconds (None = to the end of the file).
+    channel: which one is meant, or the mean of all.
     text: what is said, as the corpus spells it; None if unknown.
     language: a BCP 47 tag. translations: the same sentence in other languages, by tag.
     phones: (start, duration, phone) in seconds, where the corpus has a phone alignment.
@@ -55,6 +56,7 @@ class Utterance:
     text: str | None = None
     start: float = 0.0
     duration: float | None = None
+    channel: "Channel" = "mix"
     speaker: str | None = None
     role: str | None = None
     concept: str | None = None
@@ -96,11 +98,13 @@ def to_cut(utterance: Utterance, info: "AudioInfo", audio: Path | None = None) -
         alignment={"phone": phones} if phones else None,
     )
     custom = {key: getattr(utterance, key) for key in ("source", "split", "role", "concept", "translations")}
+    if info.channels > 1:
+        custom["channel"] = utterance.channel
     return MonoCut(
         id=utterance.id,
         start=utterance.start,
         duration=duration,
-        channel=0,
+        channel=0 if utterance.channel == "mix" else utterance.channel - 1,
         recording=recording,
         supervisions=[supervision],
         custom={key: value for key, value in custom.items() if value},
@@ -114,12 +118,7 @@ def write_cuts(folder: Path, cuts: Iterable["MonoCut"]) -> None:
     """
     cuts = list(cuts)
     _refuse(_problems(cuts), "The clips")
-    # No file name and no time of writing in the header: rebuilding must not change the file.
-    with (
-        atomic_file(folder / CUTS) as temporary,
-        temporary.open("wb") as raw,
-        gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as file,
-    ):
+    with atomic_file(folder / CUTS) as temporary, plain_gzip(temporary) as file:
         file.writelines(map(_line, cuts))
 
 
@@ -189,6 +188,12 @@ def concept_of(cut: "MonoCut") -> str:
     return f"{source_of(cut)}/{concept}" if concept else ""
 
 
+def channel_of(cut: "MonoCut") -> "Channel":
+    """The channel of the recording that a cut means, counted from 1, or the mean of all."""
+    channel: Channel = (cut.custom or {}).get("channel", "mix")
+    return channel
+
+
 def audio_of(cut: "MonoCut") -> Path:
     """The audio file a cut is from."""
     return Path(cut.recording.sources[0].source)
@@ -253,10 +258,10 @@ def _problems(cuts: list["MonoCut"]) -> dict[str, list[str]]:
 
 
 def _refuse(problems: dict[str, list[str]], what: str) -> None:
-    told = [f"{counted(len(names), kind)} ({examples(names)})" for kind, names in problems.items() if names]
-    if told:
+    found = [f"{counted(len(names), kind)} ({examples(names)})" for kind, names in problems.items() if names]
+    if found:
         raise IsoglossError(
-            f"{what} cannot be used: {'; '.join(told)}. Mend them at the source and prepare again."
+            f"{what} cannot be used: {'; '.join(found)}. Mend them at the source and prepare again."
         )
 
 
@@ -268,7 +273,7 @@ def examples(names: list[str]) -> str:
 
 def fingerprint(cuts: Iterable["MonoCut"]) -> str:
     """SHA-256 over the ids, texts and durations of clips in any order; equal for the same clips, wherever they lie."""
-    lines = sorted(f"{cut.id}\t{cut.supervisions[0].text}\t{cut.duration:.3f}" for cut in cuts)
+    lines = sorted(f"{cut.id}\t{text_of(cut)}\t{cut.duration:.3f}" for cut in cuts)
     return hashlib.sha256("\n".join(lines).encode(errors="surrogatepass")).hexdigest()
 
 

@@ -2,7 +2,7 @@
 
 Round r draws as many utterances as the corpus has, languages in proportion to a temperature,
 each language from its own endless sequence of permutations, so that between rounds no utterance of
-a language is heard two times more than another. The draws are sorted into batches of similar
+a language is drawn two times more than another. The draws are sorted into batches of similar
 duration, and the batches shuffled. Since nothing but (round, index) is remembered, resuming is
 exact and costs one round, and every process of a group computes the same plan.
 """

@@ -5,15 +5,18 @@
 The folder appears whole or not at all; what was left out, and why, is counted on its card.
 """
 
+import hashlib
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from isogloss.audio.reading import AudioInfo, info, read
+from isogloss.audio.channels import Channel, require_channel
+from isogloss.audio.reading import AudioInfo, convert, info, read_blocks
 from isogloss.data.corpus import Corpus
 from isogloss.data.fetch import cache_folder, fetch_packages
 from isogloss.data.finding import Aside
@@ -28,12 +31,13 @@ from isogloss.data.manifests import (
     language_of,
     source_of,
     split_of,
+    text_of,
     to_cut,
     write_card,
     write_cuts,
 )
 from isogloss.data.recipes import all_corpora
-from isogloss.data.rows import language_named
+from isogloss.data.rows import language_named, make_id
 from isogloss.data.splits import assign_splits, check_splits, find_leaks, held_out_texts
 from isogloss.errors import AudioError, IsoglossError, counted, did_you_mean
 from isogloss.files import atomic_folder
@@ -45,7 +49,6 @@ if TYPE_CHECKING:
     from lhotse.cut import MonoCut
 
 MIN_SECONDS = 0.1  # shorter than the field of view of one encoder frame
-WINDOW_SECONDS = 600.0  # how much of a long recording is in memory while it is segmented
 SLACK_SECONDS = 0.1  # how far a segment may reach beyond its file: times in tables are rounded
 
 Progress = Callable[[str, int], None]
@@ -63,6 +66,7 @@ def prepare(
     seed: int = 0,
     max_seconds: float = 30.0,
     max_bad: float = 0.01,
+    channel: Channel | Literal["each"] = "mix",
     text: Sequence[Path] = (),
     cache: Path | None = None,
     allow_leak: bool = False,
@@ -76,7 +80,8 @@ def prepare(
     changes nothing about what is drawn for dev and test.
     split_by, dev, test, seed: see `splits.assign_splits`; splits that the corpus has are kept.
     max_seconds: longer clips are dropped if transcribed, else segmented by voice activity.
-    max_bad: the share of broken clips above which it stops. text: files of unspoken text to add,
+    max_bad: the share of broken clips above which it stops. channel: of recordings that do not say which is meant;
+    "each" makes a clip of every one, where there is no transcript. text: files of unspoken text to add,
     less what is said in dev and test. allow_leak: keep standard splits that share texts (public
     corpora: always, and the card says so). on_progress: told a stage and how much of it is done.
 
@@ -88,13 +93,13 @@ def prepare(
     if out.exists() and not (out.is_dir() and not any(out.iterdir())) and not overwrite:
         raise IsoglossError(f"{out} exists already; choose another folder or give --overwrite.")
     wanted = {normalise_language(tag) for tag in languages} if languages else None
-    told = on_progress or (lambda stage, done: None)
+    advance = on_progress or (lambda stage, done: None)
     given = resolve(source, language, cache, progress=on_progress is not None)
     if missing := [path for path in text if not path.is_file()]:
         raise IsoglossError(f"{missing[0]} is no file; give a file of sentences.")
     with atomic_folder(out, CARD) as folder:
-        intake = Intake(folder, out, max_seconds, wanted)
-        cuts = sorted(intake.cuts(given, told), key=lambda cut: cut.id)
+        intake = Intake(folder, out, max_seconds, wanted, channel)
+        cuts = sorted(intake.cuts(given, advance), key=lambda cut: cut.id)
         intake.refuse_if_broken(source, max_bad)
         intake.refuse_if_nothing(source, cuts)
         cuts, leaks = _split(cuts, intake, split_by, (dev, test), seed, allow_leak or given.kind == "public")
@@ -107,7 +112,7 @@ def prepare(
             "licence": given.licence,
             "sources": dict(sorted(Counter(source_of(cut) for cut in cuts).items())),
             "clips": len(cuts),
-            "transcribed": sum(cut.supervisions[0].text is not None for cut in cuts),
+            "transcribed": sum(text_of(cut) is not None for cut in cuts),
             "hours": round(sum(cut.duration for cut in cuts) / 3600, 4),
             "languages": count_cuts(cuts),
             "dropped": dict(sorted(intake.dropped.items())),
@@ -117,6 +122,7 @@ def prepare(
             "notes": given.notes,
             "splits": {"by": split_by, "dev": dev, "test": test, "seed": seed, "leaks": leaks},
             "max_seconds": max_seconds,
+            "channel": channel,
             "normaliser": NORMALISER_VERSION,
             "fingerprint": fingerprint(cuts),
         }
@@ -198,11 +204,19 @@ class Intake:
     for all.
     """
 
-    def __init__(self, folder: Path, out: Path, max_seconds: float, wanted: set[str] | None):
+    def __init__(
+        self,
+        folder: Path,
+        out: Path,
+        max_seconds: float,
+        wanted: set[str] | None,
+        channel: Channel | Literal["each"] = "mix",
+    ):
         self.folder = folder
         self.out = out
         self.max_seconds = max_seconds
         self.wanted = wanted
+        self.channel = channel
         self.seen: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self.broken: dict[str, list[str]] = defaultdict(list)
@@ -211,7 +225,7 @@ class Intake:
     def keeps(self, language: str) -> bool:
         return self.wanted is None or language in self.wanted
 
-    def cuts(self, given: Given, told: Progress) -> Iterator["MonoCut"]:
+    def cuts(self, given: Given, advance: Progress) -> Iterator["MonoCut"]:
         """All usable clips as lhotse cuts, those of languages not to keep among them.
 
         Splits are drawn over the whole corpus, so that they do not depend on the languages kept; public
@@ -220,12 +234,14 @@ class Intake:
         # Many utterances may be segments of one file.
         header = lru_cache(maxsize=64)(info)
         for number, utterance in enumerate(given.read(self.folder / "audio", self.dropped, self.aside), 1):
-            told("clips", number)
+            advance("clips", number)
             self.seen[utterance.language] += 1
             kept = self.keeps(utterance.language)
             if kept or given.kind != "public":
                 try:
-                    yield from self._take(utterance, header(utterance.audio))
+                    about = header(utterance.audio)
+                    for clip in self._channels(utterance, about.channels):
+                        yield from self._take(clip, about)
                 except AudioError as error:
                     if kept:
                         self.broken[error.cause].append(str(error))
@@ -257,6 +273,18 @@ class Intake:
             f"No clip of {source} is left. Its languages are {there}. Left out: {left_out or 'none'}."
         )
 
+    def _channels(self, utterance: Utterance, channels: int) -> list[Utterance]:
+        """A clip for each channel that is wanted of a recording with so many."""
+        if utterance.channel != "mix" or (self.channel == "each" and channels == 1):
+            return [utterance]
+        if self.channel != "each":
+            return [replace(utterance, channel=self.channel)]
+        if utterance.text is not None or utterance.concept is not None:
+            raise IsoglossError(
+                f"{utterance.audio} has {channels} channels and one transcript; give --channel mix or a number."
+            )
+        return [replace(utterance, id=f"{utterance.id}/channel-{n}", channel=n) for n in range(1, channels + 1)]
+
     def _take(self, utterance: Utterance, header: AudioInfo) -> Iterator["MonoCut"]:
         span = header.seconds - utterance.start if utterance.duration is None else utterance.duration
         if utterance.start >= header.seconds or utterance.start + span > header.seconds + SLACK_SECONDS:
@@ -265,26 +293,37 @@ class Intake:
                 f"({utterance.start:.2f} s to {utterance.start + span:.2f} s).",
                 "truncated",
             )
+        require_channel(str(utterance.audio), utterance.channel, header.channels)
+        is_long = span > self.max_seconds
+        is_part = utterance.start > 0 or span < header.seconds - SLACK_SECONDS
         if span < MIN_SECONDS:
             self._drop(utterance, f"shorter than {MIN_SECONDS:g} s")
-        elif span <= self.max_seconds:
-            yield to_cut(utterance, header, self._final(utterance.audio))
-        elif utterance.text is not None or utterance.concept is not None:
+        elif is_long and (utterance.text is not None or utterance.concept is not None):
             self._drop(utterance, f"longer than {self.max_seconds:g} s")
         else:
-            for segment in self._segments(utterance, span):
-                yield to_cut(segment, header, self._final(utterance.audio))
+            if not header.seeks and (is_long or is_part) and self.keeps(utterance.language):
+                copy = self._copy(utterance.audio)
+                utterance, header = replace(utterance, audio=copy), info(copy)
+            for clip in self._segments(utterance, span) if is_long else [utterance]:
+                yield to_cut(clip, header, self._final(utterance.audio))
+
+    def _copy(self, audio: Path) -> Path:
+        """A FLAC copy of a file that would be decoded from its beginning for every clip."""
+        digest = hashlib.sha256(os.fsencode(audio.absolute())).hexdigest()[:8]
+        copy = self.folder / "audio" / f"{make_id(audio.stem)}-{digest}.flac"
+        if not copy.exists():
+            convert(audio, copy)
+        return copy
 
     def _segments(self, utterance: Utterance, span: float) -> Iterator[Utterance]:
         """The stretches of speech in a long recording, each of at most `max_seconds`."""
-        from isogloss.audio.vad import segment
+        from isogloss.audio.windows import Running, speech_windows
 
         number = 0
-        windows = max(1, round(span / WINDOW_SECONDS))
-        for window in range(windows):
-            offset = utterance.start + window * span / windows
-            waveform = read(utterance.audio, start=offset, duration=span / windows)
-            for start, end in segment(waveform, self.max_seconds):
+        blocks = read_blocks(utterance.audio, start=utterance.start, duration=span, channel=utterance.channel)
+        for window in speech_windows(Running(blocks).window, self.max_seconds):
+            offset = utterance.start + window.start
+            for start, end in window.spans:
                 if end - start >= MIN_SECONDS:
                     number += 1
                     name = f"{utterance.id}/{number:04d}"

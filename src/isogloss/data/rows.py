@@ -43,7 +43,7 @@ SPLIT_NAMES = {name: name for name in SPLITS} | {
 }
 # Words that happen to be ISO 639-3 codes too.
 NOT_LANGUAGES = {"wav", "mp3", "ogg", "raw", "tmp", "src", "new", "old", "all", "cut", *SPLIT_NAMES}
-TOLD_LINES = 50
+LISTED_LINES = 50
 SLACK = 0.1  # seconds by which end - start may differ from a duration, which is often rounded
 
 
@@ -148,15 +148,15 @@ def from_rows(
     require_language(missing, path)
     if wrong:
         raise IsoglossError(
-            f"{path} has {counted(len(wrong), 'unusable row')} ({_told(wrong, unit)}); mend or remove each."
+            f"{path} has {counted(len(wrong), 'unusable row')} ({_problems(wrong, unit)}); mend or remove each."
         )
 
 
-def _told(wrong: list[tuple[int, str]], unit: str) -> str:
+def _problems(wrong: list[tuple[int, str]], unit: str) -> str:
     """The first rows with what is wrong, of the others the numbers."""
     first = examples([f"{unit} {number}: {reason}" for number, reason in wrong])
-    others = [str(number) for number, _ in wrong[5:TOLD_LINES]]
-    more = ", …" if len(wrong) > TOLD_LINES else ""
+    others = [str(number) for number, _ in wrong[5:LISTED_LINES]]
+    more = ", …" if len(wrong) > LISTED_LINES else ""
     return f"{first} also {unit}s {', '.join(others)}{more}" if others else first
 
 

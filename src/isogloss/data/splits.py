@@ -22,6 +22,7 @@ from isogloss.data.manifests import (
     examples,
     language_of,
     source_of,
+    speaker_of,
     split_of,
     translations_of,
 )
@@ -151,13 +152,13 @@ def _keys(cuts: Sequence["MonoCut"], by: str) -> list[list[str]]:
 
 
 def _speaker_keys(cuts: Sequence["MonoCut"]) -> list[list[str]]:
-    nameless = [cut.id for cut in cuts if not cut.supervisions[0].speaker]
+    nameless = [cut.id for cut in cuts if not speaker_of(cut)]
     if nameless:
         raise IsoglossError(
             f"{len(nameless)} of {len(cuts)} clips have no speaker ({examples(nameless)}); "
             "name their speakers or split by text."
         )
-    return [[f"speaker:{source_of(cut)}/{cut.supervisions[0].speaker}"] for cut in cuts]
+    return [[f"speaker:{source_of(cut)}/{speaker_of(cut)}"] for cut in cuts]
 
 
 def _text_keys(cut: "MonoCut") -> list[str]:

@@ -36,14 +36,14 @@ def speak(text: str, language: str, seed: int = 0) -> NDArray[np.float32]:
     pieces = [np.zeros(0, dtype=np.int16)]
 
     @_CALLBACK
-    def hear(samples: Any, count: int, _events: int) -> int:
+    def collect(samples: Any, count: int, _events: int) -> int:
         if count > 0:
             pieces.append(np.ctypeslib.as_array(samples, (count,)).copy())
         return 0
 
     with espeak() as (library, sample_rate):
         library.espeak_ng_SetRandSeed(ctypes.c_long(seed))
-        library.espeak_SetSynthCallback(hear)
+        library.espeak_SetSynthCallback(collect)
         choose_voice(library, language, VOICES[draw.integers(len(VOICES))])
         library.espeak_SetParameter(_RATE_PARAMETER, int(draw.integers(*WORDS_A_MINUTE)), 0)
         library.espeak_SetParameter(_PITCH_PARAMETER, int(draw.integers(*PITCH)), 0)

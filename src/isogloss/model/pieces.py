@@ -9,14 +9,16 @@ import os
 from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as ListOf
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from isogloss.audio.channels import Channel
-from isogloss.audio.reading import SAMPLE_RATE, Audio, as_waveform, info, read
-from isogloss.audio.vad import no_speech, segment, speech_probabilities
+from isogloss.audio.reading import SAMPLE_RATE, Audio, as_waveform, estimated_seconds, read_blocks
+from isogloss.audio.vad import no_speech, speech_probabilities
+from isogloss.audio.windows import WINDOW_SECONDS, Running, speech_windows
 from isogloss.errors import AudioError
 
 LONGEST = 30.0
@@ -25,12 +27,6 @@ PAUSE = 0.5
 """Seconds of a pause that parts two pieces; a piece holds no longer one."""
 PAD = (0.15, 0.05)
 """Seconds before and after speech that stay with it: voice activity notices its beginning late, and its end too."""
-WINDOW_SECONDS = 600.0
-"""Of a long recording in memory while pauses are looked for."""
-TAIL = 1.0
-"""Speech that comes so near to a window's end may go on behind it; the next window begins with it…"""
-LEAD = 0.5
-"""… and with so much of the pause before, in which voice activity finds its feet."""
 GROUP_SECONDS = 600.0
 """Pieces among which batches of similar length are formed."""
 BATCH_SECONDS = 120.0
@@ -71,6 +67,7 @@ class Recordings:
         self.seconds = [0.0 if isinstance(item, Path) else len(item) / SAMPLE_RATE for item in self._sources]
         self.no_speech: list[float | None] = [None] * len(audio)
         self._probabilities: list[NDArray[np.float32]] = []
+        self._running = Running(iter(()))
 
     def __len__(self) -> int:
         return len(self._sources)
@@ -100,25 +97,20 @@ class Recordings:
             self.errors[owner] = error
 
     def _speech(self, owner: int) -> Iterator[Piece]:
-        start, last = 0.0, False
-        while not last:
-            window, last = self._window(owner, start)
-            probabilities = self._probabilities[owner]
-            if not len(probabilities) or not (last and start == 0.0):
-                (probabilities,) = speech_probabilities([window])
-            seconds = len(window) / SAMPLE_RATE
-            times = segment(
-                window, max_seconds=LONGEST, max_pause=self.max_pause, pad=PAD, probabilities=probabilities
-            )
-            following = start + seconds
-            if not last and times and times[-1][1] > seconds - TAIL and times[-1][0] > 0:
-                begins, _ = times.pop()
-                following = start + max(begins - LEAD, times[-1][1] if times else 0.0)
-            self.no_speech[owner] = min(self.no_speech[owner] or 1.0, no_speech(probabilities))
-            for span in times:
-                yield _cut(owner, window, start, *span, no_speech=no_speech(probabilities, span))
-            self.done += following - start
-            start = following
+        known = self._probabilities[owner]
+        windows = speech_windows(
+            partial(self._window, owner),
+            LONGEST,
+            max_pause=self.max_pause,
+            pad=PAD,
+            probabilities=known if len(known) else None,
+        )
+        for window in windows:
+            self.no_speech[owner] = min(self.no_speech[owner] or 1.0, no_speech(window.probabilities))
+            for span in window.spans:
+                likely = no_speech(window.probabilities, span)
+                yield _cut(owner, window.samples, window.start, *span, no_speech=likely)
+            self.done += window.end - window.start
 
     def _even(self, owner: int) -> Iterator[Piece]:
         start, last = 0.0, False
@@ -136,20 +128,23 @@ class Recordings:
             rest = source[round(start * SAMPLE_RATE) :]
             most = round(WINDOW_SECONDS * SAMPLE_RATE)
             return rest[:most], len(rest) <= most
-        last = info(source).seconds - start <= WINDOW_SECONDS
-        duration = None if last else WINDOW_SECONDS
-        window = read(source, start=start, duration=duration, channel=self.channels[owner])
+        if start == 0.0:
+            self._running = Running(read_blocks(source, channel=self.channels[owner]))
+        window, last = self._running.window(start, WINDOW_SECONDS)
         self.seconds[owner] = max(self.seconds[owner], (round(start * SAMPLE_RATE) + len(window)) / SAMPLE_RATE)
         return window, last
 
     def _opened(self, owner: int, audio: Audio) -> Path | NDArray[np.float32]:
         """The path of a long file, else the samples; none of what cannot be read."""
+        path = Path(audio) if isinstance(audio, (str, os.PathLike)) else None
         try:
-            if isinstance(audio, (str, os.PathLike)) and (seconds := info(Path(audio)).seconds) > WINDOW_SECONDS:
+            if path is not None and (seconds := estimated_seconds(path)) > WINDOW_SECONDS:
                 self.total += seconds
-                return Path(audio)
+                return path
             waveform: NDArray[np.float32] = as_waveform(audio, channel=self.channels[owner])
         except AudioError as error:
+            if path is not None and error.cause == "too_long":  # whatever its header says
+                return path
             self.errors[owner] = error
             return np.zeros(0, np.float32)
         self.total += len(waveform) / SAMPLE_RATE

@@ -4,18 +4,16 @@ Read: .txt (one sentence a line), .jsonl ({"text", "language", "source"} a line)
 Written: text.jsonl.gz.
 """
 
-import gzip
 import json
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from isogloss.errors import IsoglossError
-from isogloss.files import atomic_file, numbered_lines
+from isogloss.files import atomic_file, numbered_lines, plain_gzip
 from isogloss.text.languages import normalise_language
 from isogloss.text.normalise import normalise
 
@@ -36,7 +34,7 @@ def read_text_lines(path: Path, language: str | None = None, source: str | None 
     source: a name for lines without one, by default the file's name without its suffixes.
     Raises IsoglossError that names file and line for a broken line, file or language.
     """
-    suffix = path.name.removesuffix(".gz").rpartition(".")[2]
+    suffix = path.name.lower().removesuffix(".gz").rpartition(".")[2]
     if suffix not in ("txt", "jsonl"):
         raise IsoglossError(f"{path} is no text corpus: give .txt, .jsonl, .txt.gz or .jsonl.gz.")
     default_language = None if language is None else normalise_language(language)
@@ -56,7 +54,7 @@ def read_text_lines(path: Path, language: str | None = None, source: str | None 
 def write_text_lines(lines: Iterable[TextLine], path: Path) -> int:
     """Write a .jsonl.gz atomically and return the number of lines; equal lines give equal bytes."""
     count = 0
-    with atomic_file(path) as temporary, _deterministic_gzip(temporary) as file:
+    with atomic_file(path) as temporary, plain_gzip(temporary) as file:
         for line in lines:
             file.write(json.dumps(asdict(line), ensure_ascii=False).encode() + b"\n")
             count += 1
@@ -103,10 +101,3 @@ def _parse(raw: str, place: str) -> dict[str, Any]:
     if not all(isinstance(value.get(key) or "", str) for key in ("language", "source")):
         raise IsoglossError(f'{place}: "language" and "source" must be strings.')
     return value
-
-
-@contextmanager
-def _deterministic_gzip(path: Path) -> Iterator[gzip.GzipFile]:
-    # No name and no time in the header: the fingerprint of a corpus is that of its content.
-    with path.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
-        yield file

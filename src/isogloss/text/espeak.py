@@ -63,4 +63,4 @@ def choose_voice(library: ctypes.CDLL, language: str, voice: str = "") -> None:
     for tag in (whole, whole.partition("-")[0]):
         if library.espeak_SetVoiceByName(f"{NAMES.get(tag, tag)}{voice}".encode()) == 0:
             return
-    raise IsoglossError(f'espeak-ng does not speak "{language}"; leave that language out, or give another synthesiser.')
+    raise IsoglossError(f'espeak-ng has no rules for "{language}"; leave that language out.')

@@ -49,7 +49,7 @@ class TextProcessor:
         """
         said = [(normalise(text or "", tag), tag or "und") for text, tag in zip(texts, languages, strict=True)]
         if any(tag == "und" for _, tag in said):
-            raise IsoglossError("This model reads text as it is pronounced; say in which language it is (--language).")
+            raise IsoglossError("The text encoder of this model takes phonemes; name the language of the text.")
         new: dict[str, list[str]] = {}
         for text, tag in dict.fromkeys(said):
             if (text, tag) not in self._pronounced:

@@ -15,6 +15,7 @@ from isogloss.training.source import (
     read_data,
     read_texts,
     summary,
+    tell_apart,
     transcribed,
     unspoken,
 )
@@ -35,6 +36,8 @@ class Data:
         self.recipe = recipe.data
         left_out: Counter[str] = Counter()
         self.train = read_data(recipe.data, "train", left_out)
+        self.dev = read_data(recipe.data, "dev")
+        tell_apart([*self.train, *self.dev])
         # Read now: the model's card quotes them after the last step.
         self.cards = [read_card(folder) for folder in recipe.data.folders]
         if any(objective.translates for stage in recipe.training for objective in stage.objectives):
@@ -46,7 +49,6 @@ class Data:
         # Text is read, and symbols are made of it, only where some stage learns from it.
         reads = any("text" in stage.seconds for stage in recipe.training)
         self.texts = read_texts(recipe.data) if reads else []
-        self.dev = read_data(recipe.data, "dev")
         self.fingerprint = fingerprint([*self.train, *self.texts])
         self._check_weights()
 

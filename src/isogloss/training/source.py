@@ -48,6 +48,18 @@ def read_data(recipe: DataRecipe, split: str, left_out: Counter[str] | None = No
     return kept
 
 
+def tell_apart(cuts: Iterable[MonoCut]) -> None:
+    """Give every cut an id of its own: of folders that share ids, the later ones get `id#2`, `id#3`, …
+
+    Labels and broken clips of a run are known by id, and ids are unique within a folder only.
+    """
+    count: Counter[str] = Counter()
+    for cut in cuts:
+        count[cut.id] += 1
+        if (number := count[cut.id]) > 1:
+            cut.id = f"{cut.id}#{number}"  # no folder has such ids: see `Utterance`
+
+
 def _held_out_elsewhere(folders: list[list[MonoCut]]) -> Iterator[set[str]]:
     """For each folder the normalised texts that dev and test clips of the others say, in whatever language."""
     held_out = [held_out_texts(clips) for clips in folders]
