@@ -353,3 +353,17 @@ def test_g722(tmp_path: Path) -> None:
         read_g722(path, limits=Limits(seconds=0.5))
     with pytest.raises(AudioError):
         read_g722(tmp_path / "absent.g722")
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_a_stretch_from_the_end_of_ogg_is_what_is_there(subtype: str, tmp_path: Path) -> None:
+    """Where libsndfile would seek to other samples."""
+    rate = 48000 if subtype == "OPUS" else 22050
+    with sf.SoundFile(tmp_path / "a.ogg", "w", rate, 1, format="OGG", subtype=subtype) as file:
+        for part in np.split(0.1 * np.random.default_rng(0).standard_normal(3 * rate), 30):
+            file.write(part)
+    whole = read(tmp_path / "a.ogg")
+    for start in (0.5, 2.2, 2.85, 2.9, 2.95):
+        part = read(tmp_path / "a.ogg", start=start)
+        assert len(part) == len(whole) - round(start * SAMPLE_RATE)
+        np.testing.assert_allclose(part[400:], whole[-len(part) + 400 :], atol=2e-3)  # beyond the resampler's beginning

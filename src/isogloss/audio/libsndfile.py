@@ -1,4 +1,4 @@
-"""Audio that libsndfile decodes: WAV, AIFF, AU, CAF, FLAC, Ogg and the like; it seeks to the exact frame."""
+"""Audio that libsndfile decodes: WAV, AIFF, AU, CAF, FLAC, Ogg and more; except in Ogg it seeks to the exact frame."""
 
 import io
 import re
@@ -41,7 +41,8 @@ class Sndfile:
         self.channels = self._file.channels
         self.frames = self._file.frames
         self.stated = self.frames / self.rate
-        self.seeks = sf.SoundFile.seekable(self._file)
+        # In Ogg, seeking into the last page gives other samples than are there (libsndfile 1.2.2).
+        self.seeks = sf.SoundFile.seekable(self._file) and self._file.format != "OGG"
         states_size = self._file.format in ("WAV", "WAVEX", "RF64", "AIFF", "AU")
         self._promised = _promised(self._file.extra_info, self.frames) if states_size else self.frames
 
