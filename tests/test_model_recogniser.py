@@ -178,6 +178,16 @@ def test_each_recording_of_a_batch_has_its_own_constraints(recogniser: Recognise
         recogniser.transcribe(audio, decoder=[None, None, None, "transducer"])
 
 
+def test_a_language_that_is_given_is_not_identified(recogniser: Recogniser, monkeypatch: pytest.MonkeyPatch) -> None:
+    heads = []
+    identify = recogniser.model.identify
+    monkeypatch.setattr(recogniser.model, "identify", lambda states: heads.append(len(states)) or identify(states))
+    recogniser.transcribe([sound(2), sound(2, 1)], language=["ro", "ru"])
+    assert not heads
+    recogniser.transcribe([sound(2), sound(2, 1)], language=["ro", None])
+    assert heads
+
+
 def test_what_cannot_be_done_is_told_before_anything_is_read(recogniser: Recogniser, tmp_path: Path) -> None:
     with pytest.raises(IsoglossError, match="not taught to write"):
         recogniser.transcribe(tmp_path / "gone.wav", language="fr")

@@ -86,14 +86,18 @@ class Engine:
     def transcribe(
         self, pieces: ListOf[Piece], requests: ListOf[Request]
     ) -> Iterator[tuple[Piece, Segment, Tensor | None]]:
-        """Each piece with what is said in it; the log-probabilities of languages where no adapter took part."""
+        """Each piece with what is said in it, and the log-probabilities of languages.
+
+        These only of batches in which a language is not given, and where no adapter takes part.
+        """
         spoken = [request.language or request.spoken for request in requests]
         models = [self.model_for(request) for request in requests]
         for model in (self.model, *self.adapted):
             own = [piece for piece in pieces if models[piece.owner] is model]
             for batch, states in self.encode(own, model=model, spoken=spoken):
                 scores: ListOf[Tensor | None] = [None] * len(batch)
-                if self.identifies and not self.adapts:
+                unknown = any(requests[piece.owner].language is None for piece in batch)
+                if unknown and self.identifies and not self.adapts:
                     scores = self._language(states)
                 segments = self._written(batch, states, [requests[piece.owner] for piece in batch], model)
                 yield from zip(batch, segments, scores, strict=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from collections.abc import Sequence as ListOf
 from dataclasses import replace
 from pathlib import Path
@@ -122,11 +122,13 @@ class Recogniser:
         requests = self._requests(len(audio), language, decoder, beam, letters)
         recordings = _opened(audio, channel, errors)
         scores = LanguageScores(len(audio), self.languages)
-        if self.engine.identifies and self.engine.adapts:
+        unknown = {owner for owner, request in enumerate(requests) if request.language is None}
+        if unknown and self.engine.identifies and self.engine.adapts:
             # Only who knows the language can choose an adapter, so the audio is encoded twice.
-            self._identify(recordings, scores, vad)
+            self._identify(recordings, scores, vad, _half(on_progress, 0), unknown)
             guesses = [next(iter(found), None) for found in scores.probabilities()]
             requests = [replace(request, spoken=guess) for request, guess in zip(requests, guesses, strict=True)]
+            on_progress = _half(on_progress, 1)
         segments: list[list[Segment]] = [[] for _ in audio]
         for group, advance in _groups(recordings, vad, on_progress):
             for piece, segment, found in self.engine.transcribe(group, requests):
@@ -173,7 +175,7 @@ class Recogniser:
             raise IsoglossError("This model does not identify languages; fine-tune it on more than one first.")
         recordings = _opened(audio, channel, errors)
         scores = LanguageScores(len(audio), self.languages)
-        self._identify(recordings, scores, vad, on_progress)
+        self._identify(recordings, scores, vad, on_progress, range(len(audio)))
         about = zip(scores.probabilities(), recordings.no_speech, strict=True)
         found = [Identification(next(iter(shares), None), shares, no_speech) for shares, no_speech in about]
         return _results(recordings, errors, found)
@@ -252,7 +254,7 @@ class Recogniser:
         bonus = bonus if given else 0.0
         return Beam(width, most=most, language_model=given, weight=weight, bonus=bonus, hotwords=favoured)
 
-    def listen(
+    def stream(
         self,
         pieces: Iterable[NDArray[np.float32]],
         *,
@@ -293,11 +295,16 @@ class Recogniser:
         return found
 
     def _identify(
-        self, recordings: Recordings, scores: LanguageScores, vad: bool, on_progress: Progress | None = None
+        self,
+        recordings: Recordings,
+        scores: LanguageScores,
+        vad: bool,
+        on_progress: Progress | None,
+        owners: Collection[int],
     ) -> None:
-        """Let the model without adapters say which languages are spoken."""
+        """Let the model without adapters say which languages are spoken in the recordings of these numbers."""
         for group, advance in _groups(recordings, vad, on_progress):
-            for piece, found in self.engine.identify(group):
+            for piece, found in self.engine.identify([piece for piece in group if piece.owner in owners]):
                 scores.add(piece, found)
                 advance(piece)
 
@@ -339,6 +346,13 @@ def _groups(
         yield group, _advance(group, before, recordings, progress)
         before = recordings.done
     progress(recordings.total, recordings.total)
+
+
+def _half(on_progress: Progress | None, number: int) -> Progress | None:
+    """Progress of the first (0) or second (1) of two passes over the same audio, as that of both."""
+    if on_progress is None:
+        return None
+    return lambda done, total: on_progress((number * total + done) / 2, total)
 
 
 def _advance(
