@@ -13,11 +13,14 @@ import torch
 from isogloss.audio.reading import read
 from isogloss.audio.vad import segment
 from isogloss.data.manifests import Utterance
+from isogloss.decoding.beam import Beam
 from isogloss.errors import AudioError, IsoglossError
+from isogloss.heads.ctc import CTCHead
 from isogloss.model import pieces
 from isogloss.model.recogniser import Recogniser
 from isogloss.model.results import Transcript
 from isogloss.sequence import Sequence
+from isogloss.text.scripts import scripts
 from small_models import RATE, build, sound
 
 
@@ -176,6 +179,21 @@ def test_each_recording_of_a_batch_has_its_own_constraints(recogniser: Recognise
         recogniser.transcribe(audio, letters="xyz")
     with pytest.raises(IsoglossError, match='no decoder "transducer"'):
         recogniser.transcribe(audio, decoder=[None, None, None, "transducer"])
+
+
+@pytest.mark.parametrize("beam", [None, Beam(width=2)])
+def test_the_model_itself_writes_what_the_recogniser_does(beam: Beam | None) -> None:
+    """One script a word wherever it decodes: what is calibrated and measured is what is served."""
+    model, audio = build(alphabet="abcбг "), sound(4)
+    with torch.inference_mode():
+        states = model.encode(model.features(Sequence.from_list([torch.from_numpy(audio)]))).final
+        found = model.search(states, beam)[0][0] if beam else model.decode(states)[0]
+        plain = model.head("ctc", CTCHead).greedy(1)
+        plain.feed(states)
+    text = Recogniser(model).transcribe(audio, vad=False, beam=beam).text
+    assert " ".join(model.tokenizer.decode(found.tokens).split()) == text
+    assert all(len(scripts(word)) == 1 for word in text.split())
+    assert any(len(scripts(word)) > 1 for word in model.tokenizer.decode(plain.drafts[0].tokens).split())
 
 
 def test_a_language_that_is_given_is_not_identified(recogniser: Recogniser, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from collections.abc import Sequence as ListOf
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -21,6 +22,9 @@ from isogloss.model.pieces import Piece, batches
 from isogloss.model.results import Alternative, Segment
 from isogloss.nn.adapters import nearest
 from isogloss.sequence import Sequence
+
+REMEMBERED = 64
+"""Languages and sets of letters whose symbols are kept at hand."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +53,14 @@ class Engine:
         self.model = model.eval().to(device)
         self.device = torch.device(device)
         self.adapted = [other.eval().to(device) for other in adapted]
-        self._symbols: dict[tuple[int, str | None, str | None], Symbols] = {}
+        self._narrowed = lru_cache(REMEMBERED)(_narrowed)
 
-    def check(self, request: Request) -> None:
+    def check(self, requests: Iterable[Request]) -> None:
         """Raises IsoglossError for what the model cannot do, before any audio is read."""
-        model = self.model_for(request)
-        model.greedy_decoder(1, request.decoder)
-        self.allowed(model, request)
+        for request in dict.fromkeys(requests):
+            model = self.model_for(request)
+            model.decoder(request.decoder)
+            self.allowed(model, request)
 
     @torch.inference_mode()
     def encode(
@@ -91,7 +96,7 @@ class Engine:
         These only of batches in which a language is not given, and where no adapter takes part.
         """
         spoken = [request.language or request.spoken for request in requests]
-        models = [self.model_for(request) for request in requests]
+        models = {owner: self.model_for(requests[owner]) for owner in {piece.owner for piece in pieces}}
         for model in (self.model, *self.adapted):
             own = [piece for piece in pieces if models[piece.owner] is model]
             for batch, states in self.encode(own, model=model, spoken=spoken):
@@ -124,10 +129,9 @@ class Engine:
 
     def allowed(self, model: Model, request: Request) -> Symbols:
         """Which symbols a model may write after which; raises IsoglossError for a language that it cannot write."""
-        key = id(model), request.language, request.letters
-        if key not in self._symbols:
-            self._symbols[key] = _symbols(model, request.language, request.letters).to(self.device)
-        return self._symbols[key]
+        if request.language is None and request.letters is None:
+            return model.symbols
+        return self._narrowed(model, request.language, request.letters)
 
     def _language(self, states: Sequence) -> ListOf[Tensor]:
         return list(self.model.identify(states).log_softmax(dim=-1).cpu())
@@ -180,7 +184,7 @@ def _segment(model: Model, piece: Piece, ranked: list[Hypothesis], request: Requ
     )
 
 
-def _symbols(model: Model, language: str | None, letters: str | None) -> Symbols:
+def _narrowed(model: Model, language: str | None, letters: str | None) -> Symbols:
     """One script a word, of the symbols of a language's transcripts, if one is told, and of certain letters alone."""
     assert model.tokenizer is not None
     spelling, allowed = model.tokenizer.spelling(), None
@@ -198,4 +202,4 @@ def _symbols(model: Model, language: str | None, letters: str | None) -> Symbols
         if not any(texts[number].strip() for number in wanted):
             raise IsoglossError(f'The model writes none of the letters "{letters}".')
         allowed = wanted if allowed is None else wanted & allowed
-    return Symbols.one_script(spelling, allowed)
+    return Symbols.one_script(spelling, allowed).to(next(model.parameters()).device)

@@ -53,6 +53,7 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         self.tokenizer = tokenizer
+        self._symbols: Symbols | None = None
         self.processor = TextProcessor(tokenizer, config.phonemes, config.text.units if config.text else "symbols")
         spec = self.spec
         self.features = config.features.build()
@@ -173,10 +174,20 @@ class Model(nn.Module):
         spec = self.spec
         return tuple(sorted(spec.heads_for("symbols"), key=lambda name: KINDS.index(spec.heads[name].kind)))
 
+    @property
+    def symbols(self) -> Symbols:
+        """Which symbols may follow which where nothing else is asked: any, in one script a word."""
+        if self.tokenizer is None:
+            raise IsoglossError("This model has no tokenizer: it was pre-trained on speech alone; fine-tune it first.")
+        device = next(self.parameters()).device
+        if self._symbols is None or self._symbols.follows.device != device:
+            self._symbols = Symbols.one_script(self.tokenizer.spelling()).to(device)
+        return self._symbols
+
     def decode(self, states: Sequence, decoder: str | None = None, allowed: Symbols | None = None) -> list[Hypothesis]:
         """Encoder states (B, T, D) -> B hypotheses, step by step.
 
-        decoder: one of `decoders`, by default the first. allowed: which symbols may follow which.
+        decoder: one of `decoders`, by default the first. allowed: which symbols may follow which; `symbols` by default.
         """
         return decoded(self.greedy_decoder(len(states), decoder, allowed), states)
 
@@ -184,11 +195,14 @@ class Model(nn.Module):
         self, states: Sequence, beam: Beam, decoder: str | None = None, allowed: Symbols | None = None
     ) -> list[list[Hypothesis]]:
         """Encoder states (B, T, D) -> for each utterance up to `beam.most` hypotheses, the best first."""
-        return self.decoder(decoder).beam(states, replace(beam, allowed=allowed), dict(self.heads.items()))
+        head = self.decoder(decoder)
+        beam = replace(beam, allowed=self.symbols if allowed is None else allowed)
+        return head.beam(states, beam, dict(self.heads.items()))
 
     def greedy_decoder(self, batch: int, decoder: str | None = None, allowed: Symbols | None = None) -> Greedy:
         """What decodes the states of a batch, all at once or as they arrive; arguments as for `decode`."""
-        return self.decoder(decoder).greedy(batch, allowed, dict(self.heads.items()))
+        head = self.decoder(decoder)
+        return head.greedy(batch, self.symbols if allowed is None else allowed, dict(self.heads.items()))
 
     def decoder(self, name: str | None = None) -> SymbolHead:
         """One of `decoders`, by default the first; raises IsoglossError where there is none of that name."""

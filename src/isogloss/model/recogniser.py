@@ -290,8 +290,7 @@ class Recogniser:
         told = {"language": tags, "decoder": decoder, "beam": beam, "letters": letters}
         columns = {name: _each(count, name, value) for name, value in told.items()}
         found = [Request(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
-        for request in found or [Request()]:
-            self.engine.check(request)
+        self.engine.check(found or [Request()])
         return found
 
     def _identify(
