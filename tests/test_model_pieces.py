@@ -66,7 +66,7 @@ def test_all_speech_is_in_pieces_that_are_what_the_recording_has_there(talk: Pat
 
 def test_stretches_of_a_file_leave_nothing_out(talk: Path) -> None:
     audio = read(talk)
-    found = spoken(list(Recordings([talk]).even()))
+    found = spoken(list(Recordings([talk]).even(build().framing)))
     assert np.array_equal(np.concatenate([piece.samples for piece in found]), audio)
     starts = [piece.start for piece in found]
     assert starts == sorted(starts) and starts[0] == 0

@@ -12,10 +12,12 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from isogloss.decoding.beam import Beam
 from isogloss.decoding.hypothesis import Hypothesis
 from isogloss.decoding.symbols import Symbols
+from isogloss.encoders.stack import Encoded
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.model.model import Model
 from isogloss.model.pieces import Piece, batches
@@ -63,29 +65,10 @@ class Engine:
             self.allowed(model, request)
 
     @torch.inference_mode()
-    def encode(
-        self,
-        pieces: ListOf[Piece],
-        layer: int | None = None,
-        model: Model | None = None,
-        spoken: ListOf[str | None] = (),
-    ) -> Iterator[tuple[list[Piece], Sequence]]:
-        """Batches of pieces with their states, (B, T, D), of a layer, the last by default.
-
-        spoken: the language of each owner, which chooses its adapter.
-        """
-        model = model or self.model
-        for batch in batches(list(pieces)):
-            audio = Sequence.from_list([torch.from_numpy(piece.samples) for piece in batch]).to(self.device)
-            languages = [spoken[piece.owner] for piece in batch] if spoken else None
-            encoded = model.encode(model.features(audio), () if layer is None else (layer,), languages=languages)
-            yield batch, encoded.final if layer is None else encoded.layers[layer]
-
-    @torch.inference_mode()
     def identify(self, pieces: ListOf[Piece]) -> Iterator[tuple[Piece, Tensor]]:
         """Each piece with the log-probabilities of the model's languages, (languages,); no adapter takes part."""
-        for batch, states in self.encode(pieces):
-            yield from zip(batch, self._language(states), strict=True)
+        for batch, encoded in encode(self.model, pieces):
+            yield from zip(batch, self._language(encoded.final), strict=True)
 
     @torch.inference_mode()
     def transcribe(
@@ -99,7 +82,8 @@ class Engine:
         models = {owner: self.model_for(requests[owner]) for owner in {piece.owner for piece in pieces}}
         for model in (self.model, *self.adapted):
             own = [piece for piece in pieces if models[piece.owner] is model]
-            for batch, states in self.encode(own, model=model, spoken=spoken):
+            for batch, encoded in encode(model, own, languages=spoken):
+                states = encoded.final
                 scores: ListOf[Tensor | None] = [None] * len(batch)
                 unknown = any(requests[piece.owner].language is None for piece in batch)
                 if unknown and self.identifies and not self.adapts:
@@ -156,6 +140,22 @@ class Engine:
         if request.beam is None:
             return [[hypothesis] for hypothesis in model.decode(states, request.decoder, allowed)]
         return model.search(states, request.beam, request.decoder, allowed)
+
+
+@torch.inference_mode()
+def encode(
+    model: Model, pieces: ListOf[Piece], layers: tuple[int, ...] = (), languages: ListOf[str | None] = ()
+) -> Iterator[tuple[list[Piece], Encoded]]:
+    """Batches of pieces with their states, (B, T, D).
+
+    layers: whose states are wanted beside those of the last. languages: of each owner, which choose its adapter.
+    """
+    device, least = next(model.parameters()).device, model.framing.least(1)
+    for batch in batches(list(pieces)):
+        # A few samples are no frame; silence after them makes one.
+        samples = [pad(torch.from_numpy(piece.samples), (0, max(0, least - len(piece.samples)))) for piece in batch]
+        tags = [languages[piece.owner] for piece in batch] if languages else None
+        yield batch, model.encode(model.features(Sequence.from_list(samples).to(device)), layers, languages=tags)
 
 
 def _rows(states: Sequence, rows: list[int]) -> Sequence:

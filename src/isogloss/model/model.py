@@ -107,6 +107,11 @@ class Model(nn.Module):
         """
         return self.encoder(features, layers, past, languages, self._between())
 
+    def check_layer(self, layer: int) -> None:
+        """Raise IsoglossError where the encoder has no states of this number: 0 before the first block … the last."""
+        if not 0 <= layer <= self.encoder.layers:
+            raise IsoglossError(f"The encoder has no layer {layer}; give one from 0 to {self.encoder.layers}.")
+
     def embed(self, features: Sequence) -> Sequence:
         """Features (B, T, F) -> the states that enter the encoder's blocks, (B, T', D): where masks go."""
         return self.encoder.embed(features)

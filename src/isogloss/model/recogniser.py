@@ -19,7 +19,7 @@ from isogloss.decoding.beam import Beam
 from isogloss.decoding.hotwords import Hotwords
 from isogloss.decoding.words import Word
 from isogloss.errors import AudioError, IsoglossError
-from isogloss.model.engine import Engine, Request
+from isogloss.model.engine import Engine, Request, encode
 from isogloss.model.folder import load_model
 from isogloss.model.model import Model
 from isogloss.model.pieces import Piece, Recordings
@@ -130,7 +130,7 @@ class Recogniser:
             requests = [replace(request, spoken=guess) for request, guess in zip(requests, guesses, strict=True)]
             on_progress = _half(on_progress, 1)
         segments: list[list[Segment]] = [[] for _ in audio]
-        for group, advance in _groups(recordings, vad, on_progress):
+        for group, advance in self._groups(recordings, vad, on_progress):
             for piece, segment, found in self.engine.transcribe(group, requests):
                 if segment.text:
                     segments[piece.owner].append(segment)
@@ -203,17 +203,17 @@ class Recogniser:
     ) -> Any:
         """Hidden states of everything, speech or not: a tensor (T, D), or a list of them.
 
-        layer: 0 for the input of the first block … the number of blocks; the last by default.
+        layer: 0 for the input of the first block … the number of blocks; by default the last, after its norm.
         """
         if not isinstance(audio, list):
             return self.encode([audio], layer=layer, channel=channel, on_progress=on_progress)[0]
-        deepest = self.model.encoder.layers
-        if layer is not None and not 0 <= layer <= deepest:
-            raise IsoglossError(f"The encoder has no layer {layer}; give one from 0 to {deepest}.")
+        if layer is not None:
+            self.model.check_layer(layer)
         recordings = _opened(audio, channel, errors)
         parts: list[list[tuple[float, Tensor]]] = [[] for _ in audio]
-        for group, advance in _groups(recordings, False, on_progress):
-            for pieces, states in self.engine.encode(group, layer):
+        for group, advance in self._groups(recordings, False, on_progress):
+            for pieces, encoded in encode(self.model, group, () if layer is None else (layer,)):
+                states = encoded.final if layer is None else encoded.layers[layer]
                 for piece, item in zip(pieces, states.unpad(), strict=True):
                     parts[piece.owner].append((piece.start, item.cpu()))
                     advance(piece)
@@ -302,10 +302,21 @@ class Recogniser:
         owners: Collection[int],
     ) -> None:
         """Let the model without adapters say which languages are spoken in the recordings of these numbers."""
-        for group, advance in _groups(recordings, vad, on_progress):
+        for group, advance in self._groups(recordings, vad, on_progress):
             for piece, found in self.engine.identify([piece for piece in group if piece.owner in owners]):
                 scores.add(piece, found)
                 advance(piece)
+
+    def _groups(
+        self, recordings: Recordings, vad: bool, on_progress: Progress | None
+    ) -> Iterator[tuple[list[Piece], Callable[[Piece], None]]]:
+        """Groups of pieces, each with a function that is to be told of every piece that is done."""
+        progress = on_progress or (lambda done, total: None)
+        before = 0.0
+        for group in recordings.speech() if vad else recordings.even(self.model.framing):
+            yield group, _advance(group, before, recordings, progress)
+            before = recordings.done
+        progress(recordings.total, recordings.total)
 
 
 def load(folder: str | Path, device: torch.device | str = "cpu", adapters: ListOf[str | Path] = ()) -> Recogniser:
@@ -333,18 +344,6 @@ def _opened(audio: list[Audio], channel: Any, errors: Raise | Return) -> Recordi
     if errors == "raise" and recordings.errors:
         raise recordings.errors[min(recordings.errors)]
     return recordings
-
-
-def _groups(
-    recordings: Recordings, vad: bool, on_progress: Progress | None
-) -> Iterator[tuple[list[Piece], Callable[[Piece], None]]]:
-    """Groups of pieces, each with a function that is to be told of every piece that is done."""
-    progress = on_progress or (lambda done, total: None)
-    before = 0.0
-    for group in recordings.speech() if vad else recordings.even():
-        yield group, _advance(group, before, recordings, progress)
-        before = recordings.done
-    progress(recordings.total, recordings.total)
 
 
 def _half(on_progress: Progress | None, number: int) -> Progress | None:
