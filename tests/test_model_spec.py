@@ -67,7 +67,7 @@ def test_heads_by_name_and_the_default_decoder() -> None:
         made.decode(states, "cct")
     with pytest.raises(IsoglossError, match=r'no head "transducer"; add model\.heads\.transducer to the recipe'):
         made.head("transducer", TransducerHead)
-    with pytest.raises(IsoglossError, match='"ctc" is of the kind ctc; another is wanted'):
+    with pytest.raises(IsoglossError, match='"ctc" of this model is a CTCHead, and a TransducerHead is wanted'):
         made.head("ctc", TransducerHead)
     with pytest.raises(IsoglossError, match=r'"ctc" of this model was not built: it wants model\.tokenizer'):
         model(None).head("ctc", CTCHead)

@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from isogloss.decoding.ctc_beam import placed
 from isogloss.decoding.hypothesis import Draft, Hypothesis
 from isogloss.decoding.protocols import CTC, AttentionProtocol, TransducerProtocol
 from isogloss.decoding.symbols import Symbols, limited
@@ -105,12 +106,8 @@ class GreedyAttention:
         spans, _ = ctc_best_path(self.ctc(states), Sequence(symbols, lengths))
         frames = states.lengths.tolist()
         for row, (draft, length) in enumerate(zip(self.drafts, lengths.tolist(), strict=True)):
-            found = spans[row, :length].tolist()
-            draft.interpolated = bool(length) and found[0][0] < 0
-            if draft.interpolated:
-                found = [(frames[row] * n // length, frames[row] * (n + 1) // length) for n in range(length)]
             draft.tokens = symbols[row, :length].tolist()
-            draft.frames = [(start, end) for start, end in found]
+            draft.frames, draft.interpolated = placed(spans[row, :length].tolist(), frames[row])
             draft.held = [[probability] for probability in probabilities[row, :length].tolist()]
 
     def _written(self, states: Sequence) -> tuple[Tensor, Tensor]:

@@ -84,7 +84,10 @@ class Model(nn.Module):
             raise IsoglossError(f'The head "{name}" of this model was not built: it wants {WANTS[config.target]}.')
         found = self.heads[name]
         if not isinstance(found, kind):
-            raise IsoglossError(f'The head "{name}" is of the kind {config.kind}; another is wanted by that name.')
+            raise IsoglossError(
+                f'The head "{name}" of this model is a {type(found).__name__}, and a {kind.__name__} is wanted; '
+                f"set another kind in model.heads.{name} of the recipe, and train again."
+            )
         return found
 
     def quantised(self) -> "Model":
@@ -217,13 +220,7 @@ class Model(nn.Module):
         if name is not None and name not in known:
             near = did_you_mean(name, known)
             raise IsoglossError(f'This model has no decoder "{name}".{near} It has: {", ".join(known)}.')
-        return self.symbol_head(name or known[0])
-
-    def symbol_head(self, name: str) -> SymbolHead:
-        """A head that predicts symbols or phonemes, by its name."""
-        head = self.heads[name]
-        assert isinstance(head, SymbolHead)
-        return head
+        return self.head(name or known[0], SymbolHead)  # type: ignore[type-abstract]
 
     def words(
         self,
@@ -257,16 +254,9 @@ class Model(nn.Module):
 
     def ctc_head(self, target: Literal["symbols", "phonemes"] = "symbols") -> CTCHead:
         """The first CTC head that predicts this; raises IsoglossError where there is none."""
-        heads = self.spec.heads
-        names = [name for name in self.spec.heads_for(target) if heads[name].kind == "ctc"]
-        if not names:
+        if not (names := self.spec.ctc_heads(target)):
             raise IsoglossError(f"This model has no CTC head for {target}; train one with model.heads in the recipe.")
         return self.head(names[0], CTCHead)
-
-    @property
-    def unit_head(self) -> CTCHead:
-        """The CTC head that predicts the units of the text encoder; raises IsoglossError where there is none."""
-        return self.ctc_head("phonemes" if self.processor.units == "phonemes" else "symbols")
 
 
 def _both(first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -180,6 +180,10 @@ class ModelSpec:
         """Names of the heads that learn this."""
         return tuple(name for name, head in self.heads.items() if head.target == target)
 
+    def ctc_heads(self, target: Target) -> tuple[str, ...]:
+        """Names of the CTC heads that learn this."""
+        return tuple(name for name in self.heads_for(target) if self.heads[name].kind == "ctc")
+
     @property
     def middle(self) -> tuple[int, ...]:
         """Blocks after which CTC is trained beside the last: those it conditions the next on, else the middle one."""
