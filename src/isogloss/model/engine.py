@@ -171,14 +171,16 @@ def _segment(model: Model, piece: Piece, ranked: list[Hypothesis], request: Requ
     language_model = request.beam.language_model if request.beam else None
     calibration = language_model.calibration if language_model else None
     spoken = model.words(ranked[0], piece.start, piece.end, calibration=calibration)
-    texts = [(" ".join(word.text for word in model.words(other)), other.score) for other in ranked]
+    others = ranked if len(ranked) > 1 else []
     return Segment(
         start=piece.start,
         end=piece.end,
         text=" ".join(word.text for word in spoken),
         words=tuple(spoken),
         confidence=ranked[0].confidence,
-        alternatives=tuple(Alternative(*pair) for pair in texts) if len(texts) > 1 else (),
+        alternatives=tuple(
+            Alternative(" ".join(word.text for word in model.words(other)), other.score) for other in others
+        ),
         phonemes=phonemes,
         no_speech=piece.no_speech,
     )
