@@ -65,7 +65,7 @@ class Prediction(Config):
 def predict(model: Recogniser, data: Data) -> tuple[Prediction, ...]:
     """What a model makes of all clips that can be read, in their order; raises IsoglossError if none can be."""
     found: dict[Key, Prediction] = {}
-    for clips in data.read(data.cuts, language_of if data.told else lambda cut: ""):
+    for clips in data.read(data.cuts):
         began = time.perf_counter()
         results = _recognised(model, clips, data)
         data.working_seconds += time.perf_counter() - began
@@ -102,8 +102,8 @@ def _recognised(
     waveforms: list[Audio] = [waveform for _, waveform in clips]
     if not model.model.decoders:
         return [(None, {} if data.told else found.probabilities) for found in model.identify(waveforms, vad=False)]
-    language = language_of(clips[0][0]) if data.told else None
-    known = language if language in model.model.config.alphabets else None
+    spoken = [language_of(cut) if data.told else None for cut, _ in clips]
+    known = [language if language in model.model.config.alphabets else None for language in spoken]
     transcripts = model.transcribe(waveforms, language=known, beam=data.beam, vad=False)
     return [(transcript, {} if data.told else transcript.probabilities) for transcript in transcripts]
 
