@@ -90,6 +90,16 @@ def test_noise_without_a_pause_is_cut_and_not_lost(monkeypatch) -> None:
     assert [(piece.start, piece.end) for piece in found] == [(0.0, 40.0), (40.0, 80.0), (80.0, 100.0)]
 
 
+def test_speech_in_one_window_is_speech_in_the_recording(talk: Path, monkeypatch) -> None:
+    """Also where it is certain: 0 is a probability, and every search begins anew."""
+    found = iter([0.0, 0.4, 0.5, 0.6] + [0.7] * 4)
+    monkeypatch.setattr(pieces, "segment", lambda window, **_: [])
+    monkeypatch.setattr(pieces, "no_speech", lambda probabilities: next(found))
+    recordings = Recordings([talk])
+    for least in (0.0, 0.7):
+        assert list(recordings.speech()) == [] and recordings.no_speech == [least]
+
+
 def test_the_command_line_hands_long_files_on_and_reports_the_broken_ones(talk: Path, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("isogloss.cli.recordings.GROUP_SECONDS", WINDOW)
     soundfile.write(tmp_path / "short.wav", sound(1), RATE)

@@ -18,6 +18,7 @@ from isogloss.audio.waveform import WaveformConfig
 from isogloss.data.manifests import Utterance
 from isogloss.decoding.beam import Beam
 from isogloss.encoders.embed import EmbedConfig, IdentityConfig, ProjectionConfig, SubsamplingConfig
+from isogloss.encoders.presets import preset
 from isogloss.encoders.speech import SpeechEncoderConfig
 from isogloss.encoders.transformer import TransformerConfig
 from isogloss.errors import AudioError, IsoglossError
@@ -29,6 +30,7 @@ from isogloss.model.results import Transcript
 from isogloss.model.spec import ModelConfig
 from isogloss.sequence import Sequence
 from isogloss.text.scripts import scripts
+from isogloss.text.tokenizers import ByteTokenizer
 from small_models import RATE, build, sound
 
 
@@ -183,7 +185,7 @@ def test_each_recording_of_a_batch_has_its_own_constraints(recogniser: Recognise
     assert "eee" in together[1].text and set(together[2].text) - {" "} == {"d"}
     with pytest.raises(IsoglossError, match="4 recordings have 2 values of language"):
         recogniser.transcribe(audio, language=["ro", "ru"])
-    with pytest.raises(IsoglossError, match='none of the letters "xyz"'):
+    with pytest.raises(IsoglossError, match='none of the letters "xyz"; give some of these: abcde'):
         recogniser.transcribe(audio, letters="xyz")
     with pytest.raises(IsoglossError, match='no decoder "transducer"'):
         recogniser.transcribe(audio, decoder=[None, None, None, "transducer"])
@@ -202,6 +204,20 @@ def test_the_model_itself_writes_what_the_recogniser_does(beam: Beam | None) -> 
     assert " ".join(model.tokenizer.decode(found.tokens).split()) == text
     assert all(len(scripts(word)) == 1 for word in text.split())
     assert any(len(scripts(word)) > 1 for word in model.tokenizer.decode(plain.drafts[0].tokens).split())
+
+
+def test_letters_are_taken_as_transcripts_have_them(recogniser: Recogniser) -> None:
+    assert recogniser.transcribe(sound(4), letters="DA") == recogniser.transcribe(sound(4), letters="ad")
+    assert recogniser.transcribe(sound(4), letters="D").text
+
+
+def test_letters_in_bytes_are_refused() -> None:
+    """Two bytes of ă and ș also make other letters."""
+    encoder = preset("test")
+    written = Recogniser(Model(ModelConfig(encoder=encoder), ByteTokenizer()))
+    assert set(written.transcribe(sound(3), letters="ab", vad=False).text) <= {"a", "b", " "}
+    with pytest.raises(IsoglossError, match='spells "ăș" in bytes'):
+        written.transcribe(sound(3), letters="abăȘ")
 
 
 def test_a_language_that_is_given_is_not_identified(recogniser: Recogniser, monkeypatch: pytest.MonkeyPatch) -> None:

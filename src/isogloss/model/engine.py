@@ -24,6 +24,7 @@ from isogloss.model.pieces import Piece, batches
 from isogloss.model.results import Alternative, Segment
 from isogloss.nn.adapters import nearest
 from isogloss.sequence import Sequence
+from isogloss.text.normalise import normalise
 
 REMEMBERED = 64
 """Languages and sets of letters whose symbols are kept at hand."""
@@ -34,8 +35,8 @@ class Request:
     """How the pieces of one recording are to be written.
 
     language: BCP 47; only symbols of its transcripts are written. spoken: the language that chooses an adapter, if
-    none was told. decoder: the head that writes, by default the first. beam: a search. letters: the only characters
-    to be written, beside spaces.
+    none was given. decoder: the head that writes, by default the first. beam: a search. letters: the only characters
+    to be written, beside spaces, as they are or as transcripts have them.
     """
 
     language: str | None = None
@@ -186,6 +187,24 @@ def _segment(model: Model, piece: Piece, ranked: list[Hypothesis], request: Requ
     )
 
 
+def _writing_only(spelling: list[bytes], letters: str, language: str | None) -> set[int]:
+    """Ids of the symbols that write nothing but certain letters, as transcripts have them, and spaces."""
+    transcribed = set(normalise(letters, language)) - {" "}
+    texts = {number: piece.decode("utf-8", errors="replace") for number, piece in enumerate(spelling) if number}
+    found = {number for number, text in texts.items() if set(text) <= {" ", *letters, *transcribed}}
+    written = {character for number in found for character in texts[number]} - {" "}
+    missing = sorted(transcribed - written)
+    if missing and any(len(piece) == 1 and piece >= b"\x80" for piece in spelling):
+        raise IsoglossError(
+            f'The model spells "{"".join(missing)}" in bytes, which are those of other letters too; leave out of '
+            "letters what has no symbol of its own."
+        )
+    if not written:
+        known = "".join(sorted({text for text in texts.values() if len(text) == 1 and text.isalpha()}))
+        raise IsoglossError(f'The model writes none of the letters "{letters}"; give some of these: {known[:100]}.')
+    return found
+
+
 def _narrowed(model: Model, language: str | None, letters: str | None) -> Symbols:
     """One script a word, of the symbols of a language's transcripts, if one is told, and of certain letters alone."""
     assert model.tokenizer is not None
@@ -199,9 +218,6 @@ def _narrowed(model: Model, language: str | None, letters: str | None) -> Symbol
             )
         allowed = set(alphabets[language])
     if letters is not None:
-        texts = {number: piece.decode("utf-8", errors="replace") for number, piece in enumerate(spelling) if number}
-        wanted = {number for number, text in texts.items() if set(text) <= {" ", *letters}}
-        if not any(texts[number].strip() for number in wanted):
-            raise IsoglossError(f'The model writes none of the letters "{letters}".')
+        wanted = _writing_only(spelling, letters, language)
         allowed = wanted if allowed is None else wanted & allowed
     return Symbols.one_script(spelling, allowed).to(next(model.parameters()).device)

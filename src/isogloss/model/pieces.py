@@ -78,6 +78,7 @@ class Recordings:
     def speech(self) -> Iterator[list[Piece]]:
         """The stretches between pauses, of at most `LONGEST`; in groups."""
         self.done = 0.0
+        self.no_speech = [None] * len(self)
         if not self._probabilities:
             # Side by side; of long files window by window.
             short = [np.zeros(0, np.float32) if isinstance(item, Path) else item for item in self._sources]
@@ -117,7 +118,9 @@ class Recordings:
             if not last and times and times[-1][1] > seconds - TAIL and times[-1][0] > 0:
                 begins, _ = times.pop()
                 following = start + max(begins - LEAD, times[-1][1] if times else 0.0)
-            self.no_speech[owner] = min(self.no_speech[owner] or 1.0, no_speech(probabilities))
+            found = no_speech(probabilities)
+            known = self.no_speech[owner]
+            self.no_speech[owner] = found if known is None else min(known, found)
             for span in times:
                 yield _cut(owner, window, start, *span, no_speech=no_speech(probabilities, span))
             self.done += following - start
