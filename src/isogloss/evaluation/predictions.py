@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
     from isogloss.model.recogniser import Recogniser
     from isogloss.model.results import Transcript
+
+
+# Every task asks for the same texts, and a table of several groups for each text several times.
+_normalised = lru_cache(1 << 16)(normalise)
 
 
 class Prediction(Config):
@@ -54,12 +59,12 @@ class Prediction(Config):
     @property
     def said(self) -> str:
         """The normalised reference."""
-        return normalise(self.reference or "", self.language)
+        return _normalised(self.reference or "", self.language)
 
     @property
     def written(self) -> str:
         """The normalised hypothesis."""
-        return normalise(self.hypothesis or "", self.language)
+        return _normalised(self.hypothesis or "", self.language)
 
 
 def predict(model: Recogniser, data: Data) -> tuple[Prediction, ...]:

@@ -13,7 +13,7 @@ from isogloss.config import Config
 from isogloss.encoders.presets import preset
 from isogloss.encoders.speech import SpeechEncoderConfig
 from isogloss.encoders.text import TextEncoderConfig
-from isogloss.errors import IsoglossError, did_you_mean
+from isogloss.errors import IsoglossError
 from isogloss.framing import Framing
 from isogloss.heads import HeadConfig, Heads, usual_heads
 from isogloss.heads.base import Sizes, Target
@@ -146,15 +146,6 @@ class ModelSpec:
     def text_languages(self) -> tuple[str, ...]:
         """BCP 47 tags that the text encoder knows."""
         return self.config.text_languages
-
-    def language_index(self, tag: str) -> int:
-        """The class of a language."""
-        try:
-            return self.languages.index(tag)
-        except ValueError:
-            known = ", ".join(self.languages)
-            near = did_you_mean(tag, self.languages)
-            raise IsoglossError(f'The model does not know the language "{tag}".{near} It knows: {known}.') from None
 
     @property
     def sizes(self) -> Sizes:
