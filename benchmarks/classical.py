@@ -29,7 +29,6 @@ from isogloss.audio.reading import SAMPLE_RATE
 from isogloss.data.loading import waveform
 from isogloss.data.manifests import SPLITS, language_of, read_cuts, text_of
 from isogloss.decoding.beam import Beam
-from isogloss.decoding.ctc_beam import ctc_beam
 from isogloss.decoding.word_graph import word_graph
 from isogloss.metrics.error_rates import error_counts
 from isogloss.model.folder import load_model
@@ -95,7 +94,7 @@ def searches(model: Model, language: str, sentences: list[str], states: list[Seq
     beam, ctc = Beam(language_model=symbols), model.ctc_head()
     return {
         "frame by frame": lambda: [decode(model.decode(one, "ctc")[0].tokens) for one in states],
-        "symbols, 6-gram, beam 8": lambda: [decode(ctc_beam(ctc(one), beam)[0][0].tokens) for one in states],
+        "symbols, 6-gram, beam 8": lambda: [decode(model.search(one, beam, "ctc")[0][0].tokens) for one in states],
         f"words, {order}-gram, graph": lambda: [decode(graph.decode(ctc(one))[0].tokens) for one in states],
     }
 

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from isogloss.data.manifests import SPLITS, language_of, read_cuts
+from isogloss.evaluation.data import Data
 from isogloss.evaluation.shared_space import SharedSpace, shared_space
 from isogloss.model.folder import load_model
 from isogloss.model.model import Model
@@ -36,7 +37,10 @@ def main() -> None:
     cuts = [cut for cut in cuts if language_of(cut) in options.languages]
     model = load_model(options.model)
     torch.manual_seed(0)
-    found = {"trained": shared_space(model, cuts), "random": shared_space(Model(model.config, model.tokenizer), cuts)}
+    found = {
+        "trained": shared_space(model, cuts, Data(cuts)),
+        "random": shared_space(Model(model.config, model.tokenizer), cuts, Data(cuts)),
+    }
     rows = [row for name, space in found.items() for row in rows_of(name, space)]
     table("speech and text, frame by frame", rows)
     trained = found["trained"]

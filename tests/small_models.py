@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from isogloss.audio.log_mel import LogMelConfig
+from isogloss.decoding.symbols import Symbols
 from isogloss.encoders.conformer import ConformerConfig
 from isogloss.encoders.embed import SubsamplingConfig
 from isogloss.encoders.presets import preset
@@ -84,6 +85,11 @@ def with_text() -> Model:
     text = TextEncoderConfig(entry=1, convolutions=1, layers=1, duration_layers=1, refiner=1, dropout=0.0)
     config = ModelConfig(encoder=preset("test"), text=text, text_languages=("ro", "ru"), languages=("ro", "ru"))
     return Model(config, build_tokenizer(CharactersConfig(), [ALPHABET]))
+
+
+def any_order(allowed: torch.Tensor) -> Symbols:
+    """Certain symbols, (V,) bool, whatever they follow."""
+    return Symbols(allowed[None], torch.zeros(1, len(allowed), dtype=torch.int64))
 
 
 def small_recipe(folder: Path, stages: list[dict[str, Any]], **model: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from isogloss.decoding.greedy import greedy
 from isogloss.decoding.hypothesis import Hypothesis
-from isogloss.decoding.words import words
+from isogloss.decoding.words import spelled, words
 from isogloss.sequence import Sequence
 from isogloss.text.tokenizers import (
     BytesConfig,
@@ -101,6 +101,23 @@ def test_words_take_their_times_from_their_own_symbols(tokenizer: Tokenizer, tex
         ended = last
     for earlier, later in itertools.pairwise(found):
         assert earlier.start < earlier.end <= later.start
+
+
+def test_words_are_spelled_in_time_that_grows_with_the_text(tokenizer: Tokenizer) -> None:
+    class Counting:
+        decoded = 0
+
+        def decode(self, ids: list[int]) -> str:
+            self.decoded += len(ids)
+            return tokenizer.decode(ids)
+
+    tokens, counts = tokenizer.encode("cat kůň " * 20), []
+    for times in (1, 10):
+        counting = Counting()
+        found = spelled(tokens * times, counting)  # type: ignore[arg-type]
+        assert [word for word, _, _ in found] == ["cat", "kůň"] * 20 * times
+        counts.append(counting.decoded)
+    assert counts[1] < 11 * counts[0]
 
 
 def test_no_word_ends_after_its_audio(tokenizer: Tokenizer) -> None:

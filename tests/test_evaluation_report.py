@@ -33,10 +33,13 @@ from isogloss.evaluation.report import write_report
 from isogloss.evaluation.results import Evaluation
 from isogloss.evaluation.table import Table
 from isogloss.evaluation.tasks.recognition import TOGETHER, score
+from isogloss.heads.classifier import ClassifierConfig
+from isogloss.heads.transducer import TransducerConfig
 from isogloss.metrics.error_rates import error_rates
 from isogloss.model.folder import load_model, save_model
 from isogloss.model.model import Model
 from isogloss.model.spec import ModelConfig
+from isogloss.nn.predictors import LSTMConfig
 from isogloss.text.tokenizers import CharactersConfig, build_tokenizer
 from isogloss.training.recipe import Recipe
 from test_encoders_text import SMALL
@@ -278,6 +281,18 @@ def test_a_model_with_a_text_encoder_shows_where_speech_and_text_meet(run: Path,
     assert [row.keys["block"] for row in shared.rows] == ["1", "2"]
     error = durations.figure("error")
     assert error.value >= 0 and error.baselines["median"] > 0
+
+
+def test_a_model_without_ctc_has_a_report_without_posteriors(run: Path, tmp_path: Path) -> None:
+    """Its transducer transcribes, and aligns what a text encoder makes."""
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/model")
+    heads = {"transducer": TransducerConfig(predictor=LSTMConfig(width=8), joiner=12), "language": ClassifierConfig()}
+    text = SMALL.model_copy(update={"heads": 4})
+    alphabets = {"be": (1, 2), "ru": (1, 2)}
+    save(tmp_path / "run/model", heads=heads, text=text, text_languages=("be",), alphabets=alphabets)
+    page = Page(written(tmp_path / "run", evaluate(tmp_path / "run/model", [run.parent / "noise"]))[0])
+    assert "inside" not in page.ids and {"recognition", "examples", "aligned", "shared_space"} <= set(page.ids)
 
 
 def test_what_is_missing_is_named(run: Path, evaluation: Evaluation, tmp_path: Path) -> None:

@@ -58,7 +58,11 @@ def test_vectors_are_those_of_the_model(letters: Path, recogniser: Recogniser) -
     cuts = read_cuts(letters, "train")[:12]
     pairs = own(cuts)
     told: list[tuple[int, int]] = []
-    space = encode_pairs(recogniser.model, pairs * 2, range(1, 3), Data(cuts, on_progress=lambda *n: told.append(n)))
+    data = Data(cuts, on_progress=lambda *n: told.append(n))
+    both = [(recogniser.model, range(1, 3)), (recogniser.model, range(2, 3))]
+    space, other = encode_pairs(both, pairs * 2, data)
+    assert other.layers == [2] and other.frames == space.frames
+    assert all(torch.equal(other.vectors[name][2], vectors[2]) for name, vectors in space.vectors.items())
     assert told[-1] == (len(pairs), len(pairs))  # each once
     for cut, line in pairs:
         _, speech = embed_speech(recogniser.model, [waveform(cut)], (1, 2), [language_of(cut)])
@@ -182,11 +186,12 @@ def test_across_languages_each_sentence_is_there_once(letters: Path, recogniser:
 def test_what_is_lacking_is_told(letters: Path, recogniser: Recogniser, monkeypatch: pytest.MonkeyPatch) -> None:
     cuts = read_cuts(letters, "train")
     assert Retrieval().why_not(recogniser, Data(cuts)) is None
-    assert "Fewer than two clips" in (Retrieval().why_not(recogniser, Data(cuts[:1])) or "")
+    with pytest.raises(IsoglossError, match="Fewer than two clips say"):
+        Retrieval().run(recogniser, Data(cuts[:1]))
     plain = Recogniser(Model(ModelConfig(encoder=preset("test"))))
     assert "no text encoder" in (Retrieval().why_not(plain, Data(cuts)) or "")
-    monkeypatch.setattr(retrieval, "encode_pairs", lambda *_: Space())
-    with pytest.raises(IsoglossError, match="No speech was found"):
+    monkeypatch.setattr(retrieval, "encode_pairs", lambda *_: [Space(), Space()])
+    with pytest.raises(IsoglossError, match="Fewer than two of the clips could be read"):
         Retrieval().run(recogniser, Data(cuts))
 
 
@@ -198,3 +203,9 @@ def test_broken_clips_are_passed_over(letters: Path, recogniser: Recogniser) -> 
     data = Data(cuts)
     assert Retrieval().run(recogniser, data).rows[0].figures["R@1"].items == whole - 1
     assert data.causes == {"missing": 1}
+
+
+def test_clips_are_read_once_for_the_model_and_its_random_twin(letters: Path, recogniser: Recogniser) -> None:
+    cuts, told = read_cuts(letters, "train"), []
+    Retrieval().run(recogniser, Data(cuts, on_progress=lambda done, total: told.append(done)))
+    assert told == sorted(set(told)) and told[-1] == len(own(cuts))

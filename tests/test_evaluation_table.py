@@ -11,13 +11,12 @@ from rich.console import Console
 
 from isogloss.errors import IsoglossError
 from isogloss.evaluation.card import table_as_markdown
-from isogloss.evaluation.figures import Figure, figure, mean_of_rates, rate, repeated, share
+from isogloss.evaluation.figures import Figure, figure, mean_of_rates, rate, repeated
 from isogloss.evaluation.layout import headlines, lay_out, written
 from isogloss.evaluation.pictures import picture
 from isogloss.evaluation.table import Bars, Lines, Matrix, Measure, Row, Table
 from isogloss.evaluation.terminal import Printed
 from isogloss.metrics.bootstrap import bootstrap_interval
-from isogloss.metrics.classification import wilson_interval
 
 SCORE = Measure(name="score", about="how good it is", better="higher", spread="95 % interval, by hand")
 WAIT = Measure(name="wait", about="how long it takes", unit="ms", better="lower")
@@ -51,8 +50,6 @@ def test_figures_have_their_intervals() -> None:
     found, interval = rate(errors, totals, {"always": 1.0}), bootstrap_interval(errors, totals, resamples=1000)
     assert (found.value, found.items, found.baselines) == (8 / 24, 4, {"always": 1.0})
     assert (found.low, found.high, found.deviation) == (interval.low, interval.high, None)
-    wilson = wilson_interval(3, 4)
-    assert share(3, 4) == Figure(value=0.75, items=4, low=wilson.low, high=wilson.high)
     several = repeated([0.1, 0.2, 0.3], 50)
     assert (several.value, several.deviation) == pytest.approx((0.2, 0.0816497))
     assert (several.items, several.low) == (50, None)
@@ -62,7 +59,7 @@ def test_figures_have_their_intervals() -> None:
 
 
 def test_what_is_not_defined_is_none_and_never_nan() -> None:
-    for nothing in (rate([], []), rate([0], [0]), share(0, 0), figure(math.nan, 0), repeated([math.nan], 0)):
+    for nothing in (rate([], []), rate([0], [0]), figure(math.nan, 0), repeated([math.nan], 0)):
         assert (nothing.value, nothing.low, nothing.high) == (None, None, None)
     with pytest.raises(pydantic.ValidationError, match="finite"):
         Figure(value=math.nan, items=1)

@@ -58,6 +58,14 @@ def test_outputs_see_the_inputs_they_say(chain: tuple[tuple[int, int, int], ...]
 
 
 @pytest.mark.parametrize("chain", CHAINS, ids=str)
+def test_no_fewer_inputs_make_as_many_outputs(chain: tuple[tuple[int, int, int], ...]) -> None:
+    framing = Framing(chain)
+    for frames in (1, 2, 9):
+        least = framing.least(frames)
+        assert framing.frames(least) == frames == framing.frames(least - 1) + 1
+
+
+@pytest.mark.parametrize("chain", CHAINS, ids=str)
 def test_chains_are_joined_as_they_are_applied(chain: tuple[tuple[int, int, int], ...]) -> None:
     first, then = Framing(((7, 3, 1),)), Framing(chain)
     both = first.then(then)

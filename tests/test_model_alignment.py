@@ -22,7 +22,7 @@ IPA = ("a", "b", "c")
 def model(units: str = "symbols", **heads: object) -> Model:
     torch.manual_seed(0)
     text = TextEncoderConfig(entry=1, units=units, convolutions=0, layers=0, duration_layers=0, refiner=0)
-    config = ModelConfig(encoder=preset("test"), heads={"ctc": {}} | heads, phonemes=IPA, text=text)
+    config = ModelConfig(encoder=preset("test"), heads=heads or {"ctc": {}}, phonemes=IPA, text=text)
     return Model(config, build_tokenizer(CharactersConfig(), ["abc "])).eval()
 
 
@@ -36,7 +36,7 @@ UNITS = Sequence(torch.tensor([[1, 2, 2], [3, -9, -9], [1, 2, 3], [9, 9, 9]]), t
 
 @pytest.mark.parametrize("head", ["ctc", "transducer"])
 def test_durations_fill_the_audio_where_there_is_a_path_and_evenly_where_not(head: str) -> None:
-    made = model(**({"transducer": TRANSDUCER} if head == "transducer" else {}))
+    made = model(ctc={}, **({"transducer": TRANSDUCER} if head == "transducer" else {}))
     given = states(12, 5, 2, 7)
     lasting, found = align(Aligner.of(made, given), UNITS)
     assert torch.equal(lasting.zero_padding().values.sum(dim=1), given.lengths)
@@ -50,12 +50,19 @@ def test_durations_fill_the_audio_where_there_is_a_path_and_evenly_where_not(hea
 
 
 def test_the_transducer_aligns_symbols_and_ctc_phonemes() -> None:
-    plain, both = model(), model(transducer=TRANSDUCER)
-    assert Aligner.of(plain, states(3)).transducer is None and Aligner.of(plain, states(3)).ctc is plain.heads["ctc"]
-    assert Aligner.of(both, states(3)).transducer is both.heads["transducer"]
-    pronounced = model("phonemes", transducer=TRANSDUCER, phonemes={})
-    aligner = Aligner.of(pronounced, states(3))
-    assert aligner.transducer is None and aligner.ctc is pronounced.heads["phonemes"]
+    plain, both = model(), model(ctc={}, transducer=TRANSDUCER)
+    assert Aligner.of(plain, states(3)).head is plain.heads["ctc"]
+    assert Aligner.of(both, states(3)).head is both.heads["transducer"]
+    pronounced = model("phonemes", ctc={}, transducer=TRANSDUCER, phonemes={})
+    assert Aligner.of(pronounced, states(3)).head is pronounced.heads["phonemes"]
+
+
+def test_a_transducer_alone_aligns_too() -> None:
+    alone = model(transducer=TRANSDUCER)
+    lasting, found = align(Aligner.of(alone, states(12, 5, 2, 7)), UNITS)
+    assert bool(found.all()) and lasting.zero_padding().values.sum(dim=1).tolist() == [12, 5, 2, 7]
+    with pytest.raises(IsoglossError, match="no CTC head for symbols"):
+        Aligner.of(model(phonemes={}), states(3))
 
 
 def test_a_transcript_is_located_as_if_it_had_been_decoded() -> None:
@@ -67,5 +74,10 @@ def test_a_transcript_is_located_as_if_it_had_been_decoded() -> None:
         spans, _ = ctc_best_path(made.ctc_head()(Sequence.from_list([item])), tokens)
         assert [list(span) for span in hypothesis.frames] == spans[0].tolist()
     assert [word.text for word in made.words(found[0])] == ["ab", "c"]
+    # Three symbols in two frames have no path: their frames are interpolated.
+    (short,) = locate(made, states(2), ["abc"], [None])
+    assert short.interpolated and short.frames == [(0, 0), (0, 1), (1, 2)]
+    assert short.probabilities[0] == 0 and all(0 < probability < 1 for probability in short.probabilities[1:])
+    assert all(0 <= word.start <= word.end and word.interpolated for word in made.words(short, end=0.08))
     with pytest.raises(IsoglossError, match="no CTC head"):
         locate(Model(ModelConfig(encoder=preset("test"))), given, ["a", "b"], [None, None])

@@ -48,7 +48,7 @@ def test_a_text_is_read_as_it_is_pronounced() -> None:
     units = model.processor.unit_ids(["Da, nu!", None], ["ro", "ro"])
     assert "".join(model.processor.unit_name(unit) for unit in units.unpad()[0].tolist()) == "da nu"
     assert units.lengths.tolist() == [5, 0]
-    assert model.unit_head is model.heads["phonemes"] and model.text.symbols.num_embeddings == 1 + len(IPA)
+    assert model.ctc_head("phonemes") is model.heads["phonemes"] and model.text.symbols.num_embeddings == 1 + len(IPA)
     assert model.processor.phonemes(["șarpe"], ["ro"]).lengths.item() == 2  # of ʃarpe, ʃ, r and p are in no head
     with pytest.raises(IsoglossError, match='has no rules for "oc"'):
         model.processor.unit_ids(["bonjorn"], ["oc"])

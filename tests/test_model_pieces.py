@@ -70,7 +70,7 @@ def test_all_speech_is_in_pieces_that_are_what_the_recording_has_there(talk: Pat
 
 def test_stretches_of_a_file_leave_nothing_out(talk: Path) -> None:
     audio = read(talk)
-    found = spoken(list(Recordings([talk]).even()))
+    found = spoken(list(Recordings([talk]).even(build().framing)))
     assert np.array_equal(np.concatenate([piece.samples for piece in found]), audio)
     starts = [piece.start for piece in found]
     assert starts == sorted(starts) and starts[0] == 0
@@ -99,6 +99,16 @@ def test_a_file_longer_than_its_header_states_is_read_by_windows(talk: Path, tmp
     monkeypatch.setattr(pieces, "as_waveform", lambda audio, channel: as_waveform(audio, limits=Limits(seconds=60)))
     found = Recordings([talk])
     assert spoken(list(found.speech())) and found.seconds == [130.0] and not found.errors
+
+
+def test_speech_in_one_window_is_speech_in_the_recording(talk: Path, monkeypatch) -> None:
+    """Also where it is certain: 0 is a probability, and every search begins anew."""
+    found = iter([0.0, 0.4, 0.5, 0.6] + [0.7] * 4)
+    monkeypatch.setattr(windows, "segment", lambda *_, **__: [])
+    monkeypatch.setattr(pieces, "no_speech", lambda probabilities: next(found))
+    recordings = Recordings([talk])
+    for least in (0.0, 0.7):
+        assert list(recordings.speech()) == [] and recordings.no_speech == [least]
 
 
 def test_the_command_line_hands_long_files_on_and_reports_the_broken_ones(talk: Path, tmp_path, monkeypatch) -> None:

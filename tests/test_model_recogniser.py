@@ -10,14 +10,27 @@ import pytest
 import soundfile
 import torch
 
+from isogloss.audio.features import FeaturesConfig
+from isogloss.audio.log_mel import LogMelConfig
 from isogloss.audio.reading import read
 from isogloss.audio.vad import segment
+from isogloss.audio.waveform import WaveformConfig
 from isogloss.data.manifests import Utterance
+from isogloss.decoding.beam import Beam
+from isogloss.encoders.embed import EmbedConfig, IdentityConfig, ProjectionConfig, SubsamplingConfig
+from isogloss.encoders.presets import preset
+from isogloss.encoders.speech import SpeechEncoderConfig
+from isogloss.encoders.transformer import TransformerConfig
 from isogloss.errors import AudioError, IsoglossError
+from isogloss.heads.ctc import CTCHead
 from isogloss.model import pieces
+from isogloss.model.model import Model
 from isogloss.model.recogniser import Recogniser
 from isogloss.model.results import Transcript
+from isogloss.model.spec import ModelConfig
 from isogloss.sequence import Sequence
+from isogloss.text.scripts import scripts
+from isogloss.text.tokenizers import ByteTokenizer
 from small_models import RATE, build, sound
 
 
@@ -79,8 +92,8 @@ def test_very_short_audio_has_a_frame(recogniser: Recogniser, samples: int) -> N
     assert all(0 <= s.start <= s.end <= max(found.seconds, 0.04) for s in found.segments)
     identified = recogniser.identify(audio, vad=False)
     assert sum(identified.probabilities.values()) == pytest.approx(1, abs=1e-5)
-    # More samples are not a surer guess: a clip padded with silence says what the clip says.
-    padded = recogniser.identify(np.pad(audio, (0, max(0, 640 - samples))), vad=False)
+    # A clip that is too short for a frame is encoded with silence behind it.
+    padded = recogniser.identify(np.pad(audio, (0, max(0, recogniser.model.framing.least(1) - samples))), vad=False)
     assert identified.probabilities == pytest.approx(padded.probabilities, abs=1e-4)
 
 
@@ -172,10 +185,49 @@ def test_each_recording_of_a_batch_has_its_own_constraints(recogniser: Recognise
     assert "eee" in together[1].text and set(together[2].text) - {" "} == {"d"}
     with pytest.raises(IsoglossError, match="4 recordings have 2 values of language"):
         recogniser.transcribe(audio, language=["ro", "ru"])
-    with pytest.raises(IsoglossError, match='none of the letters "xyz"'):
+    with pytest.raises(IsoglossError, match='none of the letters "xyz"; give some of these: abcde'):
         recogniser.transcribe(audio, letters="xyz")
     with pytest.raises(IsoglossError, match='no decoder "transducer"'):
         recogniser.transcribe(audio, decoder=[None, None, None, "transducer"])
+
+
+@pytest.mark.parametrize("beam", [None, Beam(width=2)])
+def test_the_model_itself_writes_what_the_recogniser_does(beam: Beam | None) -> None:
+    """One script a word wherever it decodes: what is calibrated and measured is what is served."""
+    model, audio = build(alphabet="abcбг "), sound(4)
+    with torch.inference_mode():
+        states = model.encode(model.features(Sequence.from_list([torch.from_numpy(audio)]))).final
+        found = model.search(states, beam)[0][0] if beam else model.decode(states)[0]
+        plain = model.head("ctc", CTCHead).greedy(1)
+        plain.feed(states)
+    text = Recogniser(model).transcribe(audio, vad=False, beam=beam).text
+    assert " ".join(model.tokenizer.decode(found.tokens).split()) == text
+    assert all(len(scripts(word)) == 1 for word in text.split())
+    assert any(len(scripts(word)) > 1 for word in model.tokenizer.decode(plain.drafts[0].tokens).split())
+
+
+def test_letters_are_taken_as_transcripts_have_them(recogniser: Recogniser) -> None:
+    assert recogniser.transcribe(sound(4), letters="DA") == recogniser.transcribe(sound(4), letters="ad")
+    assert recogniser.transcribe(sound(4), letters="D").text
+
+
+def test_letters_in_bytes_are_refused() -> None:
+    """Two bytes of ă and ș also make other letters."""
+    encoder = preset("test")
+    written = Recogniser(Model(ModelConfig(encoder=encoder), ByteTokenizer()))
+    assert set(written.transcribe(sound(3), letters="ab", vad=False).text) <= {"a", "b", " "}
+    with pytest.raises(IsoglossError, match='spells "ăș" in bytes'):
+        written.transcribe(sound(3), letters="abăȘ")
+
+
+def test_a_language_that_is_given_is_not_identified(recogniser: Recogniser, monkeypatch: pytest.MonkeyPatch) -> None:
+    heads = []
+    identify = recogniser.model.identify
+    monkeypatch.setattr(recogniser.model, "identify", lambda states: heads.append(len(states)) or identify(states))
+    recogniser.transcribe([sound(2), sound(2, 1)], language=["ro", "ru"])
+    assert not heads
+    recogniser.transcribe([sound(2), sound(2, 1)], language=["ro", None])
+    assert heads
 
 
 def test_what_cannot_be_done_is_told_before_anything_is_read(recogniser: Recogniser, tmp_path: Path) -> None:
@@ -257,6 +309,36 @@ def test_frame_n_of_long_audio_starts_at_n_times_40_ms(recogniser: Recogniser) -
             piece = recogniser.encode(audio[start * RATE : (start + 30) * RATE])
             rows = hidden[start * 25 : start * 25 + len(piece)]
             torch.testing.assert_close(rows, piece, atol=1e-4, rtol=0)
+
+
+FRAMES = {
+    "log-mel, 25 Hz": (LogMelConfig(normalisation="none"), SubsamplingConfig(channels=4)),
+    "log-mel, 100 Hz": (LogMelConfig(normalisation="none"), IdentityConfig()),
+    "waveform, 50 Hz": (WaveformConfig(channels=6, norm="layer"), ProjectionConfig()),
+}
+
+
+@pytest.mark.parametrize("parts", FRAMES.values(), ids=FRAMES)
+def test_long_audio_has_the_frames_of_the_whole(
+    parts: tuple[FeaturesConfig, EmbedConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    blocks = TransformerConfig(layers=1, width=16 if parts[1].kind != "identity" else 80, heads=2)
+    encoder = SpeechEncoderConfig(embed=parts[1], blocks=blocks)
+    recogniser = Recogniser(Model(ModelConfig(features=parts[0], encoder=encoder)))
+    framing, audio = recogniser.model.framing, sound(7.3)
+    whole = recogniser.encode(audio, layer=0)
+    monkeypatch.setattr(pieces, "LONGEST", 1.01)
+    monkeypatch.setattr(pieces, "WINDOW_SECONDS", 3.0)
+    edges = framing.padding // framing.stride + 1  # frames that see zeros where the whole has samples
+    for samples in (1, 399, framing.least(40) - 1, framing.least(40), 7 * RATE, len(audio)):
+        found = recogniser.encode(audio[:samples], layer=0)
+        assert len(found) == max(1, framing.frames(samples))
+        soundfile.write(tmp_path / "long.wav", audio[:samples], RATE, subtype="FLOAT")
+        torch.testing.assert_close(recogniser.encode(tmp_path / "long.wav", layer=0), found, atol=1e-4, rtol=0)
+    length = round(1.01 * RATE) // framing.stride
+    inner = [frame for frame in range(len(whole)) if edges <= frame % length < length - edges]
+    torch.testing.assert_close(found[inner], whole[inner], atol=1e-4, rtol=0)
 
 
 def test_long_speech_is_covered(recogniser: Recogniser, clips: list[Utterance]) -> None:

@@ -206,6 +206,20 @@ def test_each_recording_is_written_by_the_adapter_nearest_to_its_language(base, 
         recogniser.transcribe(CLIPS[0], language="hu")
 
 
+def test_audio_is_encoded_twice_only_where_the_language_is_not_given(base, tmp_path, monkeypatch):
+    adapted(base, tmp_path / "bg", ("bg",))
+    recogniser = isogloss.load(base, adapters=[tmp_path / "bg"])
+    asked, told = [], []
+    identify = recogniser.engine.identify
+    monkeypatch.setattr(recogniser.engine, "identify", lambda own: asked.extend(p.owner for p in own) or identify(own))
+    recogniser.transcribe(CLIPS[:2], language="bg", on_progress=lambda done, total: told.append(done))
+    assert asked == [] and told[-1] == pytest.approx(sum(map(len, CLIPS[:2])) / 16000)
+    told.clear()
+    recogniser.transcribe(CLIPS[:2], language=["bg", None], on_progress=lambda done, total: told.append(done))
+    assert set(asked) == {1}
+    assert told == sorted(told) and told[-1] == pytest.approx(sum(map(len, CLIPS[:2])) / 16000)
+
+
 def test_streaming_with_an_adapter_equals_the_whole(tmp_path):
     save_model(streaming(), tmp_path / "base", "card")
     model = adapted(tmp_path / "base", tmp_path / "bg", ("bg",))

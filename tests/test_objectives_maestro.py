@@ -298,7 +298,7 @@ def test_weighted_matching_is_the_sum_over_frames_and_symbols() -> None:
     tokens = Sequence(torch.tensor([[2, 3, 4], [5, 0, 0]]), torch.tensor([3, 1]))
     speech = Sequence(torch.randn(2, 5, 64), torch.tensor([5, 4]))
     text = Sequence(torch.randn(2, 4, 64), torch.tensor([4, 2]))
-    aligner = Aligner(speech, subject.heads["ctc"], subject.heads["transducer"])
+    aligner = Aligner(speech, subject.heads["transducer"])
     found = weighted_matching_loss(speech, text, tokens, aligner)
     lengths = speech.lengths, tokens.lengths
     weights = forward_backward(*subject.heads["transducer"].arcs(speech, tokens), lengths).label
@@ -321,7 +321,7 @@ def test_weighted_matching_of_a_certain_alignment_is_the_distance_along_it(monke
         label[0, frame, symbol] = 0.0
     blank = torch.where(label == 0, -1e4, 0.0)
     monkeypatch.setattr(subject.heads["transducer"], "arcs", lambda *_, **__: (blank, label))
-    aligner = Aligner(speech, subject.heads["ctc"], subject.heads["transducer"])
+    aligner = Aligner(speech, subject.heads["transducer"])
     frames = subject.heads["transducer"].align(speech, tokens)
     assert frames.tolist() == [[1, 1]]
     along = torch.stack([(speech.values[0, frames[0, u]] - text.values[0, u + 1]).square().mean() for u in range(2)])
@@ -347,7 +347,7 @@ def test_soft_matching_moves_the_alignment_where_the_speech_side_moves() -> None
     transducer = subject.heads["transducer"]
     for arcs, fused in zip(*(transducer.arcs(speech, tokens, graph) for graph in (True, False)), strict=True):
         assert_close(arcs[:, :, :3], fused[:, :, :3], rtol=1e-4, atol=1e-5)
-    aligner, sizes = Aligner(speech, subject.ctc_head(), transducer), (speech.lengths, tokens.lengths)
+    aligner, sizes = Aligner(speech, transducer), (speech.lengths, tokens.lengths)
     cost = torch.zeros(1, 5, 4)
     for t in range(5):
         for u in range(3):
@@ -363,7 +363,7 @@ def test_weighted_matching_is_as_exact_under_autocast() -> None:
     states = torch.randn(1, 1, 64)
     speech = Sequence(states + 0.01 * torch.randn(1, 4, 64), torch.tensor([4]))
     text = Sequence(states + 0.01 * torch.randn(1, 3, 64), torch.tensor([3]))
-    aligner = Aligner(speech, subject.heads["ctc"], subject.heads["transducer"])
+    aligner = Aligner(speech, subject.heads["transducer"])
     plain = weighted_matching_loss(speech, text, tokens, aligner)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert_close(weighted_matching_loss(speech, text, tokens, aligner), plain, rtol=0.05, atol=0)

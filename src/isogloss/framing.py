@@ -49,6 +49,10 @@ class Framing:
         """Inputs before the very first that the first output sees: output i begins at input i · stride − padding."""
         return sum(padding * step for (_, _, padding), step in zip(self.layers, self._steps, strict=True))
 
+    def least(self, frames: int) -> int:
+        """The fewest inputs that make so many outputs."""
+        return (frames - 1) * self.stride + self.receptive_field - 2 * self.padding
+
     def needed(self, frames: int) -> int:
         """Inputs after which the first `frames` outputs are known, whatever follows."""
         return (frames - 1) * self.stride + self.receptive_field - self.padding

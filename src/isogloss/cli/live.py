@@ -50,7 +50,7 @@ def transcribe_live(
     tag = None if language is None else normalise_language(language)
     source = pieces(sys.stdin.buffer, PCM(*raw)) if audio == ["-"] else microphone()
     write = writers.WORD_WRITERS[format]
-    for word in load().listen(source, language=tag, decoder=decoder):
+    for word in load().stream(source, language=tag, decoder=decoder):
         terminal.write(write(word))
         sys.stdout.flush()
     terminal.write("\n" if format == "text" else "")

@@ -34,16 +34,30 @@ def ctc_beam(log_probabilities: Sequence, beam: Beam) -> list[list[Hypothesis]]:
 
 
 def aligned(values: Tensor, frames: int, found: list[Found]) -> list[Hypothesis]:
-    """(T, V) of one utterance: frames of symbols by CTC's best path, and their mean probability there."""
+    """(T, V) of one utterance: frames of symbols by CTC's best path, and their mean probability there.
+
+    Where there is no path they are interpolated; a symbol that then has no frame has the probability 0.
+    """
     texts = Sequence.from_list([torch.tensor(tokens, dtype=torch.int64, device=values.device) for tokens, _ in found])
     scores = Sequence(values.expand(len(found), -1, -1), torch.full_like(texts.lengths, frames))
     spans, _ = ctc_best_path(scores, texts)
     hypotheses = []
     for (tokens, score), places in zip(found, spans.tolist(), strict=True):
-        own = [(start, end) for start, end in places[: len(tokens)]]
-        said = [float(values[start:end, token].exp().mean()) for token, (start, end) in zip(tokens, own, strict=True)]
-        hypotheses.append(Hypothesis(tokens, own, said, score))
+        own, interpolated = placed(places[: len(tokens)], frames)
+        said = [
+            float(values[start:end, token].exp().mean()) if end > start else 0.0
+            for token, (start, end) in zip(tokens, own, strict=True)
+        ]
+        hypotheses.append(Hypothesis(tokens, own, said, score, interpolated))
     return hypotheses
+
+
+def placed(spans: list[list[int]], frames: int) -> tuple[list[tuple[int, int]], bool]:
+    """The frames of each symbol by the spans of `ctc_best_path`; evenly spread, and True, where there was no path."""
+    if not spans or spans[0][0] >= 0:
+        return [(start, end) for start, end in spans], False
+    count = len(spans)
+    return [(frames * n // count, frames * (n + 1) // count) for n in range(count)], True
 
 
 def _search(frames: Scores, beam: Beam) -> list[Found]:

@@ -1,11 +1,14 @@
 """Greedy decoding: the best step at every step, of CTC and of the transducer, at once or as states arrive; and of
 the attention decoder, which must have heard everything."""
 
+from collections.abc import Callable
+from functools import cache
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from isogloss.decoding.ctc_beam import placed
 from isogloss.decoding.hypothesis import Draft, Hypothesis
 from isogloss.decoding.protocols import CTC, AttentionProtocol, TransducerProtocol
 from isogloss.decoding.symbols import Symbols, limited
@@ -17,6 +20,8 @@ MOST = 10
 """Symbols one frame may write: more is a loop."""
 AHEAD = 8
 """Frames looked at together for a transducer's next symbol; most write none."""
+Best = Callable[[int], tuple[list[list[int]], list[list[float]]]]
+"""A state of the word being written -> the best symbol of each frame, (B, T), and its probability."""
 
 
 class Greedy(Protocol):
@@ -55,24 +60,29 @@ class GreedyCTC:
 
     def feed(self, states: Sequence) -> None:
         scores = self.head(states).values
-        # The best symbol of each frame, for each state that the word may be in: (states, B, T).
-        inside = torch.arange(1 if self.allowed is None else len(self.allowed.follows), device=scores.device)
-        best, symbols = limited(scores[None], self.allowed, inside[:, None, None]).max(dim=-1)
-        lengths = states.lengths.tolist()
-        found = zip(symbols.transpose(0, 1).tolist(), best.exp().transpose(0, 1).tolist(), lengths, strict=True)
-        for row, (said, probabilities, length) in enumerate(found):
-            self._collapse(row, said, probabilities, length)
+
+        @cache
+        def best(state: int) -> tuple[list[list[int]], list[list[float]]]:
+            """The best symbol of each frame, (B, T), where the word is in a state; asked for those that are reached."""
+            highest, symbols = limited(scores, self.allowed, state).max(dim=-1)
+            return symbols.tolist(), highest.exp().tolist()
+
+        for row, length in enumerate(states.lengths.tolist()):
+            self._collapse(row, best, length)
         self._frames += states.values.shape[1]
 
-    def _collapse(self, row: int, said: list[list[int]], probabilities: list[list[float]], length: int) -> None:
+    def _collapse(self, row: int, best: Best, length: int) -> None:
         draft, previous, state = self.drafts[row], self._previous[row], self._states[row]
+        symbols, probabilities = best(state)
         for frame in range(length):
-            symbol, probability = said[state][frame], probabilities[state][frame]
+            symbol, probability = symbols[row][frame], probabilities[row][frame]
             if symbol != BLANK and symbol == previous:
                 draft.hold(self._frames + frame, probability)
             elif symbol != BLANK:
                 draft.write(symbol, self._frames + frame, probability)
-                state = state if self.allowed is None else self.allowed.step(state, symbol)
+                if self.allowed is not None:
+                    state = self.allowed.step(state, symbol)
+                    symbols, probabilities = best(state)
             previous = symbol
         self._previous[row], self._states[row] = previous, state
 
@@ -96,12 +106,8 @@ class GreedyAttention:
         spans, _ = ctc_best_path(self.ctc(states), Sequence(symbols, lengths))
         frames = states.lengths.tolist()
         for row, (draft, length) in enumerate(zip(self.drafts, lengths.tolist(), strict=True)):
-            found = spans[row, :length].tolist()
-            draft.interpolated = bool(length) and found[0][0] < 0
-            if draft.interpolated:
-                found = [(frames[row] * n // length, frames[row] * (n + 1) // length) for n in range(length)]
             draft.tokens = symbols[row, :length].tolist()
-            draft.frames = [(start, end) for start, end in found]
+            draft.frames, draft.interpolated = placed(spans[row, :length].tolist(), frames[row])
             draft.held = [[probability] for probability in probabilities[row, :length].tolist()]
 
     def _written(self, states: Sequence) -> tuple[Tensor, Tensor]:

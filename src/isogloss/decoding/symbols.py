@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import unicodedata
 from collections.abc import Collection
 from collections.abc import Sequence as ListOf
@@ -31,41 +32,32 @@ class Symbols:
         self._after: list[list[int]] = after.tolist()
 
     @classmethod
-    def only(cls, allowed: Tensor) -> Symbols:
-        """Certain symbols, (V,) bool, in any order."""
-        return cls(allowed[None], torch.zeros_like(allowed, dtype=torch.int64)[None])
-
-    @classmethod
     def one_script(cls, spelling: ListOf[bytes], allowed: Collection[int] | None = None) -> Symbols:
         """One script a word. spelling: of each symbol in UTF-8; what is part of a character has no script.
         allowed: ids of the symbols that may be written beside blank, id 0; all if not given.
         """
-        texts = [piece.decode("utf-8", errors="replace") for piece in spelling]
+        permitted = [not number or allowed is None or number in allowed for number in range(len(spelling))]
+        texts = [
+            piece.decode("utf-8", errors="replace") if may else ""
+            for piece, may in zip(spelling, permitted, strict=True)
+        ]
         written = [_script(text) for text in texts]
-        states = {name: state for state, name in enumerate(sorted({name for name in written if name}), start=1)}
-        permitted = torch.tensor([not number or allowed is None or number in allowed for number in range(len(texts))])
-        follows = permitted.repeat(1 + len(states), 1)
-        after = torch.arange(1 + len(states))[:, None].repeat(1, len(texts))
-        for number, (text, name) in enumerate(zip(texts, written, strict=True)):
-            opens, closes = text[:1] and not _joins(text[0]), text[-1:] and not _joins(text[-1])
-            if name and not opens:
-                follows[[state for state in range(1, 1 + len(states)) if state != states[name]], number] = False
-            if closes:
-                after[:, number] = 0
-            elif name:
-                after[:, number] = states[name]
-            elif opens:
-                after[:, number] = 0
+        names = sorted({name for name in written if name})
+        # Where there is one script, or none, there is nothing to keep apart.
+        numbers = {name: number for number, name in enumerate(names, start=1)} if len(names) > 1 else {}
+        scripts = torch.tensor([numbers.get(name or "", 0) for name in written])
+        opens = torch.tensor([bool(text) and not _joins(text[0]) for text in texts])
+        closes = torch.tensor([bool(text) and not _joins(text[-1]) for text in texts])
+        states = torch.arange(1 + len(numbers))[:, None]
+        follows = torch.tensor(permitted) & (opens | (scripts == 0) | (states == 0) | (scripts == states))
+        after = torch.where(closes, 0, torch.where(scripts > 0, scripts, torch.where(opens, 0, states)))
         return cls(follows, after)
-
-    @property
-    def allowed(self) -> Tensor:
-        """(V,) bool, the symbols that may be written somewhere."""
-        return self.follows[0]
 
     def to(self, device: torch.device | str) -> Symbols:
         """The same on a device."""
-        return Symbols(self.follows.to(device), self.after.to(device))
+        moved = copy.copy(self)
+        moved.follows, moved.after = self.follows.to(device), self.after.to(device)
+        return moved
 
     def may_follow(self, state: int, symbol: int) -> bool:
         """Whether a symbol may come next."""
@@ -76,11 +68,9 @@ class Symbols:
         return self._after[state][symbol]
 
 
-def limited(scores: Tensor, symbols: Symbols | None, states: Tensor | None = None) -> Tensor:
-    """Scores (…, V) with -inf for what may not be written: at all, or in these states, (…)."""
-    if symbols is None:
-        return scores
-    return scores.masked_fill(~(symbols.allowed if states is None else symbols.follows[states]), -torch.inf)
+def limited(scores: Tensor, symbols: Symbols | None, states: Tensor | int = 0) -> Tensor:
+    """Scores (…, V) with -inf for what may not be written in a state, or in states (…); in 0 what may not at all."""
+    return scores if symbols is None else scores.masked_fill(~symbols.follows[states], -torch.inf)
 
 
 def _joins(character: str) -> bool:

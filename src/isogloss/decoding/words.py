@@ -2,8 +2,9 @@
 
 import re
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from math import exp, inf, log, prod
 
 from isogloss.decoding.hypothesis import Hypothesis
@@ -88,15 +89,23 @@ def _outlined(spans: list[tuple[int, int]], before: int) -> list[tuple[float, fl
 def spelled(tokens: list[int], tokenizer: Tokenizer) -> list[tuple[str, int, int]]:
     """The words that tokens spell, and the places of each one's first and last token.
 
-    Works for any tokenizer: a token ends where the text decoded up to it ends.
+    Works for any tokenizer: what stands before a token that begins with a space is spelled without what follows.
     """
+    spaces = (place for place, token in enumerate(tokens) if tokenizer.decode([token])[:1].isspace())
+    return [
+        (word, begin + first, begin + last)
+        for begin, end in pairwise([0, *spaces, len(tokens)])
+        for word, first, last in _spelled(tokens[begin:end], tokenizer)
+    ]
+
+
+def _spelled(tokens: list[int], tokenizer: Tokenizer) -> Iterator[tuple[str, int, int]]:
+    """The same of a few tokens: one ends where the text decoded up to it ends, which is all of it again for each."""
     ends = [len(tokenizer.decode(tokens[: position + 1])) for position in range(len(tokens))]
     # Part of a character may decode to more signs of replacement than the whole has characters.
     ends = list(accumulate(reversed(ends), min))[::-1]
-    found = []
     for match in re.finditer(r"\S+", tokenizer.decode(tokens)):
         first = bisect_right(ends, match.start())
         # The text may reach its end with the first byte of its last character: take them all.
         last = bisect_right(ends, ends[bisect_left(ends, match.end())]) - 1
-        found.append((match.group(), first, last))
-    return found
+        yield match.group(), first, last

@@ -61,11 +61,11 @@ class Data:
         """Clips that could not be read, by cause."""
         return dict(sorted(Counter(self.broken.values()).items()))
 
-    def read(self, cuts: Sequence[MonoCut], by: Callable[[MonoCut], str] = lambda cut: "") -> Iterator[list[Clip]]:
-        """The clips that can be read, in groups of similar length; all of a group have the same value of `by`."""
+    def read(self, cuts: Sequence[MonoCut]) -> Iterator[list[Clip]]:
+        """The clips that can be read, in groups of similar length."""
         done = 0
         with ThreadPoolExecutor(2) as threads:
-            for group in _groups(cuts, by):
+            for group in _groups(cuts):
                 clips = []
                 for cut, clip in zip(group, threads.map(_waveform, group), strict=True):
                     if isinstance(clip, AudioError):
@@ -106,11 +106,11 @@ def voices(source: str, trained: frozenset[str] | None) -> str:
     return SAME if source in trained else OTHER
 
 
-def _groups(cuts: Sequence[MonoCut], by: Callable[[MonoCut], str]) -> Iterator[list[MonoCut]]:
+def _groups(cuts: Sequence[MonoCut]) -> Iterator[list[MonoCut]]:
     group: list[MonoCut] = []
     seconds = 0.0
-    for cut in sorted(cuts, key=lambda cut: (by(cut), cut.duration)):
-        if group and (seconds + cut.duration > GROUP_SECONDS or by(cut) != by(group[0])):
+    for cut in sorted(cuts, key=lambda cut: cut.duration):
+        if group and seconds + cut.duration > GROUP_SECONDS:
             yield group
             group, seconds = [], 0.0
         group.append(cut)

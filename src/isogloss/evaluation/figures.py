@@ -12,7 +12,6 @@ from pydantic import Field, FiniteFloat
 
 from isogloss.config import Config
 from isogloss.metrics.bootstrap import Interval, bootstrap_interval, mean_rate_interval
-from isogloss.metrics.classification import wilson_interval
 
 RESAMPLES = 1000
 
@@ -51,12 +50,6 @@ def mean_of_rates(
     value = float(np.mean([errors.sum() / totals.sum() for errors, totals in counts]))
     interval = mean_rate_interval(counts, resamples=RESAMPLES)
     return figure(value, sum(len(totals) for _, totals in counts), interval, baselines)
-
-
-def share(successes: int, items: int, baselines: Mapping[str, float] | None = None) -> Figure:
-    """The share of items that succeeded, with its Wilson interval."""
-    value = successes / items if items else math.nan
-    return figure(value, items, wilson_interval(successes, items), baselines)
 
 
 def repeated(values: Sequence[float], items: int, baselines: Mapping[str, float] | None = None) -> Figure:

@@ -14,17 +14,15 @@ from torch.nn.functional import normalize as to_unit_length
 
 from isogloss.audio.reading import Audio
 from isogloss.data.manifests import concept_of, language_of, text_of, translations_of
-from isogloss.evaluation.data import Data, Key, key_of, said_in
+from isogloss.evaluation.data import Clip, Data, Key, key_of, said_in
 from isogloss.model.model import Model
+from isogloss.model.pieces import LONGEST
 from isogloss.model.space import embed_speech, embed_text
 from isogloss.text.corpus import TextLine
 from isogloss.text.normalise import normalise
 
 if TYPE_CHECKING:
     from lhotse.cut import MonoCut
-
-LONGEST = 30.0
-"""Seconds of a clip that is encoded as one piece."""
 
 Scores = NDArray[np.float64]
 Pair = tuple["MonoCut", "MonoCut | TextLine"]
@@ -94,25 +92,33 @@ class Space:
         return both[:, 0], both[:, 1]
 
 
-def encode_pairs(model: Model, pairs: Iterable[Pair], layers: range, data: Data) -> Space:
-    """Everything that is in pairs, once."""
+def encode_pairs(models: Sequence[tuple[Model, range]], pairs: Iterable[Pair], data: Data) -> list[Space]:
+    """Everything that is in pairs, read once and encoded once by each of the models, after blocks of its range."""
     sides = [side for pair in pairs for side in pair]
     cuts = {key_of(side): side for side in sides if not isinstance(side, TextLine)}
     lines = list(dict.fromkeys(side for side in sides if isinstance(side, TextLine)))
-    space = Space()
+    spaces = [Space() for _ in models]
     for clips in data.read(list(cuts.values())):
-        waveforms: list[Audio] = [samples for _, samples in clips]
-        pieces, vectors = embed_speech(model, waveforms, layers, [language_of(cut) for cut, _ in clips])
-        for number, (cut, _) in enumerate(clips):
-            own_pieces = vectors[[place for place, piece in enumerate(pieces) if piece.owner == number]]
-            if len(own_pieces.frames):
-                together = {layer: own_pieces.frames.float() @ values for layer, values in own_pieces.layers.items()}
-                space.add(key_of(cut), together, own_pieces.frames)
+        for (model, layers), space in zip(models, spaces, strict=True):
+            _add_clips(space, model, layers, clips)
     if lines:
-        vectors = embed_text(model, [line.text for line in lines], [line.language for line in lines], layers)
-        for place, line in enumerate(lines):
-            space.add(line, {layer: values[place] for layer, values in vectors.layers.items()}, vectors.frames[place])
-    return space
+        texts, languages = [line.text for line in lines], [line.language for line in lines]
+        for (model, layers), space in zip(models, spaces, strict=True):
+            vectors = embed_text(model, texts, languages, layers)
+            for place, line in enumerate(lines):
+                found = {layer: values[place] for layer, values in vectors.layers.items()}
+                space.add(line, found, vectors.frames[place])
+    return spaces
+
+
+def _add_clips(space: Space, model: Model, layers: range, clips: list[Clip]) -> None:
+    waveforms: list[Audio] = [samples for _, samples in clips]
+    pieces, vectors = embed_speech(model, waveforms, layers, [language_of(cut) for cut, _ in clips])
+    for number, (cut, _) in enumerate(clips):
+        own_pieces = vectors[[place for place, piece in enumerate(pieces) if piece.owner == number]]
+        if len(own_pieces.frames):
+            together = {layer: own_pieces.frames.float() @ values for layer, values in own_pieces.layers.items()}
+            space.add(key_of(cut), together, own_pieces.frames)
 
 
 def _name(side: MonoCut | TextLine) -> Key | TextLine:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
     from isogloss.model.recogniser import Recogniser
     from isogloss.model.results import Transcript
+
+
+# Every task asks for the same texts, and a table of several groups for each text several times.
+_normalised = lru_cache(1 << 16)(normalise)
 
 
 class Prediction(Config):
@@ -54,18 +59,18 @@ class Prediction(Config):
     @property
     def said(self) -> str:
         """The normalised reference."""
-        return normalise(self.reference or "", self.language)
+        return _normalised(self.reference or "", self.language)
 
     @property
     def written(self) -> str:
         """The normalised hypothesis."""
-        return normalise(self.hypothesis or "", self.language)
+        return _normalised(self.hypothesis or "", self.language)
 
 
 def predict(model: Recogniser, data: Data) -> tuple[Prediction, ...]:
     """What a model makes of all clips that can be read, in their order; raises IsoglossError if none can be."""
     found: dict[Key, Prediction] = {}
-    for clips in data.read(data.cuts, language_of if data.told else lambda cut: ""):
+    for clips in data.read(data.cuts):
         began = time.perf_counter()
         results = _recognised(model, clips, data)
         data.working_seconds += time.perf_counter() - began
@@ -102,8 +107,8 @@ def _recognised(
     waveforms: list[Audio] = [waveform for _, waveform in clips]
     if not model.model.decoders:
         return [(None, {} if data.told else found.probabilities) for found in model.identify(waveforms, vad=False)]
-    language = language_of(clips[0][0]) if data.told else None
-    known = language if language in model.model.config.alphabets else None
+    spoken = [language_of(cut) if data.told else None for cut, _ in clips]
+    known = [language if language in model.model.config.alphabets else None for language in spoken]
     transcripts = model.transcribe(waveforms, language=known, beam=data.beam, vad=False)
     return [(transcript, {} if data.told else transcript.probabilities) for transcript in transcripts]
 

@@ -185,8 +185,8 @@ def _stage_plots(stage: StageHistory, number: int) -> list[Markup]:
 
 
 def _inside(model: Model, shown: list[Example]) -> tuple[Example, Markup] | None:
-    """Of the shown clips that fit a figure, the one whose error rate is nearest to their mean."""
-    if not shown:
+    """Of the shown clips that fit a figure, the one whose error rate is nearest to their mean; None without CTC."""
+    if not (shown and model.spec.ctc_heads("symbols")):
         return None
     fitting = [example for example in shown if 1 <= example.prediction.seconds <= 6] or shown
     typical = sum(example.cer for example in shown) / len(shown)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from isogloss.data.loading import Loader
 from isogloss.data.manifests import language_of, text_of
 from isogloss.errors import IsoglossError
 from isogloss.evaluation.data import Data, said_in
@@ -87,7 +86,7 @@ def why_not_compared(model: Recogniser, data: Data) -> str | None:
 def compare(model: Recogniser, data: Data) -> SharedSpace:
     """Figures of about a hundred clips, evenly spread over the data."""
     cuts = _comparable(model, data)
-    return shared_space(model.model, cuts[:: -(-len(cuts) // COMPARED)])
+    return shared_space(model.model, cuts[:: -(-len(cuts) // COMPARED)], data)
 
 
 def _comparable(model: Recogniser, data: Data) -> list[MonoCut]:
@@ -96,8 +95,11 @@ def _comparable(model: Recogniser, data: Data) -> list[MonoCut]:
 
 
 @torch.inference_mode()
-def shared_space(model: Model, cuts: list[MonoCut], seed: int = 0) -> SharedSpace:
-    """Figures of transcribed clips; raises IsoglossError if there are none, and for a model that stretches no text."""
+def shared_space(model: Model, cuts: list[MonoCut], data: Data, seed: int = 0) -> SharedSpace:
+    """Figures of those of the clips that are transcribed and can be read; `data` reads them, and counts the broken.
+
+    Raises IsoglossError if there are none, and for a model that stretches no text.
+    """
     cuts = [cut for cut in cuts if model.processor.tokens(text_of(cut) or "", language_of(cut))]
     if not cuts:
         raise IsoglossError("Speech and text are compared on transcribed clips; the data hold none.")
@@ -108,28 +110,31 @@ def shared_space(model: Model, cuts: list[MonoCut], seed: int = 0) -> SharedSpac
     numbers = tuple(range(model.text_encoder.entry, model.encoder.layers + 1))
     speech: dict[int, list[Tensor]] = {number: [] for number in numbers}
     text: dict[int, list[Tensor]] = {number: [] for number in numbers}
-    lasting, aligned = [], 0
-    loader = Loader(cuts)
-    for start in range(0, len(cuts), CLIPS):
-        batch = loader.load(range(start, min(start + CLIPS, len(cuts)))).to(device)
-        tokens = model.processor.unit_ids(batch.texts, batch.languages).to(device)
-        from_speech = model.encode(model.features(batch.audio), numbers, languages=batch.languages)
+    lasting, clips, aligned = [], 0, 0
+    for batch in (group[start : start + CLIPS] for group in data.read(cuts) for start in range(0, len(group), CLIPS)):
+        languages = [language_of(cut) for cut, _ in batch]
+        audio = Sequence.from_list([torch.from_numpy(samples) for _, samples in batch]).to(device)
+        tokens = model.processor.unit_ids([text_of(cut) for cut, _ in batch], languages).to(device)
+        from_speech = model.encode(model.features(audio), numbers, languages=languages)
         found, paths = align(Aligner.of(model, from_speech.final), tokens)
-        from_text = model.encode_shared(model.encode_text(tokens, batch.languages, found), numbers, batch.languages)
+        from_text = model.encode_shared(model.encode_text(tokens, languages, found), numbers, languages)
         for number in numbers:
             speech[number] += _chosen(from_speech.layers[number], paths)
             text[number] += _chosen(from_text.layers[number], paths)
-        predicted = model.text_encoder.durations(model.text_encoder.embed(tokens, batch.languages))
+        predicted = model.text_encoder.durations(model.text_encoder.embed(tokens, languages))
         both = [torch.stack(pair, dim=1) for pair in zip(_chosen(found, paths), _chosen(predicted, paths), strict=True)]
         lasting += [pair[1:] for pair in both]  # without the silence before
+        clips += len(batch)
         aligned += int(paths.sum())
-    loader.close()
+    if not clips:
+        causes = ", ".join(f"{cause} {count}" for cause, count in data.causes.items())
+        raise IsoglossError(f"None of the {len(cuts)} clips could be read ({causes}); prepare the data again.")
     if not aligned:
         raise IsoglossError("The recogniser aligned no clip with its transcript: every clip is too short for its text.")
     generator = torch.Generator().manual_seed(seed)
     layers = tuple(_layer(n, torch.cat(speech[n]), torch.cat(text[n]), generator) for n in numbers)
     frames = sum(map(len, speech[numbers[0]]))
-    return SharedSpace(layers, torch.cat(lasting).double(), len(cuts), aligned, frames)
+    return SharedSpace(layers, torch.cat(lasting).double(), clips, aligned, frames)
 
 
 def _chosen(states: Sequence, rows: Tensor) -> list[Tensor]:

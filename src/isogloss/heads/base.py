@@ -71,7 +71,7 @@ class SymbolHead(Head, ABC):
     """A head that writes symbols.
 
     streams: whether it can while states arrive; otherwise it must have them all.
-    allowed: (V,) bool, the symbols that may be written, 0 among them; None for all. heads: of the model, by name.
+    allowed: which symbols may follow which; None for any. heads: of the model, by name.
     """
 
     streams = True

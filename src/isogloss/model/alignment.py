@@ -17,21 +17,21 @@ from isogloss.sequence import Sequence
 
 @dataclass(frozen=True)
 class Aligner:
-    """Encoder states (B, T, D) and the heads that say what is where in them.
-
-    ctc: over the units of the text encoder. transducer: over the same, where there is one; it then aligns.
-    """
+    """Encoder states (B, T, D) and the head that says where in them the units of the text encoder are."""
 
     states: Sequence
-    ctc: CTCHead
-    transducer: TransducerHead | None
+    head: CTCHead | TransducerHead
 
     @classmethod
     def of(cls, model: Model, states: Sequence) -> "Aligner":
-        """A model on its own states, (B, T, D): where phonemes are only CTC knows."""
+        """A model on its own states, (B, T, D): by its transducer, if that writes the units; else by its CTC head.
+
+        Raises IsoglossError for a model that has neither.
+        """
+        if model.processor.units == "phonemes":
+            return cls(states, model.ctc_head("phonemes"))
         transducers = [head for head in model.heads.values() if isinstance(head, TransducerHead)]
-        known = transducers if model.processor.units != "phonemes" else []
-        return cls(states, model.unit_head, known[0] if known else None)
+        return cls(states, transducers[0] if transducers else model.ctc_head())
 
 
 @torch.no_grad()
@@ -41,8 +41,7 @@ def align(aligner: Aligner, units: Sequence) -> tuple[Sequence, Tensor]:
     Unit 0 is the silence before the text (nn/durations.py). Where there is no path, the units share the frames evenly.
     """
     states = aligner.states
-    head = aligner.ctc if aligner.transducer is None else aligner.transducer
-    starts = head.align(states, units)
+    starts = aligner.head.align(states, units)
     found = (starts >= 0).sum(dim=1) == units.lengths
     evenly = spread(units.lengths, states.lengths, starts.shape[1])
     starts = torch.where(found[:, None], starts, evenly)
@@ -55,7 +54,7 @@ def locate(
 ) -> list[Hypothesis]:
     """Transcripts as if they had been decoded from states (B, T, D): the frames of each symbol, by the CTC head.
 
-    Frames are -1 where there is no path. Raises IsoglossError for a model without a CTC head.
+    They are spread evenly where there is no path. Raises IsoglossError for a model without a CTC head.
     """
     scores = model.ctc_head()(states)
     rows = zip(scores.values, scores.lengths.tolist(), texts, languages, strict=True)

@@ -5,22 +5,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from collections.abc import Sequence as ListOf
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from isogloss.decoding.beam import Beam
 from isogloss.decoding.hypothesis import Hypothesis
 from isogloss.decoding.symbols import Symbols
+from isogloss.encoders.stack import Encoded
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.model.model import Model
 from isogloss.model.pieces import Piece, batches
 from isogloss.model.results import Alternative, Segment
 from isogloss.nn.adapters import nearest
 from isogloss.sequence import Sequence
+from isogloss.text.normalise import normalise
+
+REMEMBERED = 64
+"""Languages and sets of letters whose symbols are kept at hand."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +35,8 @@ class Request:
     """How the pieces of one recording are to be written.
 
     language: BCP 47; only symbols of its transcripts are written. spoken: the language that chooses an adapter, if
-    none was told. decoder: the head that writes, by default the first. beam: a search. letters: the only characters
-    to be written, beside spaces.
+    none was given. decoder: the head that writes, by default the first. beam: a search. letters: the only characters
+    to be written, beside spaces, as they are or as transcripts have them.
     """
 
     language: str | None = None
@@ -49,51 +56,38 @@ class Engine:
         self.model = model.eval().to(device)
         self.device = torch.device(device)
         self.adapted = [other.eval().to(device) for other in adapted]
-        self._symbols: dict[tuple[int, str | None, str | None], Symbols] = {}
+        self._narrowed = lru_cache(REMEMBERED)(_narrowed)
 
-    def check(self, request: Request) -> None:
+    def check(self, requests: Iterable[Request]) -> None:
         """Raises IsoglossError for what the model cannot do, before any audio is read."""
-        model = self.model_for(request)
-        model.greedy_decoder(1, request.decoder)
-        self.allowed(model, request)
-
-    @torch.inference_mode()
-    def encode(
-        self,
-        pieces: ListOf[Piece],
-        layer: int | None = None,
-        model: Model | None = None,
-        spoken: ListOf[str | None] = (),
-    ) -> Iterator[tuple[list[Piece], Sequence]]:
-        """Batches of pieces with their states, (B, T, D), of a layer, the last by default.
-
-        spoken: the language of each owner, which chooses its adapter.
-        """
-        model = model or self.model
-        for batch in batches(list(pieces)):
-            audio = Sequence.from_list([torch.from_numpy(piece.samples) for piece in batch]).to(self.device)
-            languages = [spoken[piece.owner] for piece in batch] if spoken else None
-            encoded = model.encode(model.features(audio), () if layer is None else (layer,), languages=languages)
-            yield batch, encoded.final if layer is None else encoded.layers[layer]
+        for request in dict.fromkeys(requests):
+            model = self.model_for(request)
+            model.decoder(request.decoder)
+            self.allowed(model, request)
 
     @torch.inference_mode()
     def identify(self, pieces: ListOf[Piece]) -> Iterator[tuple[Piece, Tensor]]:
         """Each piece with the log-probabilities of the model's languages, (languages,); no adapter takes part."""
-        for batch, states in self.encode(pieces):
-            yield from zip(batch, self._language(states), strict=True)
+        for batch, encoded in encode(self.model, pieces):
+            yield from zip(batch, self._language(encoded.final), strict=True)
 
     @torch.inference_mode()
     def transcribe(
         self, pieces: ListOf[Piece], requests: ListOf[Request]
     ) -> Iterator[tuple[Piece, Segment, Tensor | None]]:
-        """Each piece with what is said in it; the log-probabilities of languages where no adapter took part."""
+        """Each piece with what is said in it, and the log-probabilities of languages.
+
+        These only of batches in which a language is not given, and where no adapter takes part.
+        """
         spoken = [request.language or request.spoken for request in requests]
-        models = [self.model_for(request) for request in requests]
+        models = {owner: self.model_for(requests[owner]) for owner in {piece.owner for piece in pieces}}
         for model in (self.model, *self.adapted):
             own = [piece for piece in pieces if models[piece.owner] is model]
-            for batch, states in self.encode(own, model=model, spoken=spoken):
+            for batch, encoded in encode(model, own, languages=spoken):
+                states = encoded.final
                 scores: ListOf[Tensor | None] = [None] * len(batch)
-                if self.identifies and not self.adapts:
+                unknown = any(requests[piece.owner].language is None for piece in batch)
+                if unknown and self.identifies and not self.adapts:
                     scores = self._language(states)
                 segments = self._written(batch, states, [requests[piece.owner] for piece in batch], model)
                 yield from zip(batch, segments, scores, strict=True)
@@ -120,10 +114,9 @@ class Engine:
 
     def allowed(self, model: Model, request: Request) -> Symbols:
         """Which symbols a model may write after which; raises IsoglossError for a language that it cannot write."""
-        key = id(model), request.language, request.letters
-        if key not in self._symbols:
-            self._symbols[key] = _symbols(model, request.language, request.letters).to(self.device)
-        return self._symbols[key]
+        if request.language is None and request.letters is None:
+            return model.symbols
+        return self._narrowed(model, request.language, request.letters)
 
     def _language(self, states: Sequence) -> ListOf[Tensor]:
         return list(self.model.identify(states).log_softmax(dim=-1).cpu())
@@ -150,6 +143,22 @@ class Engine:
         return model.search(states, request.beam, request.decoder, allowed)
 
 
+@torch.inference_mode()
+def encode(
+    model: Model, pieces: ListOf[Piece], layers: tuple[int, ...] = (), languages: ListOf[str | None] = ()
+) -> Iterator[tuple[list[Piece], Encoded]]:
+    """Batches of pieces with their states, (B, T, D).
+
+    layers: whose states are wanted beside those of the last. languages: of each owner, which choose its adapter.
+    """
+    device, least = next(model.parameters()).device, model.framing.least(1)
+    for batch in batches(list(pieces)):
+        # A few samples are no frame; silence after them makes one.
+        samples = [pad(torch.from_numpy(piece.samples), (0, max(0, least - len(piece.samples)))) for piece in batch]
+        tags = [languages[piece.owner] for piece in batch] if languages else None
+        yield batch, model.encode(model.features(Sequence.from_list(samples).to(device)), layers, languages=tags)
+
+
 def _rows(states: Sequence, rows: list[int]) -> Sequence:
     """Some items of a batch, no longer than they must be."""
     if len(rows) == len(states):
@@ -163,20 +172,40 @@ def _segment(model: Model, piece: Piece, ranked: list[Hypothesis], request: Requ
     language_model = request.beam.language_model if request.beam else None
     calibration = language_model.calibration if language_model else None
     spoken = model.words(ranked[0], piece.start, piece.end, calibration=calibration)
-    texts = [(" ".join(word.text for word in model.words(other)), other.score) for other in ranked]
+    others = ranked if len(ranked) > 1 else []
     return Segment(
         start=piece.start,
         end=piece.end,
         text=" ".join(word.text for word in spoken),
         words=tuple(spoken),
         confidence=ranked[0].confidence,
-        alternatives=tuple(Alternative(*pair) for pair in texts) if len(texts) > 1 else (),
+        alternatives=tuple(
+            Alternative(" ".join(word.text for word in model.words(other)), other.score) for other in others
+        ),
         phonemes=phonemes,
         no_speech=piece.no_speech,
     )
 
 
-def _symbols(model: Model, language: str | None, letters: str | None) -> Symbols:
+def _writing_only(spelling: list[bytes], letters: str, language: str | None) -> set[int]:
+    """Ids of the symbols that write nothing but certain letters, as transcripts have them, and spaces."""
+    transcribed = set(normalise(letters, language)) - {" "}
+    texts = {number: piece.decode("utf-8", errors="replace") for number, piece in enumerate(spelling) if number}
+    found = {number for number, text in texts.items() if set(text) <= {" ", *letters, *transcribed}}
+    written = {character for number in found for character in texts[number]} - {" "}
+    missing = sorted(transcribed - written)
+    if missing and any(len(piece) == 1 and piece >= b"\x80" for piece in spelling):
+        raise IsoglossError(
+            f'The model spells "{"".join(missing)}" in bytes, which are those of other letters too; leave out of '
+            "letters what has no symbol of its own."
+        )
+    if not written:
+        known = "".join(sorted({text for text in texts.values() if len(text) == 1 and text.isalpha()}))
+        raise IsoglossError(f'The model writes none of the letters "{letters}"; give some of these: {known[:100]}.')
+    return found
+
+
+def _narrowed(model: Model, language: str | None, letters: str | None) -> Symbols:
     """One script a word, of the symbols of a language's transcripts, if one is told, and of certain letters alone."""
     assert model.tokenizer is not None
     spelling, allowed = model.tokenizer.spelling(), None
@@ -189,9 +218,6 @@ def _symbols(model: Model, language: str | None, letters: str | None) -> Symbols
             )
         allowed = set(alphabets[language])
     if letters is not None:
-        texts = {number: piece.decode("utf-8", errors="replace") for number, piece in enumerate(spelling) if number}
-        wanted = {number for number, text in texts.items() if set(text) <= {" ", *letters}}
-        if not any(texts[number].strip() for number in wanted):
-            raise IsoglossError(f'The model writes none of the letters "{letters}".')
+        wanted = _writing_only(spelling, letters, language)
         allowed = wanted if allowed is None else wanted & allowed
-    return Symbols.one_script(spelling, allowed)
+    return Symbols.one_script(spelling, allowed).to(next(model.parameters()).device)

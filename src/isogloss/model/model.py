@@ -53,6 +53,7 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         self.tokenizer = tokenizer
+        self._symbols: Symbols | None = None
         self.processor = TextProcessor(tokenizer, config.phonemes, config.text.units if config.text else "symbols")
         spec = self.spec
         self.features = config.features.build()
@@ -83,7 +84,10 @@ class Model(nn.Module):
             raise IsoglossError(f'The head "{name}" of this model was not built: it wants {WANTS[config.target]}.')
         found = self.heads[name]
         if not isinstance(found, kind):
-            raise IsoglossError(f'The head "{name}" is of the kind {config.kind}; another is wanted by that name.')
+            raise IsoglossError(
+                f'The head "{name}" of this model is a {type(found).__name__}, and a {kind.__name__} is wanted; '
+                f"set another kind in model.heads.{name} of the recipe, and train again."
+            )
         return found
 
     def quantised(self) -> "Model":
@@ -105,6 +109,11 @@ class Model(nn.Module):
         `embed` and `contextualise` in one, for those that have nothing to hide in between.
         """
         return self.encoder(features, layers, past, languages, self._between())
+
+    def check_layer(self, layer: int) -> None:
+        """Raise IsoglossError where the encoder has no states of this number: 0 before the first block … the last."""
+        if not 0 <= layer <= self.encoder.layers:
+            raise IsoglossError(f"The encoder has no layer {layer}; give one from 0 to {self.encoder.layers}.")
 
     def embed(self, features: Sequence) -> Sequence:
         """Features (B, T, F) -> the states that enter the encoder's blocks, (B, T', D): where masks go."""
@@ -173,10 +182,20 @@ class Model(nn.Module):
         spec = self.spec
         return tuple(sorted(spec.heads_for("symbols"), key=lambda name: KINDS.index(spec.heads[name].kind)))
 
+    @property
+    def symbols(self) -> Symbols:
+        """Which symbols may follow which where nothing else is asked: any, in one script a word."""
+        if self.tokenizer is None:
+            raise IsoglossError("This model has no tokenizer: it was pre-trained on speech alone; fine-tune it first.")
+        device = next(self.parameters()).device
+        if self._symbols is None or self._symbols.follows.device != device:
+            self._symbols = Symbols.one_script(self.tokenizer.spelling()).to(device)
+        return self._symbols
+
     def decode(self, states: Sequence, decoder: str | None = None, allowed: Symbols | None = None) -> list[Hypothesis]:
         """Encoder states (B, T, D) -> B hypotheses, step by step.
 
-        decoder: one of `decoders`, by default the first. allowed: which symbols may follow which.
+        decoder: one of `decoders`, by default the first. allowed: which symbols may follow which; `symbols` by default.
         """
         return decoded(self.greedy_decoder(len(states), decoder, allowed), states)
 
@@ -184,11 +203,14 @@ class Model(nn.Module):
         self, states: Sequence, beam: Beam, decoder: str | None = None, allowed: Symbols | None = None
     ) -> list[list[Hypothesis]]:
         """Encoder states (B, T, D) -> for each utterance up to `beam.most` hypotheses, the best first."""
-        return self.decoder(decoder).beam(states, replace(beam, allowed=allowed), dict(self.heads.items()))
+        head = self.decoder(decoder)
+        beam = replace(beam, allowed=self.symbols if allowed is None else allowed)
+        return head.beam(states, beam, dict(self.heads.items()))
 
     def greedy_decoder(self, batch: int, decoder: str | None = None, allowed: Symbols | None = None) -> Greedy:
         """What decodes the states of a batch, all at once or as they arrive; arguments as for `decode`."""
-        return self.decoder(decoder).greedy(batch, allowed, dict(self.heads.items()))
+        head = self.decoder(decoder)
+        return head.greedy(batch, self.symbols if allowed is None else allowed, dict(self.heads.items()))
 
     def decoder(self, name: str | None = None) -> SymbolHead:
         """One of `decoders`, by default the first; raises IsoglossError where there is none of that name."""
@@ -198,13 +220,7 @@ class Model(nn.Module):
         if name is not None and name not in known:
             near = did_you_mean(name, known)
             raise IsoglossError(f'This model has no decoder "{name}".{near} It has: {", ".join(known)}.')
-        return self.symbol_head(name or known[0])
-
-    def symbol_head(self, name: str) -> SymbolHead:
-        """A head that predicts symbols or phonemes, by its name."""
-        head = self.heads[name]
-        assert isinstance(head, SymbolHead)
-        return head
+        return self.head(name or known[0], SymbolHead)  # type: ignore[type-abstract]
 
     def words(
         self,
@@ -238,16 +254,9 @@ class Model(nn.Module):
 
     def ctc_head(self, target: Literal["symbols", "phonemes"] = "symbols") -> CTCHead:
         """The first CTC head that predicts this; raises IsoglossError where there is none."""
-        heads = self.spec.heads
-        names = [name for name in self.spec.heads_for(target) if heads[name].kind == "ctc"]
-        if not names:
+        if not (names := self.spec.ctc_heads(target)):
             raise IsoglossError(f"This model has no CTC head for {target}; train one with model.heads in the recipe.")
         return self.head(names[0], CTCHead)
-
-    @property
-    def unit_head(self) -> CTCHead:
-        """The CTC head that predicts the units of the text encoder; raises IsoglossError where there is none."""
-        return self.ctc_head("phonemes" if self.processor.units == "phonemes" else "symbols")
 
 
 def _both(first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -20,6 +20,7 @@ from isogloss.audio.reading import SAMPLE_RATE, Audio, as_waveform, estimated_se
 from isogloss.audio.vad import no_speech, speech_probabilities
 from isogloss.audio.windows import WINDOW_SECONDS, Running, speech_windows
 from isogloss.errors import AudioError
+from isogloss.framing import Framing
 
 LONGEST = 30.0
 """Seconds of audio encoded at once; longer audio is cut at pauses."""
@@ -31,15 +32,14 @@ GROUP_SECONDS = 600.0
 """Pieces among which batches of similar length are formed."""
 BATCH_SECONDS = 120.0
 PADDING = 0.15
-SHORTEST = 640
-"""Samples below which a piece is padded with silence: one encoder frame."""
 
 
 @dataclass(frozen=True)
 class Piece:
     """A stretch of one recording that is encoded at once; times in seconds from the start of the recording.
 
-    no_speech: the probability that nobody speaks in it; None where that was not looked for.
+    samples: at 16 kHz, with those behind its end that its last frame sees too, where frames go on. no_speech: the
+    probability that nobody speaks in it; None where that was not looked for.
     """
 
     owner: int
@@ -75,6 +75,7 @@ class Recordings:
     def speech(self) -> Iterator[list[Piece]]:
         """The stretches between pauses, of at most `LONGEST`; in groups."""
         self.done = 0.0
+        self.no_speech = [None] * len(self)
         if not self._probabilities:
             # Side by side; of long files window by window.
             short = [np.zeros(0, np.float32) if isinstance(item, Path) else item for item in self._sources]
@@ -82,10 +83,13 @@ class Recordings:
             self._probabilities = speech_probabilities(whole)
         return _groups(piece for owner in range(len(self)) for piece in self._safely(owner, self._speech(owner)))
 
-    def even(self) -> Iterator[list[Piece]]:
-        """Recordings in stretches of `LONGEST`, nothing left out: frame n stays at n · 40 ms; in groups."""
+    def even(self, framing: Framing) -> Iterator[list[Piece]]:
+        """Recordings in stretches of `LONGEST`, in groups; nothing is left out.
+
+        framing: the frames of all stretches together are those of the whole recording, each at its time.
+        """
         self.done = 0.0
-        return _groups(piece for owner in range(len(self)) for piece in self._safely(owner, self._even(owner)))
+        return _groups(piece for owner in range(len(self)) for piece in self._safely(owner, self._even(owner, framing)))
 
     def _safely(self, owner: int, pieces: Iterator[Piece]) -> Iterator[Piece]:
         """The pieces of a recording until it breaks off."""
@@ -106,20 +110,30 @@ class Recordings:
             probabilities=known if len(known) else None,
         )
         for window in windows:
-            self.no_speech[owner] = min(self.no_speech[owner] or 1.0, no_speech(window.probabilities))
+            found, before = no_speech(window.probabilities), self.no_speech[owner]
+            self.no_speech[owner] = found if before is None else min(before, found)
             for span in window.spans:
                 likely = no_speech(window.probabilities, span)
                 yield _cut(owner, window.samples, window.start, *span, no_speech=likely)
             self.done += window.end - window.start
 
-    def _even(self, owner: int) -> Iterator[Piece]:
+    def _even(self, owner: int, framing: Framing) -> Iterator[Piece]:
+        frames = round(LONGEST * SAMPLE_RATE) // framing.stride
+        step = frames * framing.stride
+        length = max(step, framing.least(frames))  # the last frame may see further than to the next stretch
         start, last = 0.0, False
         while not last:
             window, last = self._window(owner, start)
-            for offset in np.arange(0.0, len(window) / SAMPLE_RATE, LONGEST).tolist():
-                yield _cut(owner, window, start, offset, offset + LONGEST)
-            self.done += len(window) / SAMPLE_RATE
-            start += WINDOW_SECONDS
+            least = framing.least(1) if start else 1
+            cut = 0
+            while len(window) - cut >= (least if last else length):
+                end = min(cut + step, len(window))
+                samples = window[cut : cut + length].copy()
+                yield Piece(owner, start + cut / SAMPLE_RATE, start + end / SAMPLE_RATE, samples)
+                cut, least = cut + step, framing.least(1)
+            done = (len(window) if last else cut) / SAMPLE_RATE
+            self.done += done
+            start += done
 
     def _window(self, owner: int, start: float) -> tuple[NDArray[np.float32], bool]:
         """The samples from `start` on, (S,), and whether they are the last."""
@@ -190,7 +204,4 @@ def _cut(
     """What is said from `start` to `end` of a window that lies `offset` seconds into its recording."""
     # A copy: a piece must not keep its window in memory.
     samples = window[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)].copy()
-    end = start + len(samples) / SAMPLE_RATE
-    # A few samples are no frame; silence after them makes one.
-    samples = np.pad(samples, (0, max(0, SHORTEST - len(samples))))
-    return Piece(owner, offset + start, offset + end, samples, no_speech)
+    return Piece(owner, offset + start, offset + start + len(samples) / SAMPLE_RATE, samples, no_speech)

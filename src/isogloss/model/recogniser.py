@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from collections.abc import Sequence as ListOf
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from isogloss.decoding.beam import Beam
 from isogloss.decoding.hotwords import Hotwords
 from isogloss.decoding.words import Word
 from isogloss.errors import AudioError, IsoglossError
-from isogloss.model.engine import Engine, Request
+from isogloss.model.engine import Engine, Request, encode
 from isogloss.model.folder import load_model
 from isogloss.model.model import Model
 from isogloss.model.pieces import Piece, Recordings
@@ -122,13 +122,15 @@ class Recogniser:
         requests = self._requests(len(audio), language, decoder, beam, letters)
         recordings = _opened(audio, channel, errors)
         scores = LanguageScores(len(audio), self.languages)
-        if self.engine.identifies and self.engine.adapts:
+        unknown = {owner for owner, request in enumerate(requests) if request.language is None}
+        if unknown and self.engine.identifies and self.engine.adapts:
             # Only who knows the language can choose an adapter, so the audio is encoded twice.
-            self._identify(recordings, scores, vad)
+            self._identify(recordings, scores, vad, _half(on_progress, 0), unknown)
             guesses = [next(iter(found), None) for found in scores.probabilities()]
             requests = [replace(request, spoken=guess) for request, guess in zip(requests, guesses, strict=True)]
+            on_progress = _half(on_progress, 1)
         segments: list[list[Segment]] = [[] for _ in audio]
-        for group, advance in _groups(recordings, vad, on_progress):
+        for group, advance in self._groups(recordings, vad, on_progress):
             for piece, segment, found in self.engine.transcribe(group, requests):
                 if segment.text:
                     segments[piece.owner].append(segment)
@@ -173,7 +175,7 @@ class Recogniser:
             raise IsoglossError("This model does not identify languages; fine-tune it on more than one first.")
         recordings = _opened(audio, channel, errors)
         scores = LanguageScores(len(audio), self.languages)
-        self._identify(recordings, scores, vad, on_progress)
+        self._identify(recordings, scores, vad, on_progress, range(len(audio)))
         about = zip(scores.probabilities(), recordings.no_speech, strict=True)
         found = [Identification(next(iter(shares), None), shares, no_speech) for shares, no_speech in about]
         return _results(recordings, errors, found)
@@ -201,17 +203,17 @@ class Recogniser:
     ) -> Any:
         """Hidden states of everything, speech or not: a tensor (T, D), or a list of them.
 
-        layer: 0 for the input of the first block … the number of blocks; the last by default.
+        layer: 0 for the input of the first block … the number of blocks; by default the last, after its norm.
         """
         if not isinstance(audio, list):
             return self.encode([audio], layer=layer, channel=channel, on_progress=on_progress)[0]
-        deepest = self.model.encoder.layers
-        if layer is not None and not 0 <= layer <= deepest:
-            raise IsoglossError(f"The encoder has no layer {layer}; give one from 0 to {deepest}.")
+        if layer is not None:
+            self.model.check_layer(layer)
         recordings = _opened(audio, channel, errors)
         parts: list[list[tuple[float, Tensor]]] = [[] for _ in audio]
-        for group, advance in _groups(recordings, False, on_progress):
-            for pieces, states in self.engine.encode(group, layer):
+        for group, advance in self._groups(recordings, False, on_progress):
+            for pieces, encoded in encode(self.model, group, () if layer is None else (layer,)):
+                states = encoded.final if layer is None else encoded.layers[layer]
                 for piece, item in zip(pieces, states.unpad(), strict=True):
                     parts[piece.owner].append((piece.start, item.cpu()))
                     advance(piece)
@@ -252,7 +254,7 @@ class Recogniser:
         bonus = bonus if given else 0.0
         return Beam(width, most=most, language_model=given, weight=weight, bonus=bonus, hotwords=favoured)
 
-    def listen(
+    def stream(
         self,
         pieces: Iterable[NDArray[np.float32]],
         *,
@@ -288,18 +290,33 @@ class Recogniser:
         told = {"language": tags, "decoder": decoder, "beam": beam, "letters": letters}
         columns = {name: _each(count, name, value) for name, value in told.items()}
         found = [Request(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
-        for request in found or [Request()]:
-            self.engine.check(request)
+        self.engine.check(found or [Request()])
         return found
 
     def _identify(
-        self, recordings: Recordings, scores: LanguageScores, vad: bool, on_progress: Progress | None = None
+        self,
+        recordings: Recordings,
+        scores: LanguageScores,
+        vad: bool,
+        on_progress: Progress | None,
+        owners: Collection[int],
     ) -> None:
-        """Let the model without adapters say which languages are spoken."""
-        for group, advance in _groups(recordings, vad, on_progress):
-            for piece, found in self.engine.identify(group):
+        """Let the model without adapters say which languages are spoken in the recordings of these numbers."""
+        for group, advance in self._groups(recordings, vad, on_progress):
+            for piece, found in self.engine.identify([piece for piece in group if piece.owner in owners]):
                 scores.add(piece, found)
                 advance(piece)
+
+    def _groups(
+        self, recordings: Recordings, vad: bool, on_progress: Progress | None
+    ) -> Iterator[tuple[list[Piece], Callable[[Piece], None]]]:
+        """Groups of pieces, each with a function that is to be told of every piece that is done."""
+        progress = on_progress or (lambda done, total: None)
+        before = 0.0
+        for group in recordings.speech() if vad else recordings.even(self.model.framing):
+            yield group, _advance(group, before, recordings, progress)
+            before = recordings.done
+        progress(recordings.total, recordings.total)
 
 
 def load(folder: str | Path, device: torch.device | str = "cpu", adapters: ListOf[str | Path] = ()) -> Recogniser:
@@ -329,16 +346,11 @@ def _opened(audio: list[Audio], channel: Any, errors: Raise | Return) -> Recordi
     return recordings
 
 
-def _groups(
-    recordings: Recordings, vad: bool, on_progress: Progress | None
-) -> Iterator[tuple[list[Piece], Callable[[Piece], None]]]:
-    """Groups of pieces, each with a function that is to be told of every piece that is done."""
-    progress = on_progress or (lambda done, total: None)
-    before = 0.0
-    for group in recordings.speech() if vad else recordings.even():
-        yield group, _advance(group, before, recordings, progress)
-        before = recordings.done
-    progress(recordings.total, recordings.total)
+def _half(on_progress: Progress | None, number: int) -> Progress | None:
+    """Progress of the first (0) or second (1) of two passes over the same audio, as that of both."""
+    if on_progress is None:
+        return None
+    return lambda done, total: on_progress((number * total + done) / 2, total)
 
 
 def _advance(

@@ -14,8 +14,9 @@ from torch.nn.functional import normalize
 
 from isogloss.audio.reading import Audio
 from isogloss.errors import IsoglossError
+from isogloss.model.engine import encode
 from isogloss.model.model import Model
-from isogloss.model.pieces import Piece, Recordings, batches
+from isogloss.model.pieces import Piece, Recordings
 from isogloss.sequence import Sequence
 from isogloss.text.tokenizers import UNKNOWN
 
@@ -60,15 +61,12 @@ def embed_speech(
     layers: numbers of blocks; the last one by default. languages: of the recordings, for adapters; none if unknown.
     vad: stretches of speech only, parted by long pauses.
     """
-    device = next(model.parameters()).device
     vectors = _empty(model, layers)
     found: list[Piece] = []
     recordings = audio if isinstance(audio, Recordings) else Recordings(audio, max_pause=PAUSE)
-    for group in recordings.speech() if vad else recordings.even():
-        for pieces in batches(group):
-            waveforms = Sequence.from_list([torch.from_numpy(piece.samples) for piece in pieces]).to(device)
-            tags = [languages[piece.owner] for piece in pieces] if languages else None
-            vectors.add(model.encode(model.features(waveforms), tuple(vectors.layers), languages=tags).layers)
+    for group in recordings.speech() if vad else recordings.even(model.framing):
+        for pieces, encoded in encode(model, group, tuple(vectors.layers), languages):
+            vectors.add(encoded.layers)
             found += pieces
     order = sorted(range(len(found)), key=lambda place: (found[place].owner, found[place].start))
     return [found[place] for place in order], vectors[order]
@@ -110,8 +108,6 @@ def pooled(states: Sequence) -> Tensor:
 
 
 def _empty(model: Model, layers: ListOf[int]) -> Vectors:
-    deepest = model.encoder.layers
     for layer in layers:
-        if not 0 <= layer <= deepest:
-            raise IsoglossError(f"The encoder has no layer {layer}; give one from 0 to {deepest}.")
-    return Vectors({layer: torch.zeros(0, model.encoder.width) for layer in layers or (deepest,)})
+        model.check_layer(layer)
+    return Vectors({layer: torch.zeros(0, model.encoder.width) for layer in layers or (model.encoder.layers,)})

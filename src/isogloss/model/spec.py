@@ -13,7 +13,7 @@ from isogloss.config import Config
 from isogloss.encoders.presets import preset
 from isogloss.encoders.speech import SpeechEncoderConfig
 from isogloss.encoders.text import TextEncoderConfig
-from isogloss.errors import IsoglossError, did_you_mean
+from isogloss.errors import IsoglossError
 from isogloss.framing import Framing
 from isogloss.heads import HeadConfig, Heads, usual_heads
 from isogloss.heads.base import Sizes, Target
@@ -147,15 +147,6 @@ class ModelSpec:
         """BCP 47 tags that the text encoder knows."""
         return self.config.text_languages
 
-    def language_index(self, tag: str) -> int:
-        """The class of a language."""
-        try:
-            return self.languages.index(tag)
-        except ValueError:
-            known = ", ".join(self.languages)
-            near = did_you_mean(tag, self.languages)
-            raise IsoglossError(f'The model does not know the language "{tag}".{near} It knows: {known}.') from None
-
     @property
     def sizes(self) -> Sizes:
         """What heads are built for."""
@@ -179,6 +170,10 @@ class ModelSpec:
     def heads_for(self, target: Target) -> tuple[str, ...]:
         """Names of the heads that learn this."""
         return tuple(name for name, head in self.heads.items() if head.target == target)
+
+    def ctc_heads(self, target: Target) -> tuple[str, ...]:
+        """Names of the CTC heads that learn this."""
+        return tuple(name for name in self.heads_for(target) if self.heads[name].kind == "ctc")
 
     @property
     def middle(self) -> tuple[int, ...]:

@@ -97,21 +97,16 @@ class WordStream:
         """The words left when the audio ends."""
         return self._decode(self.stream.finish(), last=True)
 
-    @property
-    def unfinished(self) -> str:
-        """What is written of the word being said."""
-        assert self.model.tokenizer is not None
-        return self.model.tokenizer.decode(self.draft.tokens).strip()
-
     def _decode(self, states: Tensor, last: bool) -> list[Word]:
         tokenizer = self.model.tokenizer
         assert tokenizer is not None
         self.decoder.feed(Sequence(states, torch.full((1,), states.shape[1], device=states.device)))
-        spoken = self.model.words(self.draft.hypothesis(), end=self.received / SAMPLE_RATE, before=self.before)
         places = spelled(self.draft.tokens, tokenizer)
         # A word is complete when the next one has begun: symbols may still be added to it.
-        complete = len(spoken) if last else max(0, len(spoken) - 1)
+        complete = len(places) if last else max(0, len(places) - 1)
+        spoken: list[Word] = []
         if complete:
+            spoken = self.model.words(self.draft.hypothesis(), end=self.received / SAMPLE_RATE, before=self.before)
             self.before = self.draft.frames[places[complete - 1][2]][1]
         self.draft.drop(places[complete][1] if complete < len(places) else len(self.draft.tokens) * last)
         return spoken[:complete]

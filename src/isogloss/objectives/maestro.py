@@ -39,6 +39,7 @@ from isogloss.data.loading import Batch
 from isogloss.data.needs import Needs
 from isogloss.encoders.stack import Encoded
 from isogloss.errors import IsoglossError
+from isogloss.heads.transducer import TransducerHead
 from isogloss.model.alignment import Aligner, align
 from isogloss.model.model import Model
 from isogloss.model.spec import ModelSpec
@@ -197,7 +198,7 @@ def weighted_matching_loss(
 
     soft: with a gradient to the alignment, -log E exp(-Σ costs) / U.
     """
-    if aligner.transducer is None:
+    if not isinstance(aligner.head, TransducerHead):
         raise IsoglossError(
             "text.upsampling: none matches by a transducer; add transducer: {} to model.heads in the recipe."
         )
@@ -208,7 +209,7 @@ def weighted_matching_loss(
     squares = e_s.square().mean(dim=-1)[:, :, None] + e_t.square().mean(dim=-1)[:, None]
     cost = (squares - 2 * products).roll(-1, dims=2)
     lengths = speech.lengths, tokens.lengths
-    arcs = aligner.transducer.arcs(aligner.states, tokens, graph=soft)
+    arcs = aligner.head.arcs(aligner.states, tokens, graph=soft)
     if soft:
         return weighted_cost(*arcs, cost, lengths) / tokens.lengths.clamp(min=1)
     return expected_cost(*arcs, cost, lengths)

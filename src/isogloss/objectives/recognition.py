@@ -32,7 +32,7 @@ from isogloss.data.manifests import language_of, text_of
 from isogloss.data.needs import Needs
 from isogloss.encoders.stack import Encoded
 from isogloss.errors import IsoglossError
-from isogloss.heads.base import Target
+from isogloss.heads.base import SymbolHead, Target
 from isogloss.heads.classifier import Classifier
 from isogloss.heads.ctc import CTCConfig, CTCHead
 from isogloss.metrics.error_rates import error_rates
@@ -155,7 +155,7 @@ class HeadLosses(Objective):
                 terms[name] = Term(losses, known, weight)
                 stats[f"{name}_accuracy"] = Mean((logits.argmax(dim=-1) == classes).float().sum(), known)
             else:
-                losses = model.symbol_head(name).loss(encoded.final, batch.extras[target])
+                losses = model.head(name, SymbolHead).loss(encoded.final, batch.extras[target])  # type: ignore[type-abstract]
                 terms[name] = Term(per_symbol(losses, batch.extras[target]), rows, weight)
         return Loss(terms, stats)
 

@@ -61,23 +61,24 @@ class Retrieval(Task):
     across: tuple[str, ...] = Field((), description="languages to be found by clips of the others")
 
     def why_not(self, model: Recogniser, data: Data) -> str | None:
-        """A model with a text encoder, and transcribed clips in languages that it reads."""
+        """A model with a text encoder."""
         if model.model.text is None:
             return "The model has no text encoder, so that nothing written can be compared with speech."
-        if not any(len(pairs) >= LEAST for pairs in self._pairs(model, data).values()):
-            return "Fewer than two clips say different things in a language that the text encoder knows."
         return None
 
     def run(self, model: Recogniser, data: Data) -> Table:
         """How often each finds the other, of all that is asked for."""
         asked = self._pairs(model, data)
         every = [pair for pairs in asked.values() if len(pairs) >= LEAST for pair in pairs]
+        if not every:
+            raise IsoglossError("Fewer than two clips say different things in a language that the text encoder knows.")
         last = model.model.encoder.layers
-        trained = encode_pairs(model.model, every, range(model.model.text_encoder.entry, last + 1), data)
-        random = encode_pairs(_random_twin(model.model), every, range(last, last + 1), data)
+        blocks = range(model.model.text_encoder.entry, last + 1)
+        twin = _random_twin(model.model), range(last, last + 1)
+        trained, random = encode_pairs([(model.model, blocks), twin], every, data)
         rows = [row for name, pairs in asked.items() for row in self._rows(name, pairs, trained, random)]
         if not rows:
-            raise IsoglossError("No speech was found in the clips.")
+            raise IsoglossError("Fewer than two of the clips could be read; prepare the data again.")
         found = {row.keys["pairs"] for row in rows}
         missing = [name for name in asked if name not in found]
         return Table(
