@@ -30,13 +30,12 @@ from lhotse.cut import MonoCut
 
 import isogloss
 from isogloss.data.loading import waveform
-from isogloss.data.manifests import SPLITS, language_of, read_cuts, source_of, text_of
+from isogloss.data.manifests import SPLITS, language_of, read_cuts, text_of
+from isogloss.evaluation.data import Key, key_of
 from isogloss.metrics.bootstrap import bootstrap_interval
 from isogloss.metrics.error_rates import ErrorCounts, Unit, error_counts, nearest_to_others
 from isogloss.model.recogniser import Recogniser
 from isogloss.text.normalise import normalise
-
-Key = tuple[str, str]
 
 
 def main() -> None:
@@ -54,7 +53,7 @@ def main() -> None:
     peer = json.loads(options.hypotheses.read_text(encoding="utf-8"))
     written = {(clip["source"], clip["id"]): clip["text"] for clip in peer["clips"]}
     clips = chosen(options.data, options.split, recogniser, written.keys())
-    texts = {language: [written[key(cut)] for cut in cuts] for language, cuts in clips.items()}
+    texts = {language: [written[key_of(cut)] for cut in cuts] for language, cuts in clips.items()}
     rows = [{"head": peer["system"], "search": ""} | figures(clips, texts)]
     rows.append({"head": "one sentence", "search": ""} | figures(clips, one_sentence(options.data, clips)))
     adapted = [isogloss.load(options.model, adapters=[options.adapters])] if options.adapters else []
@@ -71,7 +70,7 @@ def chosen(data: list[Path], split: str, recogniser: Recogniser, wanted: Collect
     """The wanted clips of each language that the model writes."""
     found: dict[str, list[MonoCut]] = defaultdict(list)
     for cut in (cut for folder in data for cut in read_cuts(folder, split)):
-        if key(cut) in wanted and text_of(cut) and language_of(cut) in recogniser.model.config.alphabets:
+        if key_of(cut) in wanted and text_of(cut) and language_of(cut) in recogniser.model.config.alphabets:
             found[language_of(cut)].append(cut)
     return dict(sorted(found.items()))
 
@@ -93,7 +92,7 @@ def heard(
     for language, cuts in clips.items():
         audio = [waveform(cut) for cut in cuts]
         began = time.perf_counter()
-        texts[language] = [one.text for one in recogniser.transcribe(audio, language=language, **how)]
+        texts[language] = [one.text for one in recogniser.transcribe(audio, language=language, vad=False, **how)]
         taken += time.perf_counter() - began
         seconds += sum(cut.duration for cut in cuts)
     return texts, round(taken / seconds, 4)
@@ -117,11 +116,6 @@ def figures(clips: dict[str, list[MonoCut]], texts: dict[str, list[str]]) -> dic
         "clips": f"{100 * sure.low:.1f} – {100 * sure.high:.1f}",
         "WER": round(float(np.mean(list(wer.values()))), 1),
     }
-
-
-def key(cut: MonoCut) -> Key:
-    """Source and name of a clip."""
-    return source_of(cut), cut.id
 
 
 def together(counts: dict[str, ErrorCounts]) -> tuple[Any, Any]:

@@ -108,7 +108,9 @@ def joined(recordings: list[Recording], seconds: float, level: float) -> Iterato
         own = [one for one in recordings if one[2] == language]
         for start in range(0, len(own), JOINED):
             group = own[start : start + JOINED]
-            parts = [part for samples, _, _ in group for part in (samples, quiet(seconds, level, start))]
+            parts = [group[0][0]]
+            for place, (samples, _, _) in enumerate(group[1:], start=start + 1):
+                parts += [quiet(seconds, level, place), samples]
             yield np.concatenate(parts), " ".join(text for _, text, _ in group), language
 
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from isogloss.audio.reading import SAMPLE_RATE
 from isogloss.data.loading import waveform
-from isogloss.data.manifests import read_cuts, source_of
+from isogloss.data.manifests import read_cuts
 from isogloss.errors import AudioError, IsoglossError
+from isogloss.evaluation.data import key_of
 from isogloss.evaluation.predictions import Prediction, errors
 from isogloss.evaluation.results import Evaluation
 
@@ -51,7 +52,7 @@ def examples(evaluation: Evaluation, count: int = 8) -> list[Example]:
     """
     ranked = _ranked(evaluation)
     cuts = {
-        (source_of(cut), cut.id): cut
+        key_of(cut): cut
         for folder in evaluation.conditions.data
         for cut in read_cuts(Path(folder), evaluation.conditions.split)
     }
@@ -59,7 +60,7 @@ def examples(evaluation: Evaluation, count: int = 8) -> list[Example]:
     for group, wanted in _shares(list(ranked.values()), count):
         for rank in range(wanted):
             prediction, cer = group[int((rank + 0.5) / wanted * len(group))]
-            cut = cuts.get((prediction.source, prediction.id))
+            cut = cuts.get(prediction.key)
             if cut is None:
                 raise IsoglossError(
                     f"{', '.join(evaluation.conditions.data)} changed since the evaluation: the clip "
