@@ -21,7 +21,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
 from isogloss.metrics.bootstrap import bootstrap_interval
@@ -203,6 +205,13 @@ def _torchaudio_problem() -> str | None:
         sys.modules["torchaudio"] = None  # type: ignore[assignment]
         return f"torchaudio does not import: {first_line(error)}"
     return None
+
+
+def pink(count: int, random: np.random.Generator) -> NDArray[np.float64]:
+    """So many samples of noise whose power falls as 1/f, of power 1."""
+    spectrum = np.fft.rfft(random.standard_normal(count))
+    noise = np.fft.irfft(spectrum / np.sqrt(np.maximum(np.arange(len(spectrum)), 1)), count)
+    return noise / noise.std()
 
 
 def first_line(error: Exception) -> str:

@@ -43,11 +43,11 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for language in options.languages:
         found = {way: adapted(options, language, way) for way in WAYS}
-        heard = {way: counts(folder, [options.data], [language]) for way, folder in found.items()}
-        gain = paired_difference(heard["whole"].errors, heard["adapters"].errors, heard["whole"].totals)
+        by_way = {way: counts(folder, [options.data], [language]) for way, folder in found.items()}
+        gain = paired_difference(by_way["whole"].errors, by_way["adapters"].errors, by_way["whole"].totals)
         for way, folder in found.items():
             row: dict[str, Any] = {"language": language, "known": language in known, "way": way}
-            row |= {"clips": len(heard[way].totals)} | rate(heard[way])
+            row |= {"clips": len(by_way[way].totals)} | rate(by_way[way])
             if way == "whole":
                 row["± adapters"] = round(100 * gain.difference, 1)
                 row["± 95 %"] = f"{100 * gain.interval.low:.1f} – {100 * gain.interval.high:.1f}"

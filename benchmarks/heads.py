@@ -8,7 +8,7 @@ The heads share the encoder and were trained together (heads.yaml). CER in % of 
 language told, its mean and that of WER; `clips` is the 95 % interval of the CER over all clips together (bootstrap).
 `no search` decides step by step; with a language model each head is searched with a beam of 8, and CTC's probability
 of the text counts half in ranking what the attention decoder writes. With adapters each language goes through one of
-its own, trained with the heads on the frozen encoder (heads-adapters.yaml). Nothing is heard by `one sentence`: the
+its own, trained with the heads on the frozen encoder (heads-adapters.yaml). `one sentence` gets no audio: the
 train transcript of the language that is nearest to the others. The clips are those of the hypotheses, made
 beforehand by `whisper_base.py --limit 35` in the peers' environment. Times are of one thread, encoder and search
 together.
@@ -60,7 +60,7 @@ def main() -> None:
     for decoder in recogniser.model.decoders:
         ways = [("no search", recogniser, None), ("beam 8 + LM", recogniser, search)]
         for name, reader, beam in ways + [("adapters, no search", reader, None) for reader in adapted]:
-            texts, factor = heard(reader, clips, {"decoder": decoder, "beam": beam})
+            texts, factor = transcripts(reader, clips, {"decoder": decoder, "beam": beam})
             rows.append({"head": decoder, "search": name} | figures(clips, texts) | {"real-time factor": factor})
     table(f"{sum(map(len, clips.values()))} clips of the {options.split} split: CER in %", rows)
     finish(options.json, environment() | {"data": [folder.name for folder in options.data], "rows": rows})
@@ -84,7 +84,7 @@ def one_sentence(data: list[Path], clips: dict[str, list[MonoCut]]) -> dict[str,
     return {language: [nearest_to_others(said[language])] * len(cuts) for language, cuts in clips.items()}
 
 
-def heard(
+def transcripts(
     recogniser: Recogniser, clips: dict[str, list[MonoCut]], how: dict[str, Any]
 ) -> tuple[dict[str, list[str]], float]:
     """What a head writes in each language, and its real-time factor."""

@@ -1,21 +1,20 @@
 """Does text that nobody spoke help where little speech is transcribed, and what of it does?
 
-    python benchmarks/injection.py --start runs/heard/model --data data/tuxpaint data/fillets
+    python benchmarks/injection.py --start runs/pretrained/model --data data/tuxpaint data/fillets
         --languages bg es ro ru --minutes 5 15 --runs runs/injection --json benchmarks/results/injection.json
         --plot docs/injection.svg                                                  (in the project's environment)
 
-Every arm starts from the same recogniser, made of an encoder that has only heard speech, and takes the same steps over
-the same pairs (injection.yaml): `fine-tune` never sees the unspoken text; `most`, `maestro`, `mslam` and `tts4pretrain`
-(espeak-ng speaks it) see it in their middle stage; `pairs alone` is `most` without it. Others are `most` with one thing
-changed: `no pre-training` begins with random weights, `text from the start` has no steps before text, `text to the end`
-none after it. Unspoken text is the transcripts of the clips that are not labelled and what train clips say in these
-languages by their translations, less every sentence of dev and test, in any language. CER in % of all characters of the
-test clips, the language told, all seeds together, with the 95 % interval of the bootstrap over clips; `seeds` is that
-of each. `± fine-tune` is the difference from the first arm on the same clips (paired bootstrap), below 0 the arm is
-better, and `relative` its share of the first arm's rate. `+ n-gram`: searched with a 6-gram model of the same
-transcripts and text; `+ n-gram of transcripts` leaves out the text, so that the two say what is in it. Runs that are
-there are not made again.
-"""
+Every arm starts from the same recogniser, made of an encoder that was pre-trained on speech alone, and takes the same
+steps over the same pairs (injection.yaml): `fine-tune` never sees the unspoken text; `most`, `maestro`, `mslam` and
+`tts4pretrain` (espeak-ng speaks it) see it in their middle stage; `pairs alone` is `most` without it. Others are
+`most` with one thing changed: `no pre-training` begins with random weights, `text from the start` has no steps before
+text, `text to the end` none after it. Unspoken text is the transcripts of the clips that are not labelled and what
+train clips say in these languages by their translations, less every sentence of dev and test, in any language. CER in
+% of all characters of the test clips, the language told, all seeds together, with the 95 % interval of the bootstrap
+over clips; `seeds` is that of each. `± fine-tune` is the difference from the first arm on the same clips (paired
+bootstrap), below 0 the arm is better, and `relative` its share of the first arm's rate. `+ n-gram`: searched with a
+6-gram model of the same transcripts and text; `+ n-gram of transcripts` leaves out the text, so that the two say what
+is in it. Runs that are there are not made again."""
 
 from __future__ import annotations
 
@@ -82,7 +81,7 @@ ARMS = {
 
 def main() -> None:
     arguments = parser(__doc__)
-    arguments.add_argument("--start", type=Path, required=True, help="a model that has only heard speech")
+    arguments.add_argument("--start", type=Path, required=True, help="a model that was pre-trained on speech alone")
     arguments.add_argument("--data", type=Path, nargs="+", required=True, help="folders made by isogloss prepare")
     arguments.add_argument("--languages", nargs="+", required=True)
     arguments.add_argument("--minutes", type=float, nargs="+", default=[5, 15], help="transcribed a language")
@@ -119,8 +118,8 @@ def read_by(options: Namespace, minutes: float, arm: str, seed: int) -> dict[str
     data = with_few_labels(options.data, folder, options.languages, limits, translations=True)
     run: Path = options.runs / f"{arm.replace(', ', '-').replace(' ', '-')}-{minutes:g}-{seed}"
     given = [f"data.folders=[{data}]", f"seed={seed}"]
-    weights = "random" if RANDOM in arm else "heard"
-    start = [f"model.start_from={options.start}"] if weights == "heard" else []
+    weights = "random" if RANDOM in arm else "pre-trained"
+    start = [f"model.start_from={options.start}"] if weights == "pre-trained" else []
     start += [f"stages.0.steps={options.settle}"] if options.settle else []
     stages = slice(None)
     if arm != FROM_THE_START:

@@ -40,11 +40,11 @@ def main() -> None:
         for name, folder in folders.items():
             began = time.perf_counter()
             asked: dict[str, Any] = {"tasks": ["recognition"], "languages": languages, "tell_language": True}
-            heard = evaluate(folder, options.data, **asked).predictions
+            predictions = evaluate(folder, options.data, **asked).predictions
             taken = time.perf_counter() - began
-            counts[name] = errors([prediction for prediction in heard if prediction.scored])
+            counts[name] = errors([prediction for prediction in predictions if prediction.scored])
             size = round((folder / WEIGHTS).stat().st_size / 1e6, 1)
-            about = {"weights": name, "MB": size, "clips": len(heard), "s": round(taken, 1)}
+            about = {"weights": name, "MB": size, "clips": len(predictions), "s": round(taken, 1)}
             rows.append(about | rate(counts[name], digits=2))
     exact, rounded = counts["float32"], counts["int8"]
     found = paired_difference(rounded.errors, exact.errors, exact.totals)

@@ -4,7 +4,7 @@
         --json benchmarks/results/long_form.json --plot docs/long_form.svg        (in the project's environment)
 
 USM's argument (arXiv 2303.01037 §2.4): with a local window the receptive field grows with depth beyond anything
-heard in training, so that on long recordings deletions grow with depth; with chunks it is the chunk, at any depth.
+seen in training, so that on long recordings deletions grow with depth; with chunks it is the chunk, at any depth.
 Models of long_form.yaml are trained on clips of at most 15 s, as many steps each (runs that are there are not made
 again). On such clips a window of 15 s to both sides and a chunk of 15 s are full attention, so that one model has
 learned all three. It writes the held-out clips of the first corpus one by one, and joined to recordings of at least two
@@ -39,7 +39,7 @@ from isogloss.training.recipe import load_recipe
 
 RECIPE = Path(__file__).with_suffix(".yaml")
 LONGEST = 375
-"""Frames of the longest clip heard in training."""
+"""Frames of the longest clip seen in training."""
 CONTEXTS: dict[str, Context] = {
     "full": FullContext(),
     "local": LocalContext(left=LONGEST, right=LONGEST),

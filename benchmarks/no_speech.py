@@ -1,4 +1,4 @@
-"""What is heard where nobody speaks: words a minute in silence, noise and music, beside Whisper.
+"""What is written where nobody speaks: words a minute in silence, noise and music, beside Whisper.
 
     python benchmarks/no_speech.py --model NAME=DIR… --music DIR --json benchmarks/results/no_speech.json
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Peers, environment, finish, first_line, parser, table
+from common import Peers, environment, finish, first_line, parser, pink, table
 from numpy.typing import NDArray
 
 import isogloss
@@ -50,15 +50,11 @@ def main() -> None:
 
 def made(samples: int, music: Path | None) -> dict[str, Waveform]:
     """The recordings, (S,) each."""
-    random = np.random.default_rng(0)
-    white = random.standard_normal(samples).astype(np.float32)
-    spectrum = np.fft.rfft(white)
-    spectrum /= np.sqrt(np.maximum(np.arange(len(spectrum)), 1))  # power falls as 1/f
-    pink = np.fft.irfft(spectrum, samples).astype(np.float32)
+    white = np.random.default_rng(0).standard_normal(samples)
     sounds = {
         "silence": np.zeros(samples, dtype=np.float32),
-        "white noise": LEVEL * white,
-        "pink noise": LEVEL * pink / float(pink.std()),
+        "white noise": (LEVEL * white).astype(np.float32),
+        "pink noise": (LEVEL * pink(samples, np.random.default_rng(0))).astype(np.float32),
     }
     if music is not None:
         pieces = np.concatenate([read(file) for file in sorted(music.glob("*.ogg"))])

@@ -5,7 +5,8 @@
 
 Held-out clips, as many a language as asked for, with so many seconds of digital zeros (-inf) or white noise of some
 level in dB of full scale on each side; and joined, in one language, to recordings of ten with as long a pause between
-them. Nobody is told the language, as in most use. `no vad` is `transcribe --no-vad`: everything goes to the encoder,
+them; and with pink noise or four other voices under the whole clip, so many dB below it. The language is not given, as
+in most use. `no vad` is `transcribe --no-vad`: everything goes to the encoder,
 recordings over 30 s in stretches of 30 s. CER in % with the 95 % interval of the bootstrap over recordings; language
 is the share of recordings whose language is guessed right.
 
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import environment, finish, parser, percent, table
+from common import environment, finish, parser, percent, pink, table
 from lhotse.cut import MonoCut
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -43,6 +44,8 @@ Recording = tuple[Waveform, str, str]
 
 SECONDS = (0.2, 0.5, 1.0, 2.0)
 LEVELS = (-np.inf, -80.0, -60.0, -40.0)
+RATIOS = (20.0, 10.0)
+VOICES = 4
 JOINED = 10
 FAINT = 0.01
 
@@ -89,6 +92,9 @@ def conditions(
 ) -> Iterator[tuple[str, float, float, list[Recording]]]:
     """Where, at what level and for how long there is quiet, and the recordings with it."""
     yield "nowhere", -np.inf, 0.0, recordings
+    for ratio in RATIOS:
+        yield "pink noise under", ratio, 0.0, [over_noise(one, ratio, n) for n, one in enumerate(recordings)]
+        yield "voices under", ratio, 0.0, [over_voices(recordings, n, ratio) for n in range(len(recordings))]
     for level in LEVELS:
         for length in seconds:
             yield "around", level, length, [surrounded(one, length, level) for one in recordings]
@@ -100,6 +106,25 @@ def conditions(
 def surrounded(recording: Recording, seconds: float, level: float) -> Recording:
     samples, text, language = recording
     return np.concatenate([quiet(seconds, level, 0), samples, quiet(seconds, level, 1)]), text, language
+
+
+def over_noise(recording: Recording, ratio: float, seed: int) -> Recording:
+    samples, text, language = recording
+    return mixed(samples, pink(len(samples), np.random.default_rng(seed)), ratio), text, language
+
+
+def over_voices(recordings: list[Recording], place: int, ratio: float) -> Recording:
+    """A clip over the clips that stand behind it in the list, each repeated for as long as it lasts."""
+    samples, text, language = recordings[place]
+    others = [recordings[(place + n) % len(recordings)][0] for n in range(1, 1 + VOICES)]
+    voices = [np.resize(other / max(float(other.std()), 1e-9), len(samples)) for other in others]
+    return mixed(samples, np.sum(voices, axis=0), ratio), text, language
+
+
+def mixed(samples: Waveform, noise: NDArray[np.floating], ratio: float) -> Waveform:
+    """Samples with noise `ratio` dB below them."""
+    level = float(samples.std()) / max(float(noise.std()), 1e-9) * 10 ** (-ratio / 20)
+    return (samples + level * noise).astype(np.float32)
 
 
 def joined(recordings: list[Recording], seconds: float, level: float) -> Iterator[Recording]:
@@ -180,12 +205,6 @@ def hum(count: int, random: np.random.Generator) -> NDArray[np.float64]:
     """Mains and its harmonics."""
     mains = float(random.choice([50.0, 60.0]))
     return np.sum([tone(count, mains * n) / n for n in range(1, 12)], axis=0)
-
-
-def pink(count: int, random: np.random.Generator) -> NDArray[np.float64]:
-    spectrum = np.fft.rfft(random.standard_normal(count))
-    noise = np.fft.irfft(spectrum / np.sqrt(np.maximum(np.arange(len(spectrum)), 1)), count)
-    return noise / noise.std()
 
 
 SOUNDS: dict[str, Callable[[int, np.random.Generator], NDArray[np.float64]]] = {

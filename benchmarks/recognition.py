@@ -6,7 +6,7 @@
 
 The hypotheses are made beforehand by `whisper_base.py` in the peers' environment. Recognition: every
 system is told which language is spoken; both texts are normalised alike; each language is scored on the
-clips that all systems which know it have heard. `± first` is the CER minus that of the first model on
+clips that all systems which know it have transcribed. `± first` is the CER minus that of the first model on
 the same clips, with the 95 % interval of the paired bootstrap: an interval above 0 means that the first
 model is better. Means are over the languages all systems know. Identification: nobody is told. The
 clips are those in languages that the first model and Whisper know; Whisper chooses among these
@@ -112,7 +112,7 @@ def keyed(evaluation: Evaluation) -> Predictions:
 
 
 def joined(files: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What each system heard, from as many files as it was written to."""
+    """What each system made of the clips, from as many files as it was written to."""
     systems: dict[str, dict[str, Any]] = {}
     for found in files:
         known = systems.setdefault(found["system"], found | {"clips": [], "unknown_languages": []})
@@ -140,14 +140,14 @@ def compare(systems: dict[str, Predictions]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     pooled: dict[str, list[Prediction]] = defaultdict(list)
     first = next(iter(systems))
-    for language, heard in sorted(by_language.items()):
-        if first not in heard:
+    for language, of_system in sorted(by_language.items()):
+        if first not in of_system:
             continue
-        common = sorted(set.intersection(*(set(predictions) for predictions in heard.values())))
-        chosen = {name: [predictions[key] for key in common] for name, predictions in heard.items()}
+        common = sorted(set.intersection(*(set(predictions) for predictions in of_system.values())))
+        chosen = {name: [predictions[key] for key in common] for name, predictions in of_system.items()}
         if common:
             rows += language_rows(language, chosen)
-        if common and len(heard) == len(systems):
+        if common and len(of_system) == len(systems):
             for name in systems:
                 pooled[name] += chosen[name]
     for name, clips in pooled.items():
@@ -188,7 +188,7 @@ def identify(
     closed: list[str],
     trained: tuple[str, ...] | None,
 ) -> list[dict[str, Any]]:
-    """Accuracy and macro-F1 of the models and the peers on the clips that all of them have heard."""
+    """Accuracy and macro-F1 of the models and the peers on the clips that all of them were given."""
     guesses: dict[str, dict[Key, str]] = {
         name: {key: prediction.guess or "" for key, prediction in predictions.items()}
         for name, predictions in models.items()

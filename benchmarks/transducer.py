@@ -106,10 +106,10 @@ def simple_states(options: Namespace) -> tuple[Tensor, ...]:
 
 
 def pruned(
-    audio: Tensor, text: Tensor, weight: Tensor, bias: Tensor, heard: Tensor, read: Tensor, *targets: Tensor
+    audio: Tensor, text: Tensor, weight: Tensor, bias: Tensor, frames: Tensor, symbols: Tensor, *targets: Tensor
 ) -> Tensor:
     written, *lengths = targets
-    return two_step_loss((heard, read), (audio, text, weight, bias), written, tuple(lengths), 5).mean()
+    return two_step_loss((frames, symbols), (audio, text, weight, bias), written, tuple(lengths), 5).mean()
 
 
 def torchaudio_step(logits: Tensor, targets: tuple[Tensor, ...]) -> Work:

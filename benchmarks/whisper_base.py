@@ -1,4 +1,4 @@
-"""What multilingual Whisper base (74 M, int8, greedy) hears in held-out clips, for `recognition.py`.
+"""What multilingual Whisper base (74 M, int8, greedy) makes of held-out clips, for `recognition.py`.
 
     python benchmarks/whisper_base.py --data DIR… --json whisper-base.json       (in the peers' environment)
 
@@ -53,7 +53,7 @@ def main() -> None:
     arguments.add_argument("--split", default="test")
     arguments.add_argument("--languages", nargs="+", help="only these")
     arguments.add_argument("--limit", type=int, help="clips of each language")
-    arguments.add_argument("--heard", nargs="*", type=Path, default=[], help="earlier files; their clips are left out")
+    arguments.add_argument("--earlier", nargs="*", type=Path, default=[], help="files whose clips are left out")
     arguments.add_argument("--cache", type=Path, default=CACHE, help="where the joined weights are kept")
     arguments.add_argument("--threads", type=int, default=0, help="0 = as faster-whisper decides")
     options = arguments.parse_args()
@@ -66,7 +66,7 @@ def main() -> None:
     model = WhisperModel(weights, device="cpu", compute_type="int8", cpu_threads=options.threads)
     cuts = [cut for folder in options.data for cut in read_cuts(folder, options.split)]
     chosen = choose(cuts, options.languages, options.limit)
-    earlier = {(c["source"], c["id"]) for file in options.heard for c in read_json(file)["clips"]}
+    earlier = {(c["source"], c["id"]) for file in options.earlier for c in read_json(file)["clips"]}
     chosen = [cut for cut in chosen if (source_of(cut), cut.id) not in earlier]
     known = [cut for cut in chosen if code_of(language_of(cut)) in model.supported_languages]
     clips, broken, worked = [], 0, 0.0
@@ -77,7 +77,7 @@ def main() -> None:
             broken += 1
             continue
         began = time.perf_counter()
-        clips.append(described(cut) | heard(model, samples, code_of(language_of(cut))))
+        clips.append(described(cut) | transcribed(model, samples, code_of(language_of(cut))))
         worked += time.perf_counter() - began
     seconds = sum(clip["seconds"] for clip in clips)
     unknown = sorted({language_of(cut) for cut in chosen} - {language_of(cut) for cut in known})
@@ -122,8 +122,8 @@ def code_of(tag: str) -> str:
     return CODES.get(subtag, subtag)
 
 
-def heard(model: WhisperModel, samples: Any, code: str) -> dict[str, Any]:
-    """What Whisper hears when told the language, and which languages it takes it for when not."""
+def transcribed(model: WhisperModel, samples: Any, code: str) -> dict[str, Any]:
+    """What Whisper writes where the language is given, and the probabilities of languages where it is not."""
     segments, info = model.transcribe(samples, language=None, **GREEDY)
     if info.language != code:  # segments are lazy: what was guessed wrongly is never decoded
         segments, _ = model.transcribe(samples, language=code, **GREEDY)

@@ -1,11 +1,11 @@
 """Languages of which not one clip is transcribed, or few: how far do their text and untranscribed speech go?
 
-    python benchmarks/zero_label.py --start runs/heard/model --data data/tuxpaint --labelled bg es fr ro ru
+    python benchmarks/zero_label.py --start runs/pretrained/model --data data/tuxpaint --labelled bg es fr ro ru
         --zero be ca el --runs runs/zero-label --json benchmarks/results/zero_label.json
                                                                                    (in the project's environment)
 
-Every arm starts from the same recogniser of the labelled languages, made of an encoder that has heard speech of all
-languages and no text, and takes the same steps over the same pairs (zero_label.yaml). `without text` hears
+Every arm starts from the same recogniser of the labelled languages, made of an encoder that was pre-trained on speech
+of all languages, and takes the same steps over the same pairs (zero_label.yaml). `without text` gets
 untranscribed speech of all languages beside them. The next read unspoken text of all languages too, as phonemes, its
 symbols spelled in Latin letters, or in bytes as in Maestro-U, and have an adapter for each language in the blocks
 that speech and text share; `phonemes of pairs alone` has all that and no unspoken text. Others change one thing: they
@@ -15,7 +15,7 @@ transcripts of the zero-label languages from the beginning, and adapters, instea
 in any language, is in the text, and dev transcripts of the zero-label languages choose nothing. CER in % of test
 clips, the language told, with the 95 % interval of the bootstrap. `±` is the difference from the first of --arms on
 the same clips (paired bootstrap), below 0 the arm is better, `relative` its share of the first arm's rate, and `gap
-closed` = (first - arm) / (first - oracle). `one sentence` hears nothing and always says the train text that is
+closed` = (first - arm) / (first - oracle). `one sentence` gets no audio and always says the train text that is
 nearest to the others. With --few 1 5 the same languages have so many transcribed minutes instead of none. Runs that
 are there are not made again.
 """
@@ -77,7 +77,7 @@ ARMS: dict[str, list[str]] = {
 
 def main() -> None:
     arguments = parser(__doc__)
-    arguments.add_argument("--start", type=Path, required=True, help="a model that has only heard speech")
+    arguments.add_argument("--start", type=Path, required=True, help="a model that was pre-trained on speech alone")
     arguments.add_argument("--data", type=Path, nargs="+", required=True, help="folders made by isogloss prepare")
     arguments.add_argument("--labelled", nargs="+", required=True, help="languages with transcripts")
     arguments.add_argument("--zero", nargs="+", required=True, help="languages without")
@@ -89,7 +89,7 @@ def main() -> None:
     arguments.add_argument("--plot", type=Path, metavar="FILE", help="draw the error rates there, as SVG")
     options = arguments.parse_args()
     ways = [(few, arm, seed) for few in options.few for seed in options.seeds for arm in options.arms]
-    found = {way: heard(options, *way) for way in ways}
+    found = {way: result(options, *way) for way in ways}
     rows = [{"minutes": "", "arm": "one sentence", "seed": ""} | one_sentence(options)]
     for (few, arm, seed), evaluation in found.items():
         figures = row(evaluation, found[few, options.arms[0], seed], found.get((few, "oracle", seed)), options.zero)
@@ -112,8 +112,8 @@ def panels(found: dict[tuple[float, str, int], Evaluation], zero: list[str]) -> 
     return rates
 
 
-def heard(options: Namespace, few: float, arm: str, seed: int) -> Evaluation:
-    """The test clips as an arm reads them; its model is made if it is not there."""
+def result(options: Namespace, few: float, arm: str, seed: int) -> Evaluation:
+    """Figures of an arm on the test clips; its model is made if it is not there."""
     languages = [*options.labelled, *options.zero]
     data = corpus(options, options.minutes if arm == "oracle" else few)
     run: Path = options.runs / f"{arm.replace(', ', '-').replace(' ', '-')}{data.name.removeprefix('data')}-{seed}"

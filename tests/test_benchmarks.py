@@ -70,11 +70,11 @@ class Workshop:
         return self.trained("model", Recipe.parse(recipe, "test"))
 
     @cached_property
-    def heard(self) -> Path:
+    def pretrained(self) -> Path:
         """Speech alone, in the size of the recipes of experiments."""
-        stage = {"name": "hear", "steps": 1, "seconds": {"speech": 4}, "objectives": [{"name": "best_rq"}]}
+        stage = {"name": "pretrain", "steps": 1, "seconds": {"speech": 4}, "objectives": [{"name": "best_rq"}]}
         recipe = small_recipe(self.letters, [stage], encoder="tiny", tokenizer=None)
-        return self.trained("heard", Recipe.parse(recipe, "test"))
+        return self.trained("pretrained", Recipe.parse(recipe, "test"))
 
     @cached_property
     def live(self) -> Path:
@@ -91,7 +91,7 @@ class Workshop:
 
     @cached_property
     def hypotheses(self) -> Path:
-        """What whisper_base.py would have written, of a peer that hears `a` in every clip."""
+        """What whisper_base.py would have written, of a peer that writes `a` for every clip."""
         clips = [
             {
                 "id": cut.id,
@@ -145,7 +145,7 @@ TINY: dict[str, Callable[[Workshop], str]] = {
     "frontend.py": lambda w: f"{ONCE} --seconds 1",
     "heads.py": lambda w: f"--model {w.model} --data {w.letters} --lm {w.lm} --hypotheses {w.hypotheses}",
     "injection.py": lambda w: (
-        f"--start {w.heard} --data {w.letters} --languages es it --minutes 0.2 --arms fine-tune most "
+        f"--start {w.pretrained} --data {w.letters} --languages es it --minutes 0.2 --arms fine-tune most "
         f"--runs {w.folder}/injected {ALONE} --plot {w.folder}/injection.svg"
     ),
     "int8.py": lambda w: f"--model {w.model} --data {w.letters} {w.russian}",
@@ -178,8 +178,8 @@ TINY: dict[str, Callable[[Workshop], str]] = {
     "whisper_base.py": lambda w: f"--data {w.letters} --limit 1 --threads 1",
     "word_times.py": lambda w: f"--model {w.model} --data {w.russian}",
     "zero_label.py": lambda w: (
-        f"--start {w.heard} --data {w.letters} --labelled es --zero it --arms bytes --runs {w.folder}/zero {ALONE} "
-        f"--plot {w.folder}/zero.svg"
+        f"--start {w.pretrained} --data {w.letters} --labelled es --zero it --arms bytes {ALONE} "
+        f"--runs {w.folder}/zero --plot {w.folder}/zero.svg"
     ),
 }
 """How each script is called."""

@@ -59,12 +59,12 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
 
 
 def start(*arguments: object, **options: Any) -> "subprocess.Popen[str]":
-    """The command line as a process of its own; it hears Ctrl-C also where the tests run in the background."""
+    """The command line as a process of its own; Ctrl-C stops it also where the tests run in the background."""
     command = [sys.executable, "-m", "isogloss", *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL} | options
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    hear = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    return subprocess.Popen(command, text=True, env=environment, preexec_fn=hear, **pipes)
+    obey = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, text=True, env=environment, preexec_fn=obey, **pipes)
 
 
 @pytest.fixture(scope="session")
@@ -113,7 +113,7 @@ def test_help_needs_nothing_heavy() -> None:
 
 
 def test_every_verb_is_there_and_says_what_it_does(run: Run) -> None:
-    order = "corpora prepare inspect train finetune lm quantise evaluate demo transcribe identify encode embed search"
+    order = "corpora prepare inspect import train finetune lm quantise evaluate demo transcribe identify encode embed search"
     assert [*order.split(), "doctor", "version"] == VERBS
     shown = run("--help")[1]
     for verb in VERBS:
@@ -522,7 +522,7 @@ def test_finetune_says_what_it_chose_and_its_adapter_is_used(
     code, out, err = run("finetune", model, "--data", corpus, "--out", tmp_path / "run", "--minutes", 0.1)
     assert code == 0, err
     adapter = Path(out.strip())
-    assert adapter == tmp_path / "run/model" and "of transcribed speech in" in err and "encoder stays as it is" in err
+    assert adapter == tmp_path / "run/model" and "of transcribed speech in" in err and "only adapters and heads are trained" in err
     assert (adapter / "model.safetensors").stat().st_size < (model / "model.safetensors").stat().st_size / 2
     expected = isogloss.load(model, adapters=[adapter]).transcribe(audio / "one.wav").text
     assert run("transcribe", "--model", model, "--adapter", adapter, audio / "one.wav")[1].strip() == expected

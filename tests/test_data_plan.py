@@ -30,7 +30,7 @@ def plan(sizes: list[int], batch_seconds: float = 40.0, temperature: float = 1.0
     return BatchPlan(durations, groups, batch_seconds=batch_seconds, temperature=temperature, seed=seed)
 
 
-def heard(batches: list[np.ndarray]) -> list[int]:
+def flat(batches: list[np.ndarray]) -> list[int]:
     return np.concatenate(batches).tolist()
 
 
@@ -76,11 +76,11 @@ def test_batches_keep_to_their_seconds(case: dict) -> None:
 @given(case=cases)
 @settings(max_examples=40)
 def test_within_a_group_no_clip_is_ahead_by_two(case: dict) -> None:
-    """At the end of each round, a clip was heard at most once more than any other of its group."""
+    """At the end of each round, a clip was drawn at most once more than any other of its group."""
     subject = plan(**case)
     counts = np.zeros(len(subject.durations), dtype=int)
     for number in range(6):
-        np.add.at(counts, heard(subject.round(number)), 1)
+        np.add.at(counts, flat(subject.round(number)), 1)
         for member, quota in zip(subject.members, subject.quotas, strict=True):
             assert counts[member].max() - counts[member].min() <= 1
             assert counts[member].sum() == quota * (number + 1)
@@ -89,17 +89,17 @@ def test_within_a_group_no_clip_is_ahead_by_two(case: dict) -> None:
 def test_one_language_at_natural_temperature_is_an_epoch_a_round() -> None:
     subject = plan([57])
     for number in range(3):
-        assert sorted(heard(subject.round(number))) == list(range(57))
-    assert heard(subject.round(0)) != heard(subject.round(1))
+        assert sorted(flat(subject.round(number))) == list(range(57))
+    assert flat(subject.round(0)) != flat(subject.round(1))
 
 
 def test_another_seed_is_another_order() -> None:
-    assert heard(plan([57], seed=1).round(0)) != heard(plan([57], seed=2).round(0))
+    assert flat(plan([57], seed=1).round(0)) != flat(plan([57], seed=2).round(0))
 
 
 def test_a_single_clip_is_heard_every_round() -> None:
     subject = BatchPlan(np.array([3.0]), np.array([7]), batch_seconds=1.0, temperature=3.0)
-    assert [heard(subject.round(number)) for number in range(4)] == [[0]] * 4
+    assert [flat(subject.round(number)) for number in range(4)] == [[0]] * 4
     assert [tuple(batch) for batch, _ in islice(subject.batches(Position()), 3)] == [(0,)] * 3
 
 
@@ -116,7 +116,7 @@ def test_languages_are_heard_in_proportion_to_the_temperature(temperature: float
     expected /= expected.sum()
     time = np.zeros(3)
     for number in range(4):
-        indices = heard(subject.round(number))
+        indices = flat(subject.round(number))
         np.add.at(time, groups[indices], durations[indices])
     np.testing.assert_allclose(time / time.sum(), expected, atol=0.02)
     np.testing.assert_allclose(shares(hours, temperature), expected)
@@ -125,7 +125,7 @@ def test_languages_are_heard_in_proportion_to_the_temperature(temperature: float
 def test_weights_multiply_shares() -> None:
     durations, groups = np.full(200, 2.0), np.repeat([0, 1], 100)
     subject = BatchPlan(durations, groups, batch_seconds=20.0, weights=np.array([3.0, 1.0]))
-    found = Counter(groups[heard(subject.round(0))].tolist())
+    found = Counter(groups[flat(subject.round(0))].tolist())
     assert found == {0: 150, 1: 50}
 
 

@@ -21,7 +21,7 @@ def import_(
         Path | None, typer.Option(help="clip on which to compare with the original; by default a made sound")
     ] = None,
 ) -> None:
-    """Import an encoder from another toolkit, after comparing its states with the original's."""
+    """Import an encoder from another toolkit. Its states are first compared with the original's."""
     print(imported(source, out, probe))
 
 

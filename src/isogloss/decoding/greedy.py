@@ -1,5 +1,5 @@
 """Greedy decoding: the best step at every step, of CTC and of the transducer, at once or as states arrive; and of
-the attention decoder, which must have heard everything."""
+the attention decoder, which must have all states."""
 
 from collections.abc import Callable
 from functools import cache
@@ -25,7 +25,7 @@ Best = Callable[[int], tuple[list[list[int]], list[list[float]]]]
 
 
 class Greedy(Protocol):
-    """Reads the encoder states of a batch, all at once or piece by piece, with the same result."""
+    """Takes the encoder states of a batch, all at once or piece by piece, with the same result."""
 
     drafts: list[Draft]
 
@@ -88,7 +88,7 @@ class GreedyCTC:
 
 
 class GreedyAttention:
-    """The likeliest symbol after those written, until the end; when it has heard everything, in `feed`.
+    """The likeliest symbol after those written, until the end; with all states at once, in `feed`.
 
     Writes no more symbols than there are frames. The frames of the symbols are those of CTC's best path
     through them; where CTC has none, they are spread evenly. allowed: which symbols may follow which.

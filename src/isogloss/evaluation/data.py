@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 GROUP_SECONDS = 240.0
 """Seconds of audio that are in memory at once."""
 SAME, OTHER, UNKNOWN = "same", "other", "unknown"
-"""Whether other clips of a corpus were trained on; its voices were then heard in training, or may have been."""
+"""Whether other clips of a corpus were trained on; its voices were then trained on, or may have been."""
 
 Key = tuple[str, str]
 """(corpus, id) of a clip; an id is unique within its corpus."""

@@ -112,7 +112,7 @@ def right_words(references: Sequence[str], hypotheses: Sequence[str]) -> list[li
 def nearest_to_others(texts: Sequence[str], most: int = 100, seed: int = 0) -> str:
     """Of `most` texts drawn at random, the one with the fewest character errors if it is said instead of each of them.
 
-    A recogniser that always writes it has heard nothing: what it reaches is the trivial error rate of the texts.
+    A recogniser that always writes it needs no audio: what it reaches is the trivial error rate of the texts.
     """
     drawn = random.Random(seed).sample(list(texts), min(most, len(texts)))
     # Texts that are equal are compared once.
