@@ -81,7 +81,7 @@ class Sonar(Objective):
     def prepare(self, batch: Batch, training: bool) -> Batch:
         """`texts` and `tags` of what the teacher gets, in training some in another language; its `units`, (B, U).
 
-        `twice`, (B, B) bool: which rows say the same.
+        Also the `wordings` of what each clip says.
         """
         texts, tags = [text or "" for text in batch.texts], list(batch.languages)
         for row, (others, draw) in enumerate(zip(translations(batch), batch.draws("translation"), strict=True)):
@@ -89,7 +89,7 @@ class Sonar(Objective):
             if usable and training and draw.random() < self.config.translated:
                 tags[row] = usable[draw.integers(len(usable))]
                 texts[row] = others[tags[row]]
-        extras = {"texts": texts, "tags": tags, "twice": same_wording(wordings(batch))}
+        extras = {"texts": texts, "tags": tags, "wordings": wordings(batch)}
         units = {} if self._teacher is not None else {"units": self.spec.processor.unit_ids(texts, tags)}
         return batch.with_extras(extras | units)
 
@@ -103,7 +103,8 @@ class Sonar(Objective):
             speech = normalize(self.project(speech), dim=-1)
         text = self.text_vectors(model, batch)
         squares = (speech - text).square().sum(dim=1).sum()
-        contrast, right = contrastive(speech, text, batch.extras["twice"], self.config.temperature)
+        twice = same_wording(batch.extras["wordings"]).to(speech.device)
+        contrast, right = contrastive(speech, text, twice, self.config.temperature)
         terms = {
             "squares": Term(squares, rows, self.config.squares),
             "contrast": Term(contrast, rows, self.config.contrast),
