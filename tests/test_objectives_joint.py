@@ -151,11 +151,8 @@ def test_a_mismatched_pair_has_the_transcript_of_another(monkeypatch: pytest.Mon
 
 
 def test_a_language_head_is_there_only_where_it_learns() -> None:
-    assert [config.trains("language", "language") for config in (SlamConfig(), SlamConfig(heads=1.0), MSlamConfig())] == [
-        False,
-        True,
-        True,
-    ]
+    configs = SlamConfig(), SlamConfig(heads=1.0), MSlamConfig()
+    assert [config.trains("language", "language") for config in configs] == [False, True, True]
 
 
 def test_a_mismatched_transcript_is_of_the_same_language_where_there_is_one() -> None:
