@@ -5,7 +5,6 @@ large (layer norm, biases, pre-norm blocks). Padded batches of base are compared
 twin takes its statistics over the padding too, ours does not (isogloss/audio/waveform.py).
 """
 
-import re
 from typing import Any
 
 import pytest
@@ -17,6 +16,8 @@ from isogloss.audio.waveform import WaveformConfig
 from isogloss.encoders.embed import ProjectionConfig
 from isogloss.encoders.speech import SpeechEncoderConfig
 from isogloss.encoders.transformer import ConvolutionalPositionConfig, TransformerConfig
+from isogloss.interop import wav2vec2
+from isogloss.interop.naming import joined, renamed
 from isogloss.model.model import Model, ModelConfig
 from isogloss.sequence import Sequence
 
@@ -71,38 +72,11 @@ def ours(theirs: Any, size: str) -> Model:
     return model
 
 
-RENAMED = [
-    (r"^feature_extractor\.conv_layers\.(\d+)\.conv\.", r"features.layers.\1.convolution."),
-    (r"^feature_extractor\.conv_layers\.(\d+)\.layer_norm\.", r"features.layers.\1.norm."),
-    (r"^feature_projection\.layer_norm\.", "encoder.embed.norm."),
-    (r"^feature_projection\.projection\.", "encoder.embed.project."),
-    (r"^encoder\.pos_conv_embed\.conv\.", "encoder.stack.entry.positions.convolution."),
-    (r"^encoder\.layers\.", "encoder.stack.blocks."),
-    (r"\.out_proj\.", ".out."),
-    (r"\.feed_forward\.intermediate_dense\.", ".feed.expand."),
-    (r"\.feed_forward\.output_dense\.", ".feed.project."),
-    (r"(blocks\.\d+)\.layer_norm\.", r"\1.norm_attention."),
-]
-"""Their names of weights, and ours; where the norms stand depends on the size."""
-NORMS = {
-    "base": [(r"^encoder\.layer_norm\.", "encoder.stack.entry.norm."), (r"\.final_layer_norm\.", ".norm.")],
-    "large": [(r"^encoder\.layer_norm\.", "encoder.stack.norm."), (r"\.final_layer_norm\.", ".feed.norm.")],
-}
-
-
 def translated(theirs: dict[str, Tensor], size: str) -> dict[str, Tensor]:
     """The twin's weights under our names."""
-    found = {}
-    for key, value in theirs.items():
-        for pattern, name in [*RENAMED, *NORMS[size]]:
-            key = re.sub(pattern, name, key)
-        found[key] = value
+    norms = wav2vec2.PRE_NORM if size == "large" else wav2vec2.POST_NORM
+    found = joined(renamed(theirs, wav2vec2.RULES + norms), ("q_proj", "k_proj", "v_proj"), "qkv")
     del found["masked_spec_embed"]  # belongs to the objective, which masks
-    for number in range(LAYERS):
-        attention = f"encoder.stack.blocks.{number}.attention"
-        for kind in ("weight", "bias"):
-            parts = [found.pop(f"{attention}.{part}_proj.{kind}") for part in "qkv"]
-            found[f"{attention}.qkv.{kind}"] = torch.cat(parts)
     return found
 
 
