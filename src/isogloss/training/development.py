@@ -66,6 +66,7 @@ class Development:
             batches = [batch.to(self.machine.device) for batch in self._load(objective.dev_needs)]
             with torch.no_grad(), self.machine.autocast():
                 objective.finish(stage.model, batches)
+            self._prepared.pop(objective, None)  # which would keep it, and its slow copy of the model, to the end
 
     def _losses(self, stage: Stage, name: str) -> dict[str, float]:
         """The means of an objective's terms and statistics, and its `loss`."""
