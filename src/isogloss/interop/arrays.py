@@ -1,7 +1,10 @@
 """Their weights as they lie on disk: tensors by name, whatever the library that wrote them. Nothing is unpickled."""
 
+import shutil
 import struct
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -83,6 +86,24 @@ def model_files(path: Path) -> list[Path]:
     if not parts or not all(number.isdecimal() for number in parts.values()):
         raise IsoglossError(f"{path} holds no model.bin; give the folder of a CTranslate2 model.")
     return sorted(parts, key=lambda file: int(parts[file]))
+
+
+@contextmanager
+def one_model_file(folder: Path) -> Iterator[Path]:
+    """A folder of CTranslate2 with its model.bin whole: itself, or a copy for as long as it is needed."""
+    parts = model_files(folder)
+    if len(parts) == 1:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as copy:
+        for file in folder.iterdir():
+            if file.is_file() and file not in parts:
+                shutil.copy(file, copy)
+        with (Path(copy) / "model.bin").open("wb") as whole:
+            for part in parts:
+                with part.open("rb") as piece:
+                    shutil.copyfileobj(piece, whole)
+        yield Path(copy)
 
 
 class _Joined:

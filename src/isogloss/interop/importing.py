@@ -7,10 +7,6 @@ ct2:FOLDER    CTranslate2: Whisper's encoder (whole, or model.bin in parts)
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +20,7 @@ from isogloss.audio.reading import SAMPLE_RATE, as_waveform
 from isogloss.errors import IsoglossError
 from isogloss.files import read_json, sha256
 from isogloss.interop import wav2vec2, whisper
-from isogloss.interop.arrays import model_files, read_ctranslate2, read_safetensors_folder
+from isogloss.interop.arrays import one_model_file, read_ctranslate2, read_safetensors_folder
 from isogloss.model.folder import save_model
 from isogloss.model.model import Model
 from isogloss.sequence import Sequence
@@ -140,7 +136,7 @@ def _states(form: str, kind: str, folder: Path, samples: NDArray[np.float32], fe
     if form == "ct2":
         import ctranslate2
 
-        with _in_one_file(folder) as whole:
+        with one_model_file(folder) as whole:
             original = ctranslate2.models.Whisper(str(whole), compute_type="float32")
             view = ctranslate2.StorageView.from_array(np.ascontiguousarray(features.mT.numpy()))
             return torch.from_numpy(np.array(original.encode(view)))
@@ -157,24 +153,6 @@ def _states(form: str, kind: str, folder: Path, samples: NDArray[np.float32], fe
         audio = (audio - audio.mean()) / (audio.var(correction=0) + 1e-7).sqrt()
     states = original(audio).last_hidden_state
     return states
-
-
-@contextmanager
-def _in_one_file(folder: Path) -> Iterator[Path]:
-    """A folder of CTranslate2 with its model.bin whole: itself, or a copy for as long as it is needed."""
-    parts = model_files(folder)
-    if len(parts) == 1:
-        yield folder
-        return
-    with tempfile.TemporaryDirectory() as copy:
-        for file in folder.iterdir():
-            if file.is_file() and file not in parts:
-                shutil.copy(file, copy)
-        with (Path(copy) / "model.bin").open("wb") as whole:
-            for part in parts:
-                with part.open("rb") as piece:
-                    shutil.copyfileobj(piece, whole)
-        yield Path(copy)
 
 
 def _made() -> NDArray[np.float32]:

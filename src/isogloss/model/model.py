@@ -29,7 +29,7 @@ from isogloss.heads.base import Head, SymbolHead
 from isogloss.heads.classifier import Classifier
 from isogloss.heads.ctc import CTCHead
 from isogloss.model.spec import ModelConfig, ModelSpec
-from isogloss.nn.int8 import with_int8_weights
+from isogloss.nn.int8 import with_floating_weights, with_int8_weights
 from isogloss.nn.past import EncoderPast
 from isogloss.sequence import Sequence
 from isogloss.text.processor import TextProcessor
@@ -95,6 +95,15 @@ class Model(nn.Module):
         made = copy.deepcopy(self)
         with_int8_weights(made)
         made.config = self.config.model_copy(update={"weights": "int8"})
+        return made
+
+    def trainable(self) -> "Model":
+        """The same model with floating-point weights, as rounded as they are: itself if it has no others."""
+        if self.config.weights == "float32":
+            return self
+        made = copy.deepcopy(self)
+        with_floating_weights(made)
+        made.config = self.config.model_copy(update={"weights": "float32"})
         return made
 
     def encode(

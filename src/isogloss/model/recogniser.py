@@ -23,6 +23,7 @@ from isogloss.model.engine import Engine, Request, encode
 from isogloss.model.folder import load_model
 from isogloss.model.model import Model
 from isogloss.model.pieces import Piece, Recordings
+from isogloss.model.released import released_folder
 from isogloss.model.results import Identification, LanguageScores, Segment, Transcript, transcript
 from isogloss.model.streaming import WordStream
 from isogloss.text.languages import normalise_language
@@ -319,13 +320,16 @@ class Recogniser:
         progress(recordings.total, recordings.total)
 
 
-def load(folder: str | Path, device: torch.device | str = "cpu", adapters: ListOf[str | Path] = ()) -> Recogniser:
+def load(
+    folder: str | Path | None = None, device: torch.device | str = "cpu", adapters: ListOf[str | Path] = ()
+) -> Recogniser:
     """A model folder, ready to use; nothing is downloaded and nothing in it is executed.
 
-    adapters: folders of adapters of this very model; each recording is then written by the one that
-    was made for its language, else for a language of the same family, else by the model itself.
+    folder: by default that of the released model, if it is installed. adapters: folders of adapters of this very
+    model; each recording is then written by the one that was made for its language, else for a language of the same
+    family, else by the model itself.
     """
-    base = Path(folder)
+    base = released_folder() if folder is None else Path(folder)
     model = load_model(base).to(device)
     return Recogniser(model, device, base, [load_model(Path(other), (base, model)) for other in adapters])
 

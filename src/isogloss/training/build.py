@@ -36,11 +36,7 @@ def build_model(recipe: Recipe, train: list[MonoCut], paired: list[MonoCut], tex
     train: all clips; paired: those with transcripts; texts: sentences that nobody spoke.
     """
     written = [*paired, *texts]
-    start = load_model(recipe.model.start_from) if recipe.model.start_from else None
-    if start is not None and start.config.weights == "int8":
-        raise IsoglossError(
-            f"{recipe.model.start_from} has int8 weights, which cannot be trained; start from the model it was made of."
-        )
+    start = load_model(recipe.model.start_from).trainable() if recipe.model.start_from else None
     if recipe.model.keep == "all":
         return _grown(start, recipe, written)
     tokenizer, alphabets = None, {}
