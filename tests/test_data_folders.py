@@ -6,7 +6,8 @@ import unicodedata
 import pytest
 
 from isogloss.data.finding import Aside, files_below
-from isogloss.data.importers import audio_below, detect, read_source
+from isogloss.data.folders import audio_below
+from isogloss.data.importers import detect, read_source
 from isogloss.data.rows import make_id
 from isogloss.errors import IsoglossError
 

@@ -382,7 +382,7 @@ def test_audio_that_metadata_does_not_name_is_counted(tmp_path):
     write(tmp_path / "metadata.csv", "file_name,transcription,mood\na.wav,Unu,glad\n")
     aside = Aside()
     assert [u.id for u in take(tmp_path, "ro", aside=aside)] == ["a"]
-    expected = {"files": {".wav": 1, "hidden": 1}, "lines": {}, "columns": ["mood"], "words": {}}
+    expected = {"files": {".wav": 1, "hidden": 1}, "lines": {}, "columns": ["mood"], "words": {}, "tiers": []}
     assert aside.plain() == expected
 
 

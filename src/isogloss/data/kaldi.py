@@ -21,7 +21,9 @@ from isogloss.text.languages import normalise_language
 
 WAV_SCP = "wav.scp"
 READ = {WAV_SCP, "segments", "text", "utt2spk", "utt2lang"}
-UP = 4  # folders, from that of wav.scp upwards, that its paths may be relative to: Kaldi means egs/NAME/s5
+# Folders, from that of wav.scp upwards, that its paths may be relative to: Kaldi means egs/NAME/s5, ESPnet
+# egs2/NAME/asr1, from which dump/raw/org/train is four down.
+UP = 5
 
 
 def read_kaldi(path: Path, language: str | None, scratch: Path, aside: Aside) -> Iterator[Utterance]:
