@@ -45,7 +45,9 @@ def textgrid(tiers, end, short=False):
     out += "<exists> \n" if short else "tiers? <exists> \n"
     out += label("size", len(tiers)) + ("" if short else "item []: \n")
     for number, (name, intervals) in enumerate(tiers.items(), 1):
-        out += ("" if short else f"  item [{number}]:\n") + label("class", '"IntervalTier"') + label("name", quoted(name))
+        out += (
+            ("" if short else f"  item [{number}]:\n") + label("class", '"IntervalTier"') + label("name", quoted(name))
+        )
         filled, place = [], 0.0
         for start, stop, text in intervals:
             filled += [(place, start, "")] * (start > place) + [(start, stop, text)]
@@ -137,7 +139,7 @@ def test_what_aligners_write_is_no_transcript(talk, tmp_path):
 
 def test_points_say_nothing_about_a_stretch(talk, tmp_path):
     grid = textgrid({"text": [(0, 1, "unu")]}, 9).replace("size = 1", "size = 2", 1)
-    grid += '  item [2]:\n class = "TextTier"\n name = "t"\n xmin = 0\n xmax = 9\n points: size = 1\n number = 1\n mark = "x"'
+    grid += 'class = "TextTier"\n name = "t"\n xmin = 0\n xmax = 9\n points: size = 1\n number = 1\n mark = "x"'
     (tmp_path / "talk.textgrid").write_text(grid, encoding="utf-8")
     assert said(take(tmp_path)) == [("unu", 0.0, 1.0, None)]
 
@@ -170,7 +172,9 @@ def test_what_is_wrong_in_a_textgrid_is_named(talk, tmp_path, content, message):
 def test_two_layers_of_one_transcript_are_not_two_speakers(talk, tmp_path):
     layers = {"ort": [(0, 1, "unu"), (1.5, 2, "doi")], "gloss": [(0, 1, "one"), (1.5, 2, "two")]}
     (tmp_path / "talk.TextGrid").write_text(textgrid(layers, 9), encoding="utf-8")
-    with pytest.raises(IsoglossError, match=r'tiers "ort" and "gloss" label the same stretches \(0–1 s, 1.5–2 s\); say'):
+    with pytest.raises(
+        IsoglossError, match=r'tiers "ort" and "gloss" label the same stretches \(0–1 s, 1.5–2 s\); say'
+    ):
         take(tmp_path)
     assert [u.text for u in take(tmp_path, tiers=["ort"])] == ["unu", "doi"]
     with pytest.raises(IsoglossError, match=r"talk\.TextGrid has no tier ORT or x\*; its tiers are ort, gloss"):
@@ -240,10 +244,19 @@ EAF = eaf({"Ana": ("", [(0, 1000, "unu"), (1000, 2000, "doi")]), "x": ('PARENT_R
         (EAF.replace("</TIER>", "</TIR>", 1), r"talk\.eaf, line 7: broken XML \(mismatched tag\)"),
         (EAF.replace("ANNOTATION_DOCUMENT", "html"), r"talk\.eaf is no document of ELAN, but <html>"),
         (EAF.replace('"UTF-8"', '"klingon"'), r"talk\.eaf"),
-        (EAF.replace('TIME_SLOT_REF1="ts2"', 'TIME_SLOT_REF1="ts9"'), r"talk\.eaf: the annotation a2 has no time at ts9"),
+        (
+            EAF.replace('TIME_SLOT_REF1="ts2"', 'TIME_SLOT_REF1="ts9"'),
+            r"talk\.eaf: the annotation a2 has no time at ts9",
+        ),
         (EAF.replace('TIME_VALUE="2000"', 'TIME_VALUE="soon"'), r'talk\.eaf: the time "soon" is no number'),
-        (EAF.replace('ANNOTATION_REF="a1"', 'ANNOTATION_REF="a3"'), r'talk\.eaf: the annotation a3 "one" refers to none'),
-        (EAF.replace('TIME_VALUE="1000"', 'TIME_VALUE="1300"', 1), r'tier "Ana" .*a2 starts at 1 s, and a1 ends at 1\.3'),
+        (
+            EAF.replace('ANNOTATION_REF="a1"', 'ANNOTATION_REF="a3"'),
+            r'talk\.eaf: the annotation a3 "one" refers to none',
+        ),
+        (
+            EAF.replace('TIME_VALUE="1000"', 'TIME_VALUE="1300"', 1),
+            r'tier "Ana" .*a2 starts at 1 s, and a1 ends at 1\.3',
+        ),
         (EAF.replace('ID="Ana"', 'ID="Ana" LANG_REF="xyzzy"'), r'talk\.eaf: tier "Ana": .*"xyzzy"'),
         (EAF.replace("milliseconds", "PAL-frames"), r"talk\.eaf counts time in PAL-frames"),
     ],
@@ -302,14 +315,20 @@ def test_a_transcript_is_no_label_track(talk, tmp_path):
 
 def test_times_beyond_the_recording_are_named_and_stop(talk, tmp_path):
     (tmp_path / "talk.txt").write_text("0\t1\tunu\n5\t60\tdoi\n", encoding="utf-8")
-    with pytest.raises(IsoglossError, match=r"talk\.wav ends at \d\.\d\d s, before talk/line-2 does \(5\.00 s to 60\.00 s"):
+    with pytest.raises(
+        IsoglossError, match=r"talk\.wav ends at \d\.\d\d s, before talk/line-2 does \(5\.00 s to 60\.00 s"
+    ):
         prepare(str(tmp_path / "talk.txt"), tmp_path / "out", language="ro")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["other.eaf", "other.TextGrid", "other.txt"])
 def test_a_recording_that_is_missing(talk, tmp_path, name):
-    contents = {".eaf": eaf({"Ana": ("", [(0, 1000, "unu")])}, media="gone.wav"), ".TextGrid": GRID, ".txt": "0\t1\tunu"}
+    contents = {
+        ".eaf": eaf({"Ana": ("", [(0, 1000, "unu")])}, media="gone.wav"),
+        ".TextGrid": GRID,
+        ".txt": "0\t1\tunu",
+    }
     (tmp_path / name).write_text(contents[Path(name).suffix], encoding="utf-8")
     needed = "gone.wav" if name.endswith(".eaf") else "other.wav"
     with pytest.raises(IsoglossError, match=rf"{name} labels a recording that is not there; put {needed} beside it"):

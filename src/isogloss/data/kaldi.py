@@ -3,7 +3,7 @@
     wav.scp     RECORDING PATH                  a PATH that ends in | is a command: none is ever run
     segments    UTTERANCE RECORDING START END   in seconds; -1 = to the end; without it every recording is a clip
     text        UTTERANCE WORDS
-    utt2spk     UTTERANCE SPEAKER
+    utt2spk     UTTERANCE SPEAKER       an unknown speaker is named like the utterance
     utt2lang    UTTERANCE LANGUAGE
 """
 
@@ -67,7 +67,7 @@ def _read_directory(folder: Path, path: Path, language: str | None, aside: Aside
             text=texts.get(name) or None,
             start=start,
             duration=duration,
-            speaker=speakers.get(name),
+            speaker=None if speakers.get(name) == name else speakers.get(name),
             split=split_in(words),
         )
     used = {recording for recording, _, _ in segments.values()}

@@ -82,8 +82,8 @@ class _Reader:
     def _refuse(self, token: re.Match[str], expected: str) -> NoReturn:
         found = " ".join(token[0].split())[:30]
         raise IsoglossError(
-            f"{self.path}, line {self._line(token)}: {found} where {expected} should be; mend it, or what stands before "
-            f"it in line {self._line(self.last[0])}, where a quotation mark in a text may not be doubled."
+            f"{self.path}, line {self._line(token)}: {found} where {expected} should be; mend it, or what stands "
+            f"before it in line {self._line(self.last[0])}, where a quotation mark in a text may not be doubled."
         )
 
     def _line(self, token: re.Match[str]) -> int:

@@ -83,8 +83,9 @@ def prepare(
     max_seconds: longer clips are dropped if transcribed, else segmented by voice activity.
     max_bad: the share of broken clips above which it stops. channel: of recordings that do not say which is meant;
     "each" makes a clip of every one, where there is no transcript. tiers: of annotations, those to take (see
-    `tiers.choose`). text: files of unspoken text to add, less what is said in dev and test. allow_leak: keep standard splits that share texts (public
-    corpora: always, and the card says so). on_progress: told a stage and how much of it is done.
+    `tiers.choose`). text: files of unspoken text to add, less what is said in dev and test. allow_leak: keep standard
+    splits that share texts (public corpora: always, and the card says so). on_progress: told a stage and how much of
+    it is done.
 
     Raises IsoglossError; nothing is then written.
     """
