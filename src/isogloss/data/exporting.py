@@ -108,14 +108,14 @@ def _kaldi(folder: Path, out: Path, cuts: list["MonoCut"], tell: Callable[[], No
 
     A speaker's name therefore begins the names of what they say, and an unknown speaker is named like what they say.
     """
-    recordings, words = _Recordings(folder, out, ("WAV/PCM_16",)), _Words()
+    recordings, words, files = _Recordings(folder, out, ("WAV/PCM_16",)), _Words(), _Words()
     for name, group in _groups(cuts).items():
         tables: dict[str, dict[str, str]] = defaultdict(dict)
         for cut in group:
             audio, id, speaker, text = recordings.place(cut), words.word("clip", cut.id), speaker_of(cut), text_of(cut)
             said_by = id if speaker is None else words.word("speaker", speaker)
             clip = id if speaker is None else f"{said_by}--{id}"
-            recording = words.word("recording", str(audio), audio.stem)
+            recording = files.word("recording", str(audio), audio.stem)
             tables["wav.scp"][recording] = str(audio)
             tables["segments"][clip] = f"{recording} {cut.start:.6f} {cut.start + cut.duration:.6f}"
             tables["utt2spk"][clip] = said_by
