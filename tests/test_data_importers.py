@@ -434,6 +434,27 @@ def test_parquet_that_is_damaged_or_without_its_library(tmp_path):
         take(tmp_path, "ro")
 
 
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_files_that_break_off_are_named(tmp_path, suffix):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    sound = [{"bytes": bytes(range(256)) * 40 + bytes([n]), "path": "a.wav"} for n in range(200)]
+    table = pyarrow.table({"audio": sound, "text": ["unu"] * 200})
+    path = tmp_path / f"x.{suffix}"
+    if suffix == "parquet":
+        parquet.write_table(table, path, compression="none", use_dictionary=False)
+    else:
+        with pyarrow.ipc.new_stream(path, table.schema) as stream:
+            stream.write_table(table, max_chunksize=50)
+    whole = path.read_bytes()
+    damaged = whole[:4] + bytes(400_000) + whole[400_004:] if suffix == "parquet" else whole[: len(whole) // 2]
+    for content in (b"", whole[:50], damaged):
+        path.write_bytes(content)
+        with pytest.raises(IsoglossError, match=rf"x\.{suffix} is not a readable {suffix} file \(.+\); fetch or save"):
+            take(path, "ro", tmp_path / "scratch")
+
+
 @given(st.text(min_size=1), st.text(min_size=1))
 def test_ids_are_plain_and_distinct(one, other):
     import re

@@ -169,21 +169,32 @@ def _open_arrow(file: Path) -> tuple[list[str], str | None, Iterator[dict[str, A
     is_parquet = file.suffix.lower() == ".parquet"
     try:
         table = parquet.ParquetFile(file) if is_parquet else pyarrow.ipc.open_stream(pyarrow.memory_map(str(file)))
-    except pyarrow.ArrowInvalid as error:
-        raise IsoglossError(f"{file} is not a readable {file.suffix[1:]} file ({error}).") from None
+    except (pyarrow.ArrowException, OSError) as error:
+        raise _damaged(file, error) from None
     schema = table.schema_arrow if is_parquet else table.schema
     features = (
         json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
     )
     labels = {name: feature["names"] for name, feature in features.items() if "names" in feature}
-    batches = table.iter_batches(batch_size=BATCH) if is_parquet else table
-    parts = (batch.slice(start, BATCH) for batch in batches for start in range(0, batch.num_rows, BATCH))
-    rows = (row for part in parts for row in part.to_pylist())
+
+    def rows() -> Iterator[dict[str, Any]]:
+        try:
+            for batch in table.iter_batches(batch_size=BATCH) if is_parquet else table:
+                for start in range(0, batch.num_rows, BATCH):
+                    yield from batch.slice(start, BATCH).to_pylist()
+        except (pyarrow.ArrowException, OSError) as error:
+            raise _damaged(file, error) from None
+
     return (
         schema.names,
         _audio_inside(schema, features),
-        ({name: _named(value, labels.get(name)) for name, value in row.items()} for row in rows),
+        ({name: _named(value, labels.get(name)) for name, value in row.items()} for row in rows()),
     )
+
+
+def _damaged(file: Path, error: Exception) -> IsoglossError:
+    reason = " ".join(str(error).split())
+    return IsoglossError(f"{file} is not a readable {file.suffix[1:]} file ({reason}); fetch or save it again.")
 
 
 def _audio_inside(schema: Any, features: dict[str, Any]) -> str | None:
