@@ -158,15 +158,35 @@ def as_waveform(audio: Audio, *, channel: Channel = "mix", limits: Limits = DEFA
     return _checked(resample(waveform, rate), name)
 
 
-def write_flac(path: Path, waveform: np.ndarray) -> None:
-    """Write a 16 kHz waveform (S,) as 16-bit FLAC, atomically; samples beyond ±1 are clipped.
+def encode_flac(waveform: np.ndarray) -> bytes:
+    """A 16 kHz waveform (S,) as a file of 16-bit FLAC; samples beyond ±1 are clipped.
 
-    Raises AudioError for an empty or non-finite waveform, IsoglossError where the disk refuses.
+    Raises AudioError for an empty or non-finite waveform.
     """
     encoded = io.BytesIO()
     sf.write(encoded, _checked(waveform, "The waveform"), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    return encoded.getvalue()
+
+
+def write_flac(path: Path, waveform: np.ndarray) -> None:
+    """Write what `encode_flac` gives, atomically. Raises IsoglossError where the disk refuses, else as it does."""
+    encoded = encode_flac(waveform)
     with atomic_file(path) as temporary:
-        temporary.write_bytes(encoded.getvalue())
+        temporary.write_bytes(encoded)
+
+
+def convert_mono(source: Source, path: Path, channel: Channel = "mix") -> None:
+    """Write a whole recording as 16-bit WAV at 16 kHz, its mean or one of its channels, block by block.
+
+    Raises AudioError as `read_blocks` does; IsoglossError where the disk refuses.
+    """
+    with atomic_file(path) as temporary:
+        try:
+            with sf.SoundFile(temporary, "w", SAMPLE_RATE, 1, "PCM_16", format="WAV") as file:
+                for block in read_blocks(source, channel=channel):
+                    file.write(block)
+        except sf.LibsndfileError as error:
+            raise IsoglossError(f"Cannot write {path}: {error}") from None
 
 
 def convert(source: Source, path: Path) -> None:

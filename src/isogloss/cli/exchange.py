@@ -1,14 +1,16 @@
-"""Verbs that take models from other toolkits."""
+"""Verbs that take models from other toolkits, and give them what they read."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from isogloss.cli import terminal
 from isogloss.cli.app import app
+from isogloss.errors import counted
 
 
 @app.command("import")
@@ -42,3 +44,28 @@ def imported(source: str, out: Path, probe: Path | None = None) -> Path:
     else:
         terminal.note(f"Its states differ from those of {found.library} by {found.difference:.1e} of their size.")
     return out
+
+
+@app.command()
+def export(
+    source: Annotated[Path, typer.Argument(help="a prepared corpus")],
+    format: Annotated[
+        Literal["parquet", "kaldi", "nemo"],
+        typer.Option(help="parquet: Hugging Face datasets, audio inside; kaldi: data directories; nemo: manifests"),
+    ],
+    out: Annotated[Path, typer.Option(help="folder to write", show_default=False)],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what was exported there before")] = False,
+) -> None:
+    """Export a corpus in a format of other toolkits."""
+    EXPORTS[format](source, out, format, overwrite)
+
+
+def _export_corpus(source: Path, out: Path, format: str, overwrite: bool) -> None:
+    from isogloss.data.exporting import export as work
+
+    with terminal.counting("Exporting") as advance:
+        clips = work(source, out, format, overwrite=overwrite, on_progress=advance if sys.stderr.isatty() else None)
+    print(f"{out}: {counted(clips, 'clip')}")
+
+
+EXPORTS = dict.fromkeys(("parquet", "kaldi", "nemo"), _export_corpus)
