@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from isogloss import cli
 from isogloss.errors import IsoglossError
-from isogloss.interop import importing
+from isogloss.interop import comparing
 from isogloss.interop.importing import import_model, is_foreign
 from isogloss.model.folder import load_model
 from isogloss.sequence import Sequence
@@ -98,7 +98,7 @@ def test_what_cannot_be_imported_is_one_sentence(tmp_path: Path, monkeypatch: py
     assert "hidden_act: relu, and only gelu" in changed(hidden_act="relu")
     assert "is wanted" in changed(num_conv_pos_embeddings=8)
     assert "The weights hold besides" in changed(num_hidden_layers=1)
-    monkeypatch.setitem(importing.BOUNDS, "hf", 0.0)
+    monkeypatch.setitem(comparing.BOUNDS, "hf", 0.0)
     assert "more than 0; nothing was written" in changed()
 
 

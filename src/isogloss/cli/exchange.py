@@ -1,7 +1,8 @@
-"""Verbs that take models from other toolkits."""
+"""Verbs that take models from other toolkits, and give them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from isogloss.cli import terminal
 from isogloss.cli.app import app
+from isogloss.errors import IsoglossError, did_you_mean
 
 
 @app.command("import")
@@ -42,3 +44,37 @@ def imported(source: str, out: Path, probe: Path | None = None) -> Path:
     else:
         terminal.note(f"Its states differ from those of {found.library} by {found.difference:.1e} of their size.")
     return out
+
+
+def _transformers(model: Path, out: Path, kind: str | None) -> None:
+    """A folder of transformers."""
+    from isogloss.interop.exporting import export_transformers
+
+    found = export_transformers(model, out, kind)
+    for sentence in found.left_out:
+        terminal.note(sentence)
+    terminal.note(f"Written as {found.kind}; {found.loader}.from_pretrained loads it.")
+    if found.difference is None:
+        terminal.note("Not compared with the original: transformers is not installed (isogloss[interop]).")
+    else:
+        terminal.note(f"Its states differ from those of transformers by {found.difference:.1e} of their size.")
+
+
+EXPORTS: dict[str, Callable[[Path, Path, str | None], None]] = {"hf": _transformers}
+"""By the name of a format, what writes it."""
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="model folder")],
+    out: Annotated[Path, typer.Option(help="folder to write", show_default=False)],
+    format: Annotated[str, typer.Option(help=f"format to write: {', '.join(EXPORTS)}")] = "hf",
+    type: Annotated[
+        str | None, typer.Option(help="model_type of transformers to write, as hubert; by default the first that fits")
+    ] = None,
+) -> None:
+    """Export a model to another toolkit: hf is a folder that transformers loads."""
+    if format not in EXPORTS:
+        raise IsoglossError(f'"{format}" is no format.{did_you_mean(format, EXPORTS)} Known: {", ".join(EXPORTS)}.')
+    EXPORTS[format](model, out, type)
+    print(out)

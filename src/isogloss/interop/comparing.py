@@ -1,0 +1,122 @@
+"""Hidden states of a model beside those that the library of the original computes with the same weights."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from isogloss.audio.reading import SAMPLE_RATE
+from isogloss.files import read_json
+from isogloss.interop.arrays import model_files
+from isogloss.interop.families import FAMILIES
+from isogloss.interop.family import Family
+from isogloss.interop.whisper import WHISPER
+from isogloss.model.model import Model
+from isogloss.sequence import Sequence
+
+BOUNDS = {"hf": 1e-4, "ct2": 1e-2}
+"""Largest difference of hidden states, as a share of their root mean square: float32 sums in another order; CTranslate2
+approximates functions besides."""
+LIBRARIES = {"hf": "transformers", "ct2": "ctranslate2"}
+WHISPER_SECONDS = 30
+PROBE_SECONDS = 4.0
+
+
+def difference(form: str, folder: Path, model: Model, samples: NDArray[np.float32]) -> float | None:
+    """The root mean square of the differences of the last states on a waveform (S,), as a share of the states'.
+
+    form, folder: where the original lies, "hf" or "ct2". None where its library is not installed, or none reads it.
+    """
+    if _is_whisper(model):
+        samples = samples[: WHISPER_SECONDS * SAMPLE_RATE]
+        samples = np.pad(samples, (0, WHISPER_SECONDS * SAMPLE_RATE - len(samples)))
+    with torch.inference_mode():
+        features = model.features(Sequence.from_list([torch.from_numpy(samples)]))
+        ours = model.encode(features).final.values
+        try:
+            theirs = _states(form, folder, samples, features.values)
+        except ImportError:
+            return None
+    if theirs is None:
+        return None
+    return float((ours - theirs).square().mean().sqrt() / theirs.square().mean().sqrt())
+
+
+def made_sound() -> NDArray[np.float32]:
+    """A sound that sweeps over the frequencies of speech, with noise under it."""
+    time = np.arange(round(PROBE_SECONDS * SAMPLE_RATE)) / SAMPLE_RATE
+    sweep = np.sin(2 * np.pi * (100 * time + 450 * time**2)) * (0.6 + 0.4 * np.sin(2 * np.pi * 4 * time))
+    noise = np.random.default_rng(0).standard_normal(len(time))
+    return (0.1 * sweep + 0.005 * noise).astype(np.float32)
+
+
+def _is_whisper(model: Model) -> bool:
+    return model.config.encoder.embed.kind == "convolutions"
+
+
+def _states(form: str, folder: Path, samples: NDArray[np.float32], features: Tensor) -> Tensor | None:
+    """What the original makes of a waveform (S,), or CTranslate2 of Whisper's features (1, T, F): states (1, T', D)."""
+    if form == "ct2":
+        return _ctranslate2_states(folder, features)
+    if not (folder / "config.json").exists():
+        return None  # under OpenAI's names no library reads it offline
+    import transformers
+
+    config = read_json(folder / "config.json")
+    family = FAMILIES[config["model_type"]]
+    extractor = getattr(transformers, family.extractor)
+    if (folder / "preprocessor_config.json").exists():
+        prepare = extractor.from_pretrained(folder, local_files_only=True)
+    else:
+        prepare = extractor(**family.written(family.read(config, {}))[1])
+    inputs = prepare(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt")
+    states: Tensor = _original(folder, config, family)(**inputs).last_hidden_state
+    return states
+
+
+def _original(folder: Path, config: dict[str, Any], family: Family) -> Any:
+    """The encoder as transformers loads it."""
+    from transformers import AutoModel
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    settings: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
+    if family.model in config.get("architectures", ()) and family is WHISPER:
+        return WhisperEncoder.from_pretrained(folder, **settings).eval()
+    whole = AutoModel.from_pretrained(folder, **settings).eval()
+    return whole.encoder if family is WHISPER else whole
+
+
+def _ctranslate2_states(folder: Path, features: Tensor) -> Tensor:
+    import ctranslate2
+
+    with _in_one_file(folder) as whole:
+        original = ctranslate2.models.Whisper(str(whole), compute_type="float32")
+        view = ctranslate2.StorageView.from_array(np.ascontiguousarray(features.mT.numpy()))
+        return torch.from_numpy(np.array(original.encode(view)))
+
+
+@contextmanager
+def _in_one_file(folder: Path) -> Iterator[Path]:
+    """A folder of CTranslate2 with its model.bin whole: itself, or a copy for as long as it is needed."""
+    parts = model_files(folder)
+    if len(parts) == 1:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as copy:
+        for file in folder.iterdir():
+            if file.is_file() and file not in parts:
+                shutil.copy(file, copy)
+        with (Path(copy) / "model.bin").open("wb") as whole:
+            for part in parts:
+                with part.open("rb") as piece:
+                    shutil.copyfileobj(piece, whole)
+        yield Path(copy)
