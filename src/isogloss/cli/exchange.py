@@ -22,19 +22,27 @@ def import_(
     probe: Annotated[
         Path | None, typer.Option(help="clip on which to compare with the original; by default a made sound")
     ] = None,
+    language: Annotated[
+        str | None, typer.Option(help="language whose adapter and letters are taken, of a model that has them (MMS)")
+    ] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="model folder whose weights need not be written again, as of another language")
+    ] = None,
 ) -> None:
     """Import an encoder from another toolkit. Its states are first compared with the original's."""
-    print(imported(source, out, probe))
+    print(imported(source, out, probe, language, base))
 
 
-def imported(source: str, out: Path, probe: Path | None = None) -> Path:
+def imported(
+    source: str, out: Path, probe: Path | None = None, language: str | None = None, base: Path | None = None
+) -> Path:
     """The model folder made of a model of others; one that is there already is kept."""
     from isogloss.interop.importing import import_model
     from isogloss.model.folder import CONFIG
 
     if (out / CONFIG).exists():
         return out
-    found = import_model(source, out, probe)
+    found = import_model(source, out, probe, language, base)
     model = found.model
     size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     about = f"{found.kind}: {size:.1f} M parameters, {model.encoder.layers} blocks of width {model.encoder.width}, "

@@ -31,10 +31,13 @@ WHISPER_SECONDS = 30
 PROBE_SECONDS = 4.0
 
 
-def difference(form: str, folder: Path, model: Model, samples: NDArray[np.float32]) -> float | None:
+def difference(
+    form: str, folder: Path, model: Model, samples: NDArray[np.float32], adapter: str | None = None
+) -> float | None:
     """The root mean square of the differences of the last states on a waveform (S,), as a share of the states'.
 
-    form, folder: where the original lies, "hf" or "ct2". None where its library is not installed, or none reads it.
+    form, folder: where the original lies, "hf" or "ct2". adapter: of which language, as it calls it. None where the
+    original's library is not installed, or none reads it.
     """
     if _is_whisper(model):
         samples = samples[: WHISPER_SECONDS * SAMPLE_RATE]
@@ -43,7 +46,7 @@ def difference(form: str, folder: Path, model: Model, samples: NDArray[np.float3
         features = model.features(Sequence.from_list([torch.from_numpy(samples)]))
         ours = model.encode(features).final.values
         try:
-            theirs = _states(form, folder, samples, features.values)
+            theirs = _states(form, folder, samples, features.values, adapter)
         except ImportError:
             return None
     if theirs is None:
@@ -63,7 +66,9 @@ def _is_whisper(model: Model) -> bool:
     return model.config.encoder.embed.kind == "convolutions"
 
 
-def _states(form: str, folder: Path, samples: NDArray[np.float32], features: Tensor) -> Tensor | None:
+def _states(
+    form: str, folder: Path, samples: NDArray[np.float32], features: Tensor, adapter: str | None
+) -> Tensor | None:
     """What the original makes of a waveform (S,), or CTranslate2 of Whisper's features (1, T, F): states (1, T', D)."""
     if form == "ct2":
         return _ctranslate2_states(folder, features)
@@ -79,20 +84,40 @@ def _states(form: str, folder: Path, samples: NDArray[np.float32], features: Ten
     else:
         prepare = extractor(**family.written(family.read(config, {}))[1])
     inputs = prepare(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt")
-    states: Tensor = _original(folder, config, family)(**inputs).last_hidden_state
+    with _quiet():
+        states: Tensor = _original(folder, config, family, adapter)(**inputs).last_hidden_state
     return states
 
 
-def _original(folder: Path, config: dict[str, Any], family: Family) -> Any:
+def _original(folder: Path, config: dict[str, Any], family: Family, adapter: str | None) -> Any:
     """The encoder as transformers loads it."""
-    from transformers import AutoModel
+    from transformers import AutoModel, AutoModelForCTC
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
     settings: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
     if family.model in config.get("architectures", ()) and family is WHISPER:
         return WhisperEncoder.from_pretrained(folder, **settings).eval()
+    if adapter is not None:
+        named = {"target_lang": adapter, "ignore_mismatched_sizes": True}
+        return AutoModelForCTC.from_pretrained(folder, **settings, **named).eval().base_model
     whole = AutoModel.from_pretrained(folder, **settings).eval()
     return whole.encoder if family is WHISPER else whole
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Transformers without its bars and its report of what it does not load, as a head."""
+    from transformers.utils import logging
+
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _ctranslate2_states(folder: Path, features: Tensor) -> Tensor:

@@ -17,10 +17,10 @@ from isogloss.errors import IsoglossError
 from isogloss.files import read_json, sha256
 from isogloss.heads.ctc import CTCConfig
 from isogloss.interop import whisper
-from isogloss.interop.arrays import read_ctranslate2, read_safetensors_folder
+from isogloss.interop.arrays import adapter_names, read_adapter, read_ctranslate2, read_safetensors_folder
 from isogloss.interop.comparing import BOUNDS, LIBRARIES, WHISPER_SECONDS, difference, made_sound
 from isogloss.interop.families import FAMILIES
-from isogloss.interop.vocabulary import read_vocabulary
+from isogloss.interop.vocabulary import language_of_vocabulary, read_vocabulary
 from isogloss.model.folder import save_model
 from isogloss.model.model import Model
 from isogloss.model.spec import ModelConfig
@@ -49,11 +49,14 @@ def is_foreign(source: str) -> bool:
     return source.partition(":")[0] in FORMATS and ":" in source
 
 
-def import_model(source: str, out: Path, probe: Path | None = None) -> Imported:
+def import_model(
+    source: str, out: Path, probe: Path | None = None, language: str | None = None, base: Path | None = None
+) -> Imported:
     """Write a model of another toolkit as a model folder; nothing is written where it differs from the original.
 
-    source: FORMAT:FOLDER. probe: a clip to compare on; by default a made sound. Raises IsoglossError for what cannot
-    be imported.
+    source: FORMAT:FOLDER. probe: a clip to compare on; by default a made sound. language: whose adapter and letters are
+    taken, of a model that has them by language (MMS). base: a model folder whose weights need not be written again, as
+    that of another language. Raises IsoglossError for what cannot be imported.
     """
     form, _, place = source.partition(":")
     folder = Path(place)
@@ -61,20 +64,30 @@ def import_model(source: str, out: Path, probe: Path | None = None) -> Imported:
         raise IsoglossError(f'"{source}" names no format. Write hf:FOLDER (transformers) or ct2:FOLDER.')
     if not folder.is_dir():
         raise IsoglossError(f"There is no folder {folder}; give the one that holds the model's files.")
-    model, kind = _from_transformers(folder) if form == "hf" else _from_ctranslate2(folder)
+    name = _adapter(folder, language) if form == "hf" else None
+    model, kind = _from_transformers(folder, name) if form == "hf" else _from_ctranslate2(folder)
     samples = made_sound() if probe is None else as_waveform(probe)[: WHISPER_SECONDS * SAMPLE_RATE]
-    library, found = LIBRARIES[form], difference(form, folder, model, samples)
+    library, found = LIBRARIES[form], difference(form, folder, model, samples, name)
     if found is not None and not found <= BOUNDS[form]:
         raise IsoglossError(
             f"The states of {source} differ by {found:.1e} from those that {library} computes, more than "
             f"{BOUNDS[form]:g}; nothing was written. Please report the model."
         )
-    save_model(model, out, _card(folder, kind, library, found))
+    save_model(model, out, _card(folder, kind, library, found), base=base)
     return Imported(model, kind, found, library)
 
 
-def _from_transformers(folder: Path) -> tuple[Model, str]:
+def _adapter(folder: Path, language: str | None) -> str | None:
+    """What the folder calls the adapter of a language; None where it has none by language."""
+    return language_of_vocabulary(_json(folder, "vocab.json"), adapter_names(folder), language)
+
+
+def _from_transformers(folder: Path, adapter: str | None) -> tuple[Model, str]:
     tensors = read_safetensors_folder(folder)
+    vocabulary = _json(folder, "vocab.json")
+    if adapter is not None:
+        tensors |= read_adapter(folder, adapter)
+        vocabulary = vocabulary.get(adapter, vocabulary)
     config = _json(folder, "config.json")
     if "model_type" not in config and OPENAI in tensors:
         return _built(*whisper.from_openai(tensors)), "Whisper"
@@ -86,7 +99,7 @@ def _from_transformers(folder: Path) -> tuple[Model, str]:
     ours = family.read(config, _json(folder, "preprocessor_config.json"))
     weights = family.to_ours(ours, tensors)
     tokenizer = None
-    if "lm_head.weight" in tensors and (vocabulary := _json(folder, "vocab.json")):
+    if "lm_head.weight" in tensors and vocabulary:
         tokenizer, rows = read_vocabulary(vocabulary, _json(folder, "tokenizer_config.json"))
         ours = ours.model_copy(update={"heads": {"ctc": CTCConfig()}})
         for part in ("weight", "bias"):

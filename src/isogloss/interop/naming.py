@@ -77,7 +77,8 @@ def original(ours: Mapping[str, Tensor], names: Names) -> Tensors:
     for key, value in ours.items():
         for pattern, held in rules:
             if match := pattern.fullmatch(key):
-                for name, rows in zip(held.names, value.chunk(len(held.names)), strict=True):
+                count = len(held.names)
+                for name, rows in zip(held.names, value.chunk(count) if count > 1 else [value], strict=True):
                     if name != held.unbiased or match["rest"] != ".bias":
                         found[_filled(name, match)] = held.from_ours(rows).contiguous()
                 break

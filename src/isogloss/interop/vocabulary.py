@@ -6,12 +6,40 @@
 from collections.abc import Mapping
 from typing import Any
 
-from isogloss.errors import IsoglossError
+from isogloss.errors import IsoglossError, did_you_mean
+from isogloss.text.languages import alpha3
 from isogloss.text.tokenizers import UNKNOWN, CharacterTokenizer, Tokenizer
 
 BLANKS = ("<pad>", "[PAD]", "<blank>")
 UNKNOWNS = ("<unk>", "[UNK]")
 SPACE = "|"
+SHOWN = 20
+"""Languages of a list that a sentence names."""
+
+
+def language_of_vocabulary(vocabulary: Mapping[str, Any], adapters: list[str], asked: str | None) -> str | None:
+    """The name under which a folder has the letters of a language; None where it has one vocabulary for all.
+
+    vocabulary: vocab.json, by language in MMS. adapters: the names of its adapters. asked: such a name or a BCP 47
+    tag. Raises IsoglossError where that is unknown, or where a language must be named.
+    """
+    known = sorted(name for name, value in vocabulary.items() if isinstance(value, dict)) or adapters
+    if not known:
+        if asked is not None:
+            raise IsoglossError(f'The model has no adapters, and none for "{asked}"; leave out --language.')
+        return None
+    if asked is None:
+        raise IsoglossError(f"The model has letters by language; name one with --language: {_some(known)}.")
+    found = asked if asked in known else alpha3(asked)
+    if found not in known:
+        raise IsoglossError(
+            f'The model has no language "{asked}".{did_you_mean(asked, known)} It has {_some(known)}.'
+        )
+    return found
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= SHOWN else f"{', '.join(names[:SHOWN])} and {len(names) - SHOWN} more"
 
 
 def read_vocabulary(vocabulary: Mapping[str, int], config: Mapping[str, Any]) -> tuple[CharacterTokenizer, list[int]]:

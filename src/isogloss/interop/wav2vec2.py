@@ -3,7 +3,10 @@
     waveform ─ convolutions ─ 50 Hz ─ projection ─ + convolutional positions ─ Transformer ─> states ─ CTC
 
 base: group norm in the first convolution, post-norm blocks; large and XLS-R: layer norm, biases, pre-norm blocks. In
-padded batches base differs from the original, whose first layer takes its statistics over the padding too.
+padded batches base differs from the original, whose first layer takes its statistics over the padding too. data2vec has
+layer norm, post-norm blocks and several layers of convolutional positions, whose padding the original does not clear;
+WavLM has gated positions in the attention besides. MMS is a large wav2vec 2.0 with an adapter behind every block and a
+vocabulary for each language.
 """
 
 from dataclasses import replace
@@ -31,9 +34,11 @@ POSITIONS = {
     "num_conv_pos_embeddings": Setting("encoder.blocks.convolution.kernel"),
     "num_conv_pos_embedding_groups": Setting("encoder.blocks.convolution.groups"),
 }
+ADAPTER = {"adapter_attn_dim": Setting("encoder.blocks.adapter", default=None)}
 PROCESSOR = {
     "do_normalize": Setting("features.normalisation", {"none": False, "utterance": True}, default=False),
 }
+SETTINGS = {**WAVEFORM_SETTINGS, **FEATURE_NORM, **BLOCK_NORM, **POSITIONS}
 CONSTANT: Values = {
     "features.kind": "waveform",
     "encoder.embed.kind": "projection",
@@ -61,6 +66,9 @@ POST_NORM: Names = {
     "encoder.stack.blocks.*.norm": "encoder.layers.*.final_layer_norm",
 }
 PRE_NORM: Names = {
+    "encoder.stack.blocks.*.adapter.norm": "encoder.layers.*.adapter_layer.norm",
+    "encoder.stack.blocks.*.adapter.down": "encoder.layers.*.adapter_layer.linear_1",
+    "encoder.stack.blocks.*.adapter.up": "encoder.layers.*.adapter_layer.linear_2",
     "encoder.stack.norm": "encoder.layer_norm",
     "encoder.stack.blocks.*.feed.norm": "encoder.layers.*.final_layer_norm",
 }
@@ -98,6 +106,24 @@ def waveform_unread(ours: Values) -> tuple[Plain, Plain]:
     return config, processor
 
 
+def _data2vec_names(config: ModelConfig) -> Names:
+    return {
+        **WAVEFORM_NAMES,
+        "encoder.stack.entry.positions.layers.*": "encoder.pos_conv_embed.layers.*.conv",
+        **BLOCK_NAMES,
+        **POST_NORM,
+    }
+
+
+def _wavlm_names(config: ModelConfig) -> Names:
+    return {
+        **_names(config),
+        "encoder.stack.bias.table": "encoder.layers.0.attention.rel_attn_embed",
+        "encoder.stack.blocks.*.attention.gate": "encoder.layers.*.attention.gru_rel_pos_linear",
+        "encoder.stack.blocks.*.attention.gate_scale": "encoder.layers.*.attention.gru_rel_pos_const",
+    }
+
+
 def _hubert_follows(ours: Values) -> tuple[Plain, Plain]:
     config, processor = waveform_follows(ours)
     return config | {"conv_pos_batch_norm": False}, processor
@@ -116,7 +142,7 @@ WAV2VEC2 = Family(
     extractor="Wav2Vec2FeatureExtractor",
     reader="Wav2Vec2Processor",
     prefixes=("wav2vec2.",),
-    settings=WAVEFORM_SETTINGS | FEATURE_NORM | BLOCK_NORM | POSITIONS,
+    settings={**SETTINGS, **ADAPTER},
     processor=PROCESSOR,
     constant=CONSTANT,
     follows=waveform_follows,
@@ -131,4 +157,38 @@ HUBERT = replace(
     prefixes=("hubert.",),
     settings={**WAV2VEC2.settings, "feat_proj_layer_norm": Setting("encoder.embed.norm", default=True)},
     follows=_hubert_follows,
+)
+DATA2VEC = replace(
+    WAV2VEC2,
+    kind="data2vec-audio",
+    model="Data2VecAudioModel",
+    recogniser="Data2VecAudioForCTC",
+    prefixes=("data2vec_audio.",),
+    settings={
+        **WAVEFORM_SETTINGS,
+        "conv_pos_kernel_size": Setting("encoder.blocks.convolution.kernel"),
+        "num_conv_pos_embedding_groups": Setting("encoder.blocks.convolution.groups"),
+        "num_conv_pos_embeddings": Setting("encoder.blocks.convolution.layers"),
+    },
+    constant={
+        **CONSTANT,
+        "features.norm": "layer",
+        "encoder.blocks.norm": "post",
+        "encoder.blocks.convolution.norm": "layer",
+    },
+    names=_data2vec_names,
+)
+WAVLM = replace(
+    WAV2VEC2,
+    kind="wavlm",
+    model="WavLMModel",
+    recogniser="WavLMForCTC",
+    prefixes=("wavlm.",),
+    settings={
+        **SETTINGS,
+        "num_buckets": Setting("encoder.blocks.buckets"),
+        "max_bucket_distance": Setting("encoder.blocks.max_distance"),
+    },
+    constant={**CONSTANT, "encoder.blocks.position": "gated"},
+    names=_wavlm_names,
 )
