@@ -72,11 +72,11 @@ def _states(
     """What the original makes of a waveform (S,), or CTranslate2 of Whisper's features (1, T, F): states (1, T', D)."""
     if form == "ct2":
         return _ctranslate2_states(folder, features)
-    if not (folder / "config.json").exists():
+    config = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
+    if "model_type" not in config:
         return None  # under OpenAI's names no library reads it offline
     import transformers
 
-    config = read_json(folder / "config.json")
     family = FAMILIES[config["model_type"]]
     extractor = getattr(transformers, family.extractor)
     if (folder / "preprocessor_config.json").exists():

@@ -64,7 +64,8 @@ def import_model(
         raise IsoglossError(f'"{source}" names no format. Write hf:FOLDER (transformers) or ct2:FOLDER.')
     if not folder.is_dir():
         raise IsoglossError(f"There is no folder {folder}; give the one that holds the model's files.")
-    name = _adapter(folder, language) if form == "hf" else None
+    files = (_json(folder, "vocab.json"), adapter_names(folder)) if form == "hf" else ({}, [])
+    name = language_of_vocabulary(*files, language)
     model, kind = _from_transformers(folder, name) if form == "hf" else _from_ctranslate2(folder)
     samples = made_sound() if probe is None else as_waveform(probe)[: WHISPER_SECONDS * SAMPLE_RATE]
     library, found = LIBRARIES[form], difference(form, folder, model, samples, name)
@@ -75,11 +76,6 @@ def import_model(
         )
     save_model(model, out, _card(folder, kind, library, found), base=base)
     return Imported(model, kind, found, library)
-
-
-def _adapter(folder: Path, language: str | None) -> str | None:
-    """What the folder calls the adapter of a language; None where it has none by language."""
-    return language_of_vocabulary(_json(folder, "vocab.json"), adapter_names(folder), language)
 
 
 def _from_transformers(folder: Path, adapter: str | None) -> tuple[Model, str]:
