@@ -66,7 +66,7 @@ class BucketedPosition(nn.Module):
         nn.init.normal_(self.table.weight, std=0.02)
 
     def forward(self, frames: int, keys: int) -> Tensor:
-        """(H, T, N): what is added to the scores of the last T of N frames."""
+        """What is added to scores (T, N), of the last T of N frames, of each head -> (H, T, N)."""
         device = self.table.weight.device
         distance = torch.arange(keys, device=device) - torch.arange(keys - frames, keys, device=device)[:, None]
         return self.table(self._bucket(distance)).permute(2, 0, 1)
