@@ -47,6 +47,9 @@ class LogMelConfig(Config):
     )
     window_ms: float = Field(default=25.0, ge=1, le=1000, description="length of a frame, ms")
     shift_ms: float = Field(default=10.0, ge=1, le=1000, description="hop from one frame to the next, ms")
+    full_scale: float = Field(
+        default=1.0, gt=0, description="value of the loudest sample; 32768 where the floor is that of 16-bit samples"
+    )
     normalisation: NormaliserName = Field("utterance", description="over what each bin has zero mean and unit variance")
 
     @model_validator(mode="after")
@@ -97,7 +100,7 @@ class LogMelConfig(Config):
     @property
     def cannot_stream(self) -> str | None:
         """Why audio cannot be taken as it arrives, and what helps; None where it can."""
-        if self.normalisation in ("utterance", "whisper"):
+        if self.normalisation in ("utterance", "frames", "whisper"):
             return (
                 "it normalises features by the whole utterance; "
                 "train with model.features={kind: log_mel, normalisation: running}."
@@ -168,7 +171,9 @@ class LogMel(nn.Module):
         # |z|² as two squares and a sum: the absolute value of complex numbers is far slower.
         squares = torch.view_as_real(torch.fft.rfft(windowed)).square_()
         energies = (squares[..., 0] + squares[..., 1]) @ filters
-        return energies.clamp_min(_floor(self.config)).log()
+        scale = self.config.full_scale**2
+        logarithms = energies.clamp_min(_floor(self.config) / scale).log()
+        return logarithms if scale == 1 else logarithms + math.log(scale)
 
 
 def _finite_after(samples: Tensor, lengths: Tensor, count: int) -> Tensor:

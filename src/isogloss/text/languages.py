@@ -64,6 +64,13 @@ def language_name(tag: str) -> str:
     return langcodes.Language.get(normalise_language(tag)).display_name()
 
 
+def alpha3(tag: str) -> str:
+    """The ISO 639-3 code of a language, `ro` -> `ron`; raises as normalise_language."""
+    import langcodes
+
+    return langcodes.Language.get(normalise_language(tag)).to_alpha3()
+
+
 def _code_of_name(name: str) -> str | None:
     # Only exact names: the library's own search also takes a prefix, which reads "Romanain" as Aromanian.
     from language_data.names import get_trie_value, normalize_name
