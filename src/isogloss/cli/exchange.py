@@ -1,9 +1,9 @@
-"""Verbs that take models from other toolkits."""
+"""Verbs that take models from other toolkits, and give them to others."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -42,3 +42,24 @@ def imported(source: str, out: Path, probe: Path | None = None) -> Path:
     else:
         terminal.note(f"Its states differ from those of {found.library} by {found.difference:.1e} of their size.")
     return out
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="model folder")],
+    out: Annotated[Path, typer.Option(help="folder to write", show_default=False)],
+    form: Annotated[Literal["onnx"], typer.Option("--format", help="whose format to write")] = "onnx",
+    int8: Annotated[bool, typer.Option("--int8", help="round weights to 8-bit integers")] = False,
+    language: Annotated[
+        str | None, typer.Option(help="language whose adapter is taken, of a model with adapters")
+    ] = None,
+    probe: Annotated[Path | None, typer.Option(help="clip on which to compare; by default a made sound")] = None,
+) -> None:
+    """Write a model for other toolkits: as ONNX graphs. They are first compared with the model."""
+    from isogloss.interop.onnx_export import described, export_onnx
+
+    about = export_onnx(model, out, int8=int8, language=language, probe=probe)
+    terminal.note(f"Outputs differ from those of the model by {about.difference:.1e} at most.")
+    if int8:
+        terminal.note(f"With int8 weights {described(about)}.")
+    print(out)

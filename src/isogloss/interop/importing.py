@@ -69,7 +69,7 @@ def import_model(source: str, out: Path, probe: Path | None = None) -> Imported:
     if not folder.is_dir():
         raise IsoglossError(f"There is no folder {folder}; give the one that holds the model's files.")
     model, kind = _from_transformers(folder) if form == "hf" else _from_ctranslate2(folder)
-    samples = _made() if probe is None else as_waveform(probe)[: WHISPER_SECONDS * SAMPLE_RATE]
+    samples = made_sound() if probe is None else as_waveform(probe)[: WHISPER_SECONDS * SAMPLE_RATE]
     library, difference = _compared(form, kind, folder, model, samples)
     if difference is not None and not difference <= BOUNDS[form]:
         raise IsoglossError(
@@ -177,7 +177,7 @@ def _in_one_file(folder: Path) -> Iterator[Path]:
         yield Path(copy)
 
 
-def _made() -> NDArray[np.float32]:
+def made_sound() -> NDArray[np.float32]:
     """A sound that sweeps over the frequencies of speech, with noise under it."""
     time = np.arange(round(PROBE_SECONDS * SAMPLE_RATE)) / SAMPLE_RATE
     sweep = np.sin(2 * np.pi * (100 * time + 450 * time**2)) * (0.6 + 0.4 * np.sin(2 * np.pi * 4 * time))
