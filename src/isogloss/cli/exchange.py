@@ -25,6 +25,26 @@ def import_(
     print(imported(source, out, probe))
 
 
+@app.command()
+def pull(
+    name: Annotated[str, typer.Argument(help="ORGANISATION/MODEL on the Hugging Face hub")],
+    revision: Annotated[str, typer.Option(help="branch, tag or commit")] = "main",
+) -> None:
+    """Fetch a model from the Hugging Face hub. Only safetensors, JSON and tokenizers; the commit is recorded."""
+    from isogloss.interop.hub import is_ours, origin
+    from isogloss.interop.hub import pull as fetch
+
+    folder = fetch(name, revision)
+    found = origin(folder)
+    if found is not None:
+        terminal.note(f"{found.name} at commit {found.commit}.")
+    if is_ours(folder):
+        terminal.note(f"Next: isogloss transcribe --model {folder} RECORDING")
+    else:
+        terminal.note(f"Next: isogloss import hf:{folder} --out models/{name.rpartition('/')[2]}")
+    print(folder)
+
+
 def imported(source: str, out: Path, probe: Path | None = None) -> Path:
     """The model folder made of a model of others; one that is there already is kept."""
     from isogloss.interop.importing import import_model

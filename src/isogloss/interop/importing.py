@@ -23,7 +23,7 @@ from torch import Tensor
 from isogloss.audio.reading import SAMPLE_RATE, as_waveform
 from isogloss.errors import IsoglossError
 from isogloss.files import read_json, sha256
-from isogloss.interop import wav2vec2, whisper
+from isogloss.interop import hub, wav2vec2, whisper
 from isogloss.interop.arrays import model_files, read_ctranslate2, read_safetensors_folder
 from isogloss.model.folder import save_model
 from isogloss.model.model import Model
@@ -197,9 +197,12 @@ def _card(folder: Path, kind: str, library: str, difference: float | None) -> st
     compared = f"Not compared with the original: {library} is not installed."
     if difference is not None:
         compared = f"Hidden states differ from those that {library} computes by {difference:.1e} of their size."
-    return f"""# {folder.resolve().name}
+    pulled = hub.origin(folder)
+    title = pulled.name if pulled else folder.resolve().name
+    source = f" The original is {pulled.name} at commit {pulled.commit}." if pulled else ""
+    return f"""# {title}
 
-{kind} as an isogloss model, imported from weights that others trained. Their licence is that of the original.
+{kind} as an isogloss model, imported from weights that others trained. Their licence is that of the original.{source}
 
 | file | SHA-256 |
 |---|---|
