@@ -1,11 +1,13 @@
 """`isogloss pull`: a model of the Hugging Face hub -> a folder in that library's cache, without code and pickles.
 
-What a revision names is resolved to a commit, which `pulled.json` in the folder states. Where the hub cannot be reached,
-or HF_HUB_OFFLINE is set, the folder is that of the cache. HF_ENDPOINT, HF_HOME and HF_TOKEN are obeyed by the library.
+What a revision names is resolved to a commit, which `pulled.json` in the folder states. Where the hub cannot be
+reached, or HF_HUB_OFFLINE is set, the folder is that of the cache. The library obeys HF_ENDPOINT, HF_HOME and HF_TOKEN.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -34,44 +36,51 @@ def pull(name: str, revision: str = "main") -> Path:
     Raises IsoglossError, in one sentence, for what is not there, may not be had, or has no safetensors weights.
     """
     try:
-        import httpx2
-        from huggingface_hub import constants, errors, snapshot_download
+        from huggingface_hub import snapshot_download
     except ImportError:
         raise IsoglossError("isogloss pull needs huggingface_hub: pip install isogloss[interop].") from None
-    again = "run the same command again, and what is there already is kept."
-    try:
-        folder = Path(
-            snapshot_download(name, revision=revision, allow_patterns=list(WANTED), ignore_patterns=[LEFT_OUT])
-        )
-    except errors.HFValidationError:
-        raise IsoglossError(f'"{name}" is no name of a model; write it as ORGANISATION/MODEL.') from None
-    except errors.GatedRepoError:
-        raise IsoglossError(
-            f"{name} is gated: accept its terms on its page, log in with `hf auth login`, and pull it again."
-        ) from None
-    except errors.RepositoryNotFoundError:
-        raise IsoglossError(
-            f'There is no model "{name}" on {constants.ENDPOINT}, or it is private; check the name, or log in with '
-            "`hf auth login`."
-        ) from None
-    except errors.RevisionNotFoundError:
-        raise IsoglossError(f'{name} has no revision "{revision}"; leave out --revision for the newest.') from None
-    except errors.LocalEntryNotFoundError:
-        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT} does not answer"
-        raise IsoglossError(
-            f"{why}, and {name} ({revision}) is not whole in the cache {constants.HF_HUB_CACHE}; pull it with a network."
-        ) from None
-    except (httpx2.HTTPError, OSError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise IsoglossError(f"The download of {name} broke off ({reason[0]}); {again}") from None
+    with _one_sentence(name, revision):
+        found = snapshot_download(name, revision=revision, allow_patterns=list(WANTED), ignore_patterns=[LEFT_OUT])
+    folder = Path(found)
     if not any(folder.glob("*.safetensors")):
         raise IsoglossError(
-            f"{name} ({revision}) has no .safetensors weights, and other kinds could run any code; choose another model or "
-            "--revision, or ask its owners to add them."
+            f"{name} ({revision}) has no .safetensors weights, and other kinds could run any code; choose another "
+            "model or --revision, or ask its owners to add them."
         )
     if not (folder / PULLED).exists():
         write_json(folder / PULLED, asdict(Origin(name, revision, folder.name)))
     return folder
+
+
+@contextmanager
+def _one_sentence(name: str, revision: str) -> Iterator[None]:
+    """What hinders a download, as an IsoglossError."""
+    import httpx2
+    from huggingface_hub import constants, errors
+
+    try:
+        yield
+    except errors.HFValidationError:
+        said = f'"{name}" is no name of a model; write it as ORGANISATION/MODEL.'
+    except errors.GatedRepoError:
+        said = f"{name} is gated: accept its terms on its page, log in with `hf auth login`, and pull it again."
+    except errors.RepositoryNotFoundError:
+        said = (
+            f'There is no model "{name}" on {constants.ENDPOINT}, or it is private; check the name, or log in with '
+            "`hf auth login`."
+        )
+    except errors.RevisionNotFoundError:
+        said = f'{name} has no revision "{revision}"; leave out --revision for the newest.'
+    except errors.LocalEntryNotFoundError:
+        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT} does not answer"
+        cache = constants.HF_HUB_CACHE
+        said = f"{why}, and {name} ({revision}) is not whole in the cache {cache}; pull it where there is a network."
+    except (httpx2.HTTPError, OSError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        said = f"The download of {name} broke off ({reason}); run the same command again, it goes on from there."
+    else:
+        return
+    raise IsoglossError(said)
 
 
 def origin(folder: Path) -> Origin | None:

@@ -154,7 +154,7 @@ def export_onnx(
             for part in compared:
                 _quantise(place / part.file)
             about = Exported(difference, *_changes(_run(place / GRAPH, compared[0].inputs), expected[GRAPH]))
-        (place / SYMBOLS).write_text(json_text(_symbols(model), indent=1) + "\n", encoding="utf-8")
+        (place / SYMBOLS).write_text(json_text(symbols(model), indent=1) + "\n", encoding="utf-8")
         (place / CARD).write_text(_card(folder, place, compared, about, language), encoding="utf-8")
     return about
 
@@ -286,7 +286,7 @@ def _changes(found: Arrays, expected: Arrays) -> tuple[float, float | None]:
     return share, float((best[0] == best[1]).mean())
 
 
-def _symbols(model: Model) -> dict[str, Any]:
+def symbols(model: Model) -> dict[str, Any]:
     """What a program must know beside the graphs. Symbols that are parts of a character hold lone surrogates."""
     spelling = [] if model.tokenizer is None else model.tokenizer.spelling()
     return {

@@ -14,12 +14,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
 from isogloss.audio.log_mel import LogMel, log_floor, mel_filters, spectral_basis
 from isogloss.audio.waveform import OverTime
 from isogloss.model.model import Model
 from isogloss.nn.int8 import Int8Linear
+from isogloss.nn.position import ConvolutionalPosition
 from isogloss.sequence import Sequence
 
 _EPSILON = 1e-5  # of torch.group_norm
@@ -79,10 +79,22 @@ def _floating(layer: Int8Linear) -> nn.Linear:
     return made
 
 
+def _unparametrised(positions: ConvolutionalPosition) -> ConvolutionalPosition:
+    """The same with the weights that length and direction make; torch's own removal would change the original too."""
+    old = positions.convolution
+    made = nn.Conv1d(old.in_channels, old.out_channels, old.kernel_size[0], groups=old.groups)
+    with torch.no_grad():
+        made.weight.copy_(old.weight)
+        made.bias.copy_(old.bias)
+    positions.convolution = made
+    return positions
+
+
 STAND_INS: dict[type[nn.Module], Callable[..., nn.Module]] = {
     LogMel: ConvolutionalLogMel,
     OverTime: MaskedOverTime,
     Int8Linear: _floating,
+    ConvolutionalPosition: _unparametrised,
 }
 
 
@@ -90,8 +102,6 @@ def traceable(model: Model) -> Model:
     """The same model, whose parts a graph can hold; in evaluation mode."""
     made = copy.deepcopy(model).eval()
     for parent in list(made.modules()):
-        if is_parametrized(parent, "weight"):
-            remove_parametrizations(parent, "weight")
         for name, child in parent.named_children():
             if stand_in := STAND_INS.get(type(child)):
                 setattr(parent, name, stand_in(child))
