@@ -3,10 +3,10 @@
     python benchmarks/onnx_models.py --model DIR --data DIR… --json benchmarks/results/onnx_models.json
                                                                            (in the project's environment)
 
-Held-out clips in the languages that the model writes go through all three in the same padded batches, from the waveform
-to the likeliest symbol of each frame of CTC, any symbol after any other. `± CER` is the difference from torch on the same
-clips, with the 95 % interval of the paired bootstrap. `frames` is the share of frames whose likeliest symbol is torch's,
-`log p` the largest difference of log-probabilities.
+Held-out clips in the languages that the model writes go through all three in the same padded batches, from waveform to
+the likeliest symbol of each frame of CTC, any symbol after any other. `± CER` is the difference from torch on the same
+clips, with the 95 % interval of the paired bootstrap. `frames` is the share of frames whose likeliest symbol is that of
+torch, `log p` the largest difference of log-probabilities.
 """
 
 from __future__ import annotations
