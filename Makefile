@@ -20,7 +20,7 @@ test-all: $(VENV)/.dev
 	$(BIN)/pytest -m "slow or not slow"
 
 lint: $(VENV)/.dev
-	$(BIN)/ruff check src tests docs benchmarks
+	$(BIN)/ruff check src tests docs benchmarks examples
 	$(BIN)/mypy
 
 docs: $(VENV)/.dev
@@ -30,7 +30,7 @@ install: $(VENV)/.dev
 
 clean:
 	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find src tests docs benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests docs benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -156,6 +156,7 @@ TINY: dict[str, Callable[[Workshop], str]] = {
         f"--data {w.russian} --depths 1 --longer 1 --runs {w.folder}/long {ALONE} --plot {w.folder}/long.svg"
     ),
     "no_speech.py": lambda w: f"--model all={w.model} --minutes 0.05 --whisper",
+    "onnx_models.py": lambda w: f"{ONCE} --model {w.model} --data {w.letters} {w.russian}",
     "quantizer.py": lambda w: f"{ONCE} --batch 1 --frames 5 --width 8 --codes 16 --code-width 4",
     "quiet.py": lambda w: (
         f"--model one={w.model} --data {w.letters} --clips {w.letters} --limit 2 --seconds 0.2 "

@@ -113,8 +113,8 @@ def test_help_needs_nothing_heavy() -> None:
 
 
 def test_every_verb_is_there_and_says_what_it_does(run: Run) -> None:
-    order = "corpora prepare inspect import export train finetune label lm quantise evaluate demo transcribe identify"
-    assert [*order.split(), "encode", "embed", "search", "doctor", "version"] == VERBS
+    order = "corpora prepare inspect import pull export train finetune label lm quantise evaluate demo transcribe"
+    assert [*order.split(), "identify", "encode", "embed", "search", "doctor", "version"] == VERBS
     shown = run("--help")[1]
     for verb in VERBS:
         line = next(line for line in shown.splitlines() if line.split()[:1] == [verb])

@@ -170,10 +170,7 @@ class LogMel(nn.Module):
             windowed = windowed.addcmul_(mean, window, value=-1)
         # |z|² as two squares and a sum: the absolute value of complex numbers is far slower.
         squares = torch.view_as_real(torch.fft.rfft(windowed)).square_()
-        energies = (squares[..., 0] + squares[..., 1]) @ filters
-        scale = self.config.full_scale**2
-        logarithms = energies.clamp_min(_floor(self.config) / scale).log()
-        return logarithms if scale == 1 else logarithms + math.log(scale)
+        return log_energies((squares[..., 0] + squares[..., 1]) @ filters, self.config)
 
 
 def _finite_after(samples: Tensor, lengths: Tensor, count: int) -> Tensor:
@@ -188,8 +185,12 @@ def _emphasis(config: LogMelConfig) -> float:
     return 0.97 if config.flavour == "kaldi" else 0.0
 
 
-def _floor(config: LogMelConfig) -> float:
-    return 2.0**-23 if config.flavour == "kaldi" else 1e-10
+def log_energies(energies: Tensor, config: LogMelConfig) -> Tensor:
+    """Logarithms of energies of samples in [-1, 1], no lower than the flavour's floor, at full scale."""
+    floor = 2.0**-23 if config.flavour == "kaldi" else 1e-10
+    scale = config.full_scale**2
+    logarithms = energies.clamp_min(floor / scale).log()
+    return logarithms if scale == 1 else logarithms + math.log(scale)
 
 
 def _emphasise(samples: Tensor, factor: float) -> Tensor:
@@ -206,19 +207,33 @@ def _tables(config: LogMelConfig, device: torch.device) -> tuple[Tensor, Tensor]
     Kept outside the module: as buffers they would be rounded when a model is cast to bf16, and
     lost when it is built on the meta device.
     """
-    cosine = np.cos(2 * math.pi * np.arange(config.window) / _period(config))
-    window = (0.5 - 0.5 * cosine) ** (0.85 if config.flavour == "kaldi" else 1.0)
-    window = np.pad(window, (0, config.fft - config.window))
+    window = np.pad(_window(config), (0, config.fft - config.window))
     with torch.inference_mode(False):  # what is kept must serve training too
         return (
             torch.from_numpy(window.astype(np.float32)).to(device),
-            torch.from_numpy(_filters(config).astype(np.float32)).to(device),
+            torch.from_numpy(mel_filters(config).astype(np.float32)).to(device),
         )
 
 
-def _period(config: LogMelConfig) -> int:
-    """Kaldi's window is symmetric, the plain one periodic."""
-    return config.window - 1 if config.flavour == "kaldi" else config.window
+def spectral_basis(config: LogMelConfig) -> np.ndarray:
+    """(fft + 2, window) float64: rows whose products with the samples of a frame are its spectrum.
+
+    All that is done before the squares is linear: fft/2+1 real parts, then the imaginary ones.
+    """
+    impulses = np.eye(config.window)
+    frames = impulses - _emphasis(config) * np.eye(config.window, k=1)
+    if config.flavour != "whisper":
+        frames -= (1 - _emphasis(config)) * impulses.mean(axis=1, keepdims=True)
+    spectrum = np.fft.rfft(frames * _window(config), n=config.fft)
+    return np.concatenate([spectrum.real, spectrum.imag], axis=1).T
+
+
+def _window(config: LogMelConfig) -> np.ndarray:
+    """(window,) weights; Kaldi's window is symmetric, the plain one periodic."""
+    period = config.window - 1 if config.flavour == "kaldi" else config.window
+    cosine = np.cos(2 * math.pi * np.arange(config.window) / period)
+    weights: np.ndarray = (0.5 - 0.5 * cosine) ** (0.85 if config.flavour == "kaldi" else 1.0)
+    return weights
 
 
 def _mel(hz: np.ndarray | float) -> np.ndarray:
@@ -245,7 +260,7 @@ def _edges(config: LogMelConfig) -> np.ndarray:
     return hertz
 
 
-def _filters(config: LogMelConfig) -> np.ndarray:
+def mel_filters(config: LogMelConfig) -> np.ndarray:
     """(fft/2+1, F) triangular filters of height 1; Whisper's have area 1 over Hz."""
     points: np.ndarray = np.arange(config.fft // 2 + 1) * SAMPLE_RATE / config.fft
     edges = _edges(config)

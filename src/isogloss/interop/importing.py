@@ -16,7 +16,7 @@ from isogloss.audio.reading import SAMPLE_RATE, as_waveform
 from isogloss.errors import IsoglossError
 from isogloss.files import read_json, sha256
 from isogloss.heads.ctc import CTCConfig
-from isogloss.interop import whisper
+from isogloss.interop import hub, whisper
 from isogloss.interop.arrays import adapter_names, read_adapter, read_ctranslate2, read_safetensors_folder
 from isogloss.interop.comparing import BOUNDS, LIBRARIES, WHISPER_SECONDS, difference, made_sound
 from isogloss.interop.families import FAMILIES
@@ -135,9 +135,12 @@ def _card(folder: Path, kind: str, library: str, found: float | None) -> str:
     compared = f"Not compared with the original: {library} is not installed."
     if found is not None:
         compared = f"Hidden states differ from those that {library} computes by {found:.1e} of their size."
-    return f"""# {folder.resolve().name}
+    pulled = hub.origin(folder)
+    title = pulled.name if pulled else folder.resolve().name
+    source = f" The original is {pulled.name} at commit {pulled.commit}." if pulled else ""
+    return f"""# {title}
 
-{kind} as an isogloss model, imported from weights that others trained. Their licence is that of the original.
+{kind} as an isogloss model, imported from weights that others trained. Their licence is that of the original.{source}
 
 | file | SHA-256 |
 |---|---|

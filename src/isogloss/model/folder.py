@@ -72,10 +72,14 @@ def quantise_model(folder: Path, out: Path) -> None:
     model = load_model(folder)
     if model.config.weights == "int8":
         raise IsoglossError(f"{folder} has int8 weights already.")
-    card = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else f"# {folder.name}\n"
-    title, _, rest = card.partition("\n")
+    title, _, rest = read_card(folder).partition("\n")
     note = f"Weights rounded to int8 from those of {folder.absolute()}; figures were measured before that."
     save_model(model.quantised(), out, f"{title}\n\n{note}\n{rest}", read_json(folder / CONFIG)["recipe"])
+
+
+def read_card(folder: Path) -> str:
+    """The card of a model folder; where it has none, a title."""
+    return (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else f"# {folder.name}\n"
 
 
 def load_model(folder: Path, base: tuple[Path, Model] | None = None) -> Model:
