@@ -129,7 +129,7 @@ def server(name: str, command: list[str], options: Namespace) -> Iterator[tuple[
     variables = os.environ | {"OMP_NUM_THREADS": threads}
     process = subprocess.Popen([*command, *more], env=variables, stderr=subprocess.DEVNULL)
     try:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while True:
             with contextlib.suppress(httpx.TransportError):
                 if httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200:

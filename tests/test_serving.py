@@ -2,21 +2,27 @@
 
 import base64
 import json
+import signal
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2 as httpx
 import numpy as np
 import openai
 import pytest
 import soundfile
 from numpy.testing import assert_allclose
 
+from isogloss import cli
 from isogloss.model.folder import save_model
 from isogloss.model.index import Index, Item
 from isogloss.model.recogniser import Recogniser, load
 from isogloss.model.space import embed_text
 from isogloss.serving import writers
+from isogloss.serving.server import bound
 from served import TRANSCRIPTIONS, Running, clip, served
 from small_models import RATE, build, sound, with_text
 
@@ -203,3 +209,35 @@ def test_a_model_that_writes_nothing_is_served_for_the_rest(path: Path) -> None:
         with pytest.raises(openai.BadRequestError, match="fine-tune it first"):
             client(running).audio.transcriptions.create(file=path, model="small")
         assert running.client.post("/v1/identify", files={"file": path.read_bytes()}).status_code == 200
+
+
+def test_the_command_line_says_what_is_wrong(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    save_model(build(), tmp_path / "model", "# A card\n")
+    with bound("127.0.0.1", 0) as taken:
+        port = str(taken.getsockname()[1])
+        for more, said in (
+            (["--port", port], "address already in use; give another"),
+            (["--host", "nowhere.invalid"], "Cannot listen at nowhere.invalid:8000"),
+            (["--api-key-file", str(tmp_path / "none")], "The API key cannot be read from"),
+            (["--port", "0", "--index", str(tmp_path)], "is no index"),
+            (["--port", "0", "--lm", str(tmp_path)], "is no language model"),
+        ):
+            assert cli.run(["serve", "--model", str(tmp_path / "model"), *more]) == 1
+            assert said in " ".join(capfd.readouterr().err.split()), more
+
+
+def test_a_process_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
+    save_model(build(), tmp_path / "model", "# A card\n")
+    command = [sys.executable, "-m", "isogloss", "serve", "--model", str(tmp_path / "model"), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        address = next(line["address"] for line in map(json.loads, process.stderr) if "address" in line)
+        with clip(tmp_path).open("rb") as file:
+            answer = httpx.post(f"http://{address}{TRANSCRIPTIONS}", files={"file": file}, timeout=60)
+        assert answer.status_code == 200
+        process.terminate()
+        lines = [json.loads(line) for line in process.stderr]
+    (request,) = [line for line in lines if line["event"] == "request"]
+    assert request["request_id"] == answer.headers["x-request-id"] and request["status"] == 200
+    assert request["audio_seconds"] == 2.5 and answer.json()["text"] not in json.dumps(lines)
+    assert process.returncode in (0, -signal.SIGTERM)

@@ -42,6 +42,7 @@ def serve(
     """Answer over HTTP: OpenAI's endpoints for transcription and embeddings, live transcription, search, and a page."""
     try:
         from isogloss.serving.app import create_app
+        from isogloss.serving.server import bound
         from isogloss.serving.server import serve as run
     except ImportError as error:
         raise IsoglossError(f"The server needs more packages ({error}): pip install 'isogloss[serve]'.") from None
@@ -58,12 +59,13 @@ def serve(
         queue=queue,
         timeout=timeout,
     )
-    known = None if index is None else load_index(index, model)
-    recogniser = loaded(model, device, adapter)
-    width = width_for(beam, lm)
-    search = recogniser.beam(width, language_model=lm, weight=lm_weight) if width > 1 else None
-    if not recogniser.model.decoders:
-        terminal.note(f"{model} cannot transcribe: it was pre-trained on speech alone. It is served for the rest.")
-    if host not in LOCAL and settings.key is None:
-        terminal.note(f"Everybody who reaches {host}:{port} may use this server; give it --api-key-file.")
-    run(create_app(recogniser, settings, known, search), host, port)
+    with bound(host, port) as listening:  # before anything is loaded
+        known = None if index is None else load_index(index, model)
+        recogniser = loaded(model, device, adapter)
+        width = width_for(beam, lm)
+        search = recogniser.beam(width, language_model=lm, weight=lm_weight) if width > 1 else None
+        if not recogniser.model.decoders:
+            terminal.note(f"{model} cannot transcribe: it was pre-trained on speech alone. It is served for the rest.")
+        if host not in LOCAL and settings.key is None:
+            terminal.note(f"Everybody who reaches {host}:{port} may use this server; give it --api-key-file.")
+        run(create_app(recogniser, settings, known, search), listening)

@@ -164,7 +164,7 @@ class _Visit:
                 message["headers"].append((b"connection", b"close"))
         last = message["type"] == "http.response.body" and not message.get("more_body", False)
         if last and self.unread:
-            await self._send_in_time(message | {"more_body": True})
+            await self._send_in_time({**message, "more_body": True})
             await self._linger()
             message = {"type": "http.response.body"}
         await self._send_in_time(message)

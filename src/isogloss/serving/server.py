@@ -24,16 +24,12 @@ MESSAGE_BYTES = 1 << 20
 """Of one message of a websocket: half a minute of audio."""
 
 
-def serve(app: FastAPI, host: str, port: int) -> None:
-    """Serve an application of `create_app` until the process is told to stop; then finish what is in flight.
-
-    Raises IsoglossError where nobody may listen at the address.
-    """
-    socket_ = bound(host, port)
+def serve(app: FastAPI, listening: socket.socket) -> None:
+    """Serve an application of `create_app` until the process is told to stop; then finish what is in flight."""
     log_as_json()
-    address = ":".join(map(str, socket_.getsockname()[:2]))
+    address = ":".join(map(str, listening.getsockname()[:2]))
     logging.getLogger("isogloss.serving").info("listening", extra={"about": {"address": address}})
-    server_of(app).run([socket_])
+    server_of(app).run([listening])
 
 
 def server_of(app: FastAPI) -> Server:

@@ -92,8 +92,10 @@ class Service:
             yield answers.event("transcript.text.done", text=writers.plain(transcript.text))
         except TimeoutError:
             yield answers.event("error", **self._too_slow().plain())
-        except Problem as problem:
-            yield answers.event("error", **problem.plain())
+        except Exception as error:
+            yield answers.event("error", **problem_of(error).plain())
+            if not isinstance(error, Problem):
+                raise  # into the log
         finally:
             result.cancel()
 
