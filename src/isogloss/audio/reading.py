@@ -130,6 +130,27 @@ def estimated_seconds(source: Source, *, limits: Limits = DEFAULT_LIMITS) -> flo
         return content.size / _BYTES_A_SECOND if stated is None else stated
 
 
+def measured_seconds(source: Source, *, limits: Limits) -> float:
+    """How long a source is; raises AudioError as `read` does, in little memory.
+
+    Nothing is decoded where the source itself says that it is too long, and never more than the limit.
+    """
+    with opened(source, limits) as content:
+        audio = decoder(content)
+        _check_rate(content.name, audio.rate)
+        frames = audio.frames
+        if frames is None:
+            if (seconds := audio.claims(limits.seconds)) > limits.seconds:
+                raise _too_long(content.name, seconds, limits)
+            end = math.ceil((limits.seconds + SLACK) * audio.rate)
+            frames = sum(len(block) for block in audio.blocks(0, end))
+        if frames > limits.seconds * audio.rate:
+            raise _too_long(content.name, frames / audio.rate, limits)
+        if not (frames if audio.frames is None else audio.count()):
+            raise AudioError(f"{content.name} holds no audio frames.", "no_frames")
+        return frames / audio.rate
+
+
 def resample(waveform: np.ndarray, sample_rate: float) -> Waveform:
     """A mono waveform (S,) at `sample_rate` Hz as float32 at 16 kHz (soxr, high quality)."""
     waveform = np.asarray(waveform, dtype=np.float32)
