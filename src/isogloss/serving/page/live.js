@@ -1,0 +1,53 @@
+// A recording while it is made: its level, and the words that a streaming model finds.
+
+import { $, clock } from './dom.js';
+import { listen } from './microphone.js';
+import { realtime } from './server.js';
+import { RATE, joined, pcm } from './sound.js';
+
+const BAR = 4; // pixels a chunk of the level
+
+/** Starts recording. Resolves to a function that stops and resolves to the samples. ended: as of `listen`. */
+export async function record(language, ended) {
+  const chunks = [];
+  const peaks = [];
+  let count = 0;
+  $('final').textContent = $('partial').textContent = '';
+  const socket = realtime(language, tell);
+  const stop = await listen((chunk) => {
+    chunks.push(chunk);
+    count += chunk.length;
+    socket.send(pcm(chunk));
+    peaks.push(chunk.reduce((most, value) => Math.max(most, Math.abs(value)), 0));
+    $('elapsed').textContent = clock(count / RATE);
+    drawLevel(peaks);
+  }, ended).catch((error) => {
+    socket.close();
+    throw error;
+  });
+  return async () => {
+    await stop();
+    socket.close(); // the whole recording is transcribed next
+    return joined(chunks);
+  };
+}
+
+function tell(message) {
+  if (message.type === 'word') $('final').append(` ${message.word}`);
+  if (message.type === 'partial') $('partial').textContent = message.text;
+  // A model that cannot stream says so here; its words come after the recording.
+  if (message.type === 'error') $('partial').textContent = message.error.message;
+}
+
+function drawLevel(peaks) {
+  const canvas = $('level');
+  const scale = devicePixelRatio;
+  canvas.width = canvas.clientWidth * scale;
+  canvas.height = canvas.clientHeight * scale;
+  const context = canvas.getContext('2d');
+  context.fillStyle = getComputedStyle(canvas).color;
+  peaks.slice(-Math.floor(canvas.clientWidth / BAR)).reverse().forEach((peak, i) => {
+    const height = Math.max(2, Math.sqrt(peak) * canvas.clientHeight) * scale;
+    context.fillRect(canvas.width - (i + 1) * BAR * scale, (canvas.height - height) / 2, (BAR - 2) * scale, height);
+  });
+}
