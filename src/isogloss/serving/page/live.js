@@ -3,7 +3,7 @@
 import { $, clock } from './dom.js';
 import { listen } from './microphone.js';
 import { realtime } from './server.js';
-import { RATE, joined, pcm } from './sound.js';
+import { RATE, joined, loudest, pcm } from './sound.js';
 
 const BAR = 4; // pixels a chunk of the level
 
@@ -18,7 +18,7 @@ export async function record(language, ended) {
     chunks.push(chunk);
     count += chunk.length;
     socket.send(pcm(chunk));
-    peaks.push(chunk.reduce((most, value) => Math.max(most, Math.abs(value)), 0));
+    peaks.push(loudest(chunk));
     $('elapsed').textContent = clock(count / RATE);
     drawLevel(peaks);
   }, ended).catch((error) => {

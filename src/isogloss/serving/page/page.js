@@ -4,15 +4,15 @@ import { $, clock, download, element, languageName, percent } from './dom.js';
 import { record } from './live.js';
 import * as player from './player.js';
 import * as server from './server.js';
-import { RATE, decode, wav } from './sound.js';
+import { RATE, decode, loudest, wav } from './sound.js';
 import { FORMATS } from './subtitles.js';
 import { mark, show } from './transcript.js';
 
 const SHORTEST = 0.1 * RATE; // samples of a recording
 
 let model = '';
-let file = null; // the recording in hand
-let transcript = null;
+const items = []; // the recordings of this visit: {file, recorded, answer}; answer is null until there is one
+let item = null; // the one on the page
 let request = null; // AbortController of the one under way
 let stop = null; // ends the recording under way
 let retry = null; // what failed for want of a key
@@ -37,64 +37,83 @@ function calm() {
   $('alert').hidden = true;
 }
 
-// A recording and its transcript.
+// Recordings and their transcripts.
 
-async function open(chosen) {
+async function open(file, recorded = false) {
   if (stop) return warn(new Error('Stop the recording first.'));
-  if (!chosen.size) return warn(new Error(`${chosen.name} is empty: there is nothing in it to transcribe.`));
-  file = chosen;
-  transcript = null;
+  if (!file.size) return warn(new Error(`${file.name} is empty: there is nothing in it to transcribe.`));
+  const opened = { file, recorded, answer: null };
+  items.push(opened);
+  await Promise.all([choose(opened), transcribe()]);
+}
+
+/** Puts a recording on the page. It is seen and heard at once; its words may follow. */
+async function choose(chosen) {
+  request?.abort();
+  calm();
+  say('');
+  item = chosen;
+  $('items').replaceChildren(...items.map(itemButton));
+  $('items').hidden = items.length < 2;
+  $('again').hidden = false;
+  $('save').hidden = !chosen.recorded;
   $('result').hidden = $('answer').hidden = true;
   $('facts').textContent = '';
-  const decoding = decode(file).then((samples) => {
-    // Seen and heard at once; its words follow. What the browser cannot decode, the server may.
-    if (file !== chosen) return;
-    if (samples) $('result').hidden = false;
-    player.load(file, samples);
-  });
-  await Promise.all([decoding, transcribe()]);
+  if (item.answer) showAnswer();
+  const samples = await decode(chosen.file);
+  if (item !== chosen) return;
+  if (samples) $('result').hidden = false; // what the browser cannot decode, the server may
+  player.load(chosen.file, samples);
+}
+
+function itemButton(listed) {
+  const button = element('button', { type: 'button', 'aria-current': listed === item ? 'true' : null }, listed.file.name);
+  button.addEventListener('click', () => choose(listed));
+  return element('li', {}, button);
 }
 
 async function transcribe() {
   request?.abort();
   const own = (request = new AbortController());
-  const chosen = file;
+  const chosen = item;
   calm();
-  say(`Transcribing ${chosen.name} …`);
-  $('cancel').hidden = false;
-  $('again').hidden = true;
+  say(`Transcribing ${chosen.file.name} …`);
+  working(true);
   try {
     const options = { model, language: $('language').value, hotwords: $('hotwords').value.trim(), signal: own.signal };
-    const answer = await server.transcribe(chosen, options);
-    if (request === own) finished(answer);
+    chosen.answer = await server.transcribe(chosen.file, options);
+    if (item === chosen) showAnswer();
   } catch (error) {
-    if (request !== own) return; // another request has taken its place
+    if (request !== own || item !== chosen) return; // something else has been asked for meanwhile
     if (error.name === 'AbortError') say('Cancelled; the recording is still here.');
     else warn(error, transcribe);
   } finally {
     if (request === own) {
       request = null;
-      $('cancel').hidden = true;
-      $('again').hidden = false;
+      working(false);
     }
   }
 }
 
-function finished(answer) {
-  transcript = answer;
-  const { language, languages = {}, words = [], duration } = answer;
+function working(on) {
+  $('cancel').hidden = !on;
+  $('again').hidden = on;
+}
+
+function showAnswer() {
+  const { language, languages = {}, words = [], duration } = item.answer;
   const guess = language ? [languageName(language) + (languages[language] ? `, ${percent(languages[language])}` : '')] : [];
   const count = `${words.length} ${words.length === 1 ? 'word' : 'words'}`;
-  $('facts').textContent = [file.name, clock(duration, 1), count].join(' · ');
+  $('facts').textContent = [item.file.name, clock(duration, 1), count].join(' · ');
   $('result').hidden = $('answer').hidden = false;
-  show(answer);
+  show(item.answer);
   player.redraw();
   say(`Transcribed: ${[count, ...guess].join('; ')}.`);
 }
 
 function exported(name) {
   const { type, write } = FORMATS[name];
-  download(new Blob([write(transcript)], { type }), `${file.name.replace(/\.[^.]*$/, '')}.${name}`);
+  download(new Blob([write(item.answer)], { type }), `${item.file.name.replace(/\.[^.]*$/, '')}.${name}`);
 }
 
 // The microphone.
@@ -118,16 +137,17 @@ async function stopRecording() {
   recordingShown(false);
   const samples = await ending();
   stop = null;
-  if (samples.length < SHORTEST || samples.every((value) => value === 0))
+  if (samples.length < SHORTEST || !loudest(samples))
     return warn(new Error('Nothing was recorded: the microphone gave no sound. Check that it is not muted, then record again.'));
   const time = new Date().toTimeString().slice(0, 8).replaceAll(':', '-');
-  await open(wav(samples, `recording-${time}.wav`));
+  await open(wav(samples, `recording-${time}.wav`), true);
 }
 
 function recordingShown(on) {
   $('recording').hidden = !on;
   $('waiting').hidden = $('choose').hidden = on;
   $('record').textContent = on ? 'Stop and transcribe' : 'Record';
+  $('record').classList.toggle('on', on);
   if (on) say('Recording.');
 }
 
@@ -172,9 +192,10 @@ $('file').addEventListener('change', () => {
 });
 $('cancel').addEventListener('click', () => request?.abort());
 $('again').addEventListener('click', transcribe);
+$('save').addEventListener('click', () => download(item.file, item.file.name));
 $('export').addEventListener('click', ({ target }) => target.dataset.format && exported(target.dataset.format));
 $('copy').addEventListener('click', async () => {
-  await navigator.clipboard.writeText(transcript.text);
+  await navigator.clipboard.writeText(item.answer.text);
   say('Copied.');
 });
 $('copy').hidden = !navigator.clipboard; // given to pages from localhost or over https

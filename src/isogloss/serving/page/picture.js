@@ -1,15 +1,13 @@
 // Sound as a picture: waveform and spectrogram on a canvas, in the colours of the page.
 
-import { RATE } from './sound.js';
-
 const SIZE = 512; // of the Fourier transform: 32 ms, 31 Hz a row
-const RANGE = 70; // decibels from the loudest to the palest
+const RANGE = 60; // decibels from the loudest to the palest
+const EMPHASIS = 0.97; // of high frequencies, by what is taken off each sample of the one before
 
-/** Peaks of samples[from:to] as bars from the middle line. */
-export function drawWaveform(canvas, samples, from, to) {
+/** Peaks of samples[from:to] as bars from the middle line; a sample of `loudest` fills the height. */
+export function drawWaveform(canvas, samples, from, to, loudest) {
   const { context, width, height } = fitted(canvas);
   context.fillStyle = colour(canvas, '--wave');
-  const loudest = samples.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-4);
   for (let x = 0; x < width; x++) {
     const [low, high] = extremes(samples, from + ((to - from) * x) / width, from + ((to - from) * (x + 1)) / width);
     const top = (0.5 - (0.47 * high) / loudest) * height;
@@ -33,11 +31,12 @@ export function drawSpectrogram(canvas, samples, from, to) {
   const loudest = columns.reduce((most, column) => column.reduce((a, b) => Math.max(a, b), most), -Infinity);
   const scale = shades(canvas);
   const image = context.createImageData(width, height);
+  const pixels = new Uint32Array(image.data.buffer);
   for (let y = 0; y < height; y++) {
     const row = Math.min(SIZE / 2 - 1, Math.floor(((height - 1 - y) / height) * (SIZE / 2)));
     for (let x = 0; x < width; x++) {
       const level = Math.max(0, 1 + (columns[x][row] - loudest) / RANGE);
-      image.data.set(scale[Math.round(255 * level)], 4 * (y * width + x));
+      pixels[y * width + x] = scale[Math.round(255 * level)];
     }
   }
   context.putImageData(image, 0, 0);
@@ -49,7 +48,8 @@ const SINES = Float32Array.from({ length: SIZE / 2 }, (_, i) => Math.sin((2 * Ma
 
 /** Decibels of each frequency below half the rate, around one sample. */
 export function spectrum(samples, centre) {
-  const real = WINDOW.map((weight, i) => weight * (samples[centre - SIZE / 2 + i] ?? 0));
+  const start = centre - SIZE / 2;
+  const real = WINDOW.map((weight, i) => weight * ((samples[start + i] ?? 0) - EMPHASIS * (samples[start + i - 1] ?? 0)));
   const imaginary = new Float32Array(SIZE);
   transform(real, imaginary);
   return Float32Array.from({ length: SIZE / 2 }, (_, i) => 10 * Math.log10(real[i] ** 2 + imaginary[i] ** 2 + 1e-9));
@@ -76,15 +76,14 @@ function transform(real, imaginary) {
   }
 }
 
-/** 256 colours from the page's background to its ink, as RGBA bytes. */
+/** 256 colours from the page's background to its ink, a pixel each. */
 function shades(canvas) {
   const strip = new OffscreenCanvas(256, 1).getContext('2d');
   const gradient = strip.createLinearGradient(0, 0, 256, 0);
   ['--shade-0', '--shade-1', '--shade-2', '--shade-3'].forEach((name, i) => gradient.addColorStop(i / 3, colour(canvas, name)));
   strip.fillStyle = gradient;
   strip.fillRect(0, 0, 256, 1);
-  const { data } = strip.getImageData(0, 0, 256, 1);
-  return Array.from({ length: 256 }, (_, i) => data.subarray(4 * i, 4 * i + 4));
+  return new Uint32Array(strip.getImageData(0, 0, 256, 1).data.buffer);
 }
 
 function fitted(canvas) {
@@ -96,5 +95,3 @@ function fitted(canvas) {
 function colour(element, name) {
   return getComputedStyle(element).getPropertyValue(name).trim();
 }
-
-export const seconds = (samples) => samples.length / RATE;

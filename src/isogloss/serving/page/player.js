@@ -1,14 +1,15 @@
 // The recording: heard, and seen as waveform and spectrogram, a window of it at a time.
 
 import { drawSpectrogram, drawWaveform } from './picture.js';
-import { RATE, wav } from './sound.js';
-import { $, clock } from './dom.js';
+import { RATE, loudest, wav } from './sound.js';
+import { $, clock, element } from './dom.js';
 
 const WINDOW = 20; // seconds seen at once
 const MARGIN = 0.04; // seconds after a word that are heard with it
 
 const audio = $('audio');
 let samples = null;
+let peak = 1;
 let shown = [0, 1]; // seconds seen
 let until = Infinity; // where playing stops
 let onTime = () => {};
@@ -18,9 +19,11 @@ export function load(file, decoded) {
   audio.pause();
   URL.revokeObjectURL(audio.src);
   samples = decoded;
+  peak = decoded && (loudest(decoded) || 1);
   // Of decoded samples every position is exact, which the browsers' own seeking in MP3 and WebM is not.
   audio.src = URL.createObjectURL(decoded ? wav(decoded, file.name) : file);
   $('picture').hidden = !decoded;
+  free();
   playable(true);
   seen(0);
   moved();
@@ -28,8 +31,10 @@ export function load(file, decoded) {
 
 /** Plays from `start` to `end` seconds. */
 export function playStretch(start, end) {
-  audio.currentTime = start;
   until = end + MARGIN;
+  audio.currentTime = start;
+  if (start < shown[0] || end > shown[1]) seen(start);
+  placed(placed($('stretch'), start), end, '--end').hidden = false;
   audio.play();
 }
 
@@ -52,14 +57,24 @@ function seen(from) {
 export function redraw() {
   if (!samples || !$('waveform').clientWidth) return;
   const [from, to] = shown.map((second) => Math.round(second * RATE));
-  drawWaveform($('waveform'), samples, from, to);
+  drawWaveform($('waveform'), samples, from, to, peak);
   drawSpectrogram($('spectrogram'), samples, from, to);
-  const marks = 4;
-  $('scale').replaceChildren(...Array.from({ length: marks + 1 }, (_, i) => {
-    const mark = document.createElement('span');
-    mark.textContent = clock(shown[0] + ((shown[1] - shown[0]) * i) / marks, 1);
-    return mark;
-  }));
+  $('scale').replaceChildren(...ticks());
+}
+
+/** Times to write under the picture: round, and few enough for a narrow screen. */
+function ticks() {
+  const [from, to] = shown;
+  const step = [0.1, 0.2, 0.5, 1, 2, 5].find((size) => (to - from) / size <= 7) ?? to - from;
+  const count = Math.ceil((to - from) / step - 0.2) - 1; // none near the end
+  return Array.from({ length: count }, (_, i) => from + step * (i + 1))
+    .map((second) => placed(element('span', {}, clock(second, step < 1 ? 1 : 0)), second));
+}
+
+/** An element at its second of the picture. */
+function placed(made, second, name = '--at') {
+  made.style.setProperty(name, (second - shown[0]) / (shown[1] - shown[0]));
+  return made;
 }
 
 function playable(can) {
@@ -71,12 +86,12 @@ function moved() {
   const now = audio.currentTime;
   const [from, to] = shown;
   if (samples && (now < from || now > to)) seen(Math.floor(now / WINDOW) * WINDOW);
-  $('cursor').style.setProperty('--at', (now - shown[0]) / (shown[1] - shown[0]));
+  placed($('cursor'), now);
   $('seek').max = duration();
   $('seek').value = now;
   $('seek').setAttribute('aria-valuetext', `${clock(now, 1)} of ${clock(duration(), 1)}`);
   $('time').textContent = `${clock(now, 1)} / ${clock(duration(), 1)}`;
-  onTime(now);
+  if (now) onTime(Math.min(now, until - MARGIN - 0.001)); // what follows a word that is played alone is not marked
 }
 
 function tick() {
@@ -85,19 +100,25 @@ function tick() {
   if (!audio.paused) requestAnimationFrame(tick);
 }
 
+/** From here on the recording plays to its end. */
+function free() {
+  until = Infinity;
+  $('stretch').hidden = true;
+}
+
 function jump(event) {
   const { left, width } = event.currentTarget.getBoundingClientRect();
-  until = Infinity;
+  free();
   audio.currentTime = shown[0] + ((event.clientX - left) / width) * (shown[1] - shown[0]);
 }
 
 $('play').addEventListener('click', () => {
-  until = Infinity;
+  free();
   if (audio.paused) audio.play();
   else audio.pause();
 });
 $('seek').addEventListener('input', () => {
-  until = Infinity;
+  free();
   audio.currentTime = Number($('seek').value);
 });
 for (const picture of ['waveform', 'spectrogram']) $(picture).addEventListener('pointerdown', jump);

@@ -23,6 +23,13 @@ function mono(buffer) {
   return mixed;
 }
 
+/** The greatest magnitude of any sample. */
+export function loudest(samples) {
+  let most = 0;
+  for (const value of samples) most = Math.max(most, Math.abs(value));
+  return most;
+}
+
 /** 16-bit samples, as the realtime API and WAV files hold them. */
 export function pcm(samples) {
   return Int16Array.from(samples, (value) => Math.round(Math.max(-1, Math.min(1, value)) * 32767));

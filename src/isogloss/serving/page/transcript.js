@@ -10,6 +10,7 @@ const LANGUAGES = 5; // shown at most
 
 let buttons = []; // of the words, in order
 let words = [];
+let marked; // the button of the word being spoken
 
 export function show(transcript) {
   const segments = segmentsOf(transcript);
@@ -26,7 +27,11 @@ export function show(transcript) {
 
 /** Marks the word that is spoken at `seconds`. */
 export function mark(seconds) {
-  buttons.forEach((button, i) => button.classList.toggle('now', words[i].start <= seconds && seconds < words[i].end));
+  const spoken = buttons[words.findIndex(({ start, end }) => start <= seconds && seconds < end)];
+  if (spoken === marked) return;
+  marked?.classList.remove('now');
+  spoken?.classList.add('now');
+  marked = spoken;
 }
 
 function paragraph(part, timed) {
@@ -39,7 +44,8 @@ function wordButton(word) {
   const level = sure < DOUBTFUL ? 'doubtful' : sure < SURE ? 'unsure' : null;
   const facts = `${clock(word.start, 1)} · ${percent(sure)}`;
   // The title is also what a screen reader tells after the word.
-  const button = element('button', { type: 'button', class: level, tabindex: -1, title: facts, 'data-facts': facts }, word.word.trim());
+  const text = element('span', { class: level }, word.word.trim());
+  const button = element('button', { type: 'button', tabindex: -1, title: facts, 'data-facts': facts }, text);
   button.addEventListener('click', () => {
     focusOn(button, false);
     playStretch(word.start, word.end);
