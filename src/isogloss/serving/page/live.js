@@ -7,27 +7,29 @@ import { RATE, joined, loudest, pcm } from './sound.js';
 
 const BAR = 4; // pixels a chunk of the level
 
-/** Starts recording. Resolves to a function that stops and resolves to the samples. ended: as of `listen`. */
-export async function record(language, ended) {
+/** Starts recording. Resolves to a function that stops and resolves to the samples.
+ * streams: whether the model finds words meanwhile. ended: as of `listen`. */
+export async function record(streams, language, ended) {
   const chunks = [];
   const peaks = [];
   let count = 0;
-  $('final').textContent = $('partial').textContent = '';
-  const socket = realtime(language, tell);
+  $('final').textContent = '';
+  $('partial').textContent = streams ? '' : 'The words come after the recording: this model needs all of it.';
+  const socket = streams ? realtime(language, tell) : null;
   const stop = await listen((chunk) => {
     chunks.push(chunk);
     count += chunk.length;
-    socket.send(pcm(chunk));
+    socket?.send(pcm(chunk));
     peaks.push(loudest(chunk));
     $('elapsed').textContent = clock(count / RATE);
     drawLevel(peaks);
   }, ended).catch((error) => {
-    socket.close();
+    socket?.close();
     throw error;
   });
   return async () => {
     await stop();
-    socket.close(); // the whole recording is transcribed next
+    socket?.close(); // the whole recording is transcribed next
     return joined(chunks);
   };
 }
@@ -35,7 +37,7 @@ export async function record(language, ended) {
 function tell(message) {
   if (message.type === 'word') $('final').append(` ${message.word}`);
   if (message.type === 'partial') $('partial').textContent = message.text;
-  // A model that cannot stream says so here; its words come after the recording.
+  // The recording goes on: it is transcribed as a whole at the end.
   if (message.type === 'error') $('partial').textContent = message.error.message;
 }
 

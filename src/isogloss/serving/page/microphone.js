@@ -2,6 +2,8 @@
 
 import { Resampler } from './sound.js';
 
+// As it sounds: what makes calls pleasant to people takes away what models were trained on.
+const AUDIO = { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: true };
 const REASONS = {
   NotAllowedError: 'The browser was not allowed to use the microphone; allow it in the site settings, or choose a file.',
   NotFoundError: 'No microphone was found; connect one, or choose a file.',
@@ -13,7 +15,7 @@ const REASONS = {
 export async function listen(take, ended) {
   if (!navigator.mediaDevices)
     throw new Error('The browser gives the microphone only to pages from localhost or over https; choose a file instead.');
-  const stream = await navigator.mediaDevices.getUserMedia({ audio: { channelCount: 1 } }).catch((error) => {
+  const stream = await navigator.mediaDevices.getUserMedia({ audio: AUDIO }).catch((error) => {
     throw new Error(REASONS[error.name] ?? `The microphone cannot be used: ${error.message}.`);
   });
   stream.getTracks().forEach((track) => track.addEventListener('ended', ended)); // not by our own stop()

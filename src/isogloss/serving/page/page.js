@@ -10,7 +10,7 @@ import { mark, show } from './transcript.js';
 
 const SHORTEST = 0.1 * RATE; // samples of a recording
 
-let model = '';
+let model = {}; // what the server has, and what it can do
 const items = []; // the recordings of this visit: {file, recorded, answer}; answer is null until there is one
 let item = null; // the one on the page
 let request = null; // AbortController of the one under way
@@ -80,7 +80,7 @@ async function transcribe() {
   say(`Transcribing ${chosen.file.name} …`);
   working(true);
   try {
-    const options = { model, language: $('language').value, hotwords: $('hotwords').value.trim(), signal: own.signal };
+    const options = { model: model.id, language: $('language').value, hotwords: $('hotwords').value.trim(), signal: own.signal };
     chosen.answer = await server.transcribe(chosen.file, options);
     if (item === chosen) showAnswer();
   } catch (error) {
@@ -123,7 +123,7 @@ async function startRecording() {
   say('');
   $('record').disabled = true; // while the browser asks
   try {
-    stop = await record($('language').value, stopRecording);
+    stop = await record(model.streams, $('language').value, stopRecording);
     recordingShown(true);
   } catch (error) {
     warn(error);
@@ -172,12 +172,11 @@ async function search() {
 
 async function begin() {
   try {
-    const [first] = await server.models();
-    model = first.id;
-    $('model').textContent = first.id;
-    const named = (first.languages ?? []).map((tag) => [languageName(tag), tag]).sort(([a], [b]) => a.localeCompare(b));
+    [model] = await server.models();
+    $('model').textContent = model.id;
+    const named = model.languages.map((tag) => [languageName(tag), tag]).sort(([a], [b]) => a.localeCompare(b));
     $('language').append(...named.map(([name, tag]) => element('option', { value: tag }, name)));
-    $('search').hidden = !first.searches;
+    $('search').hidden = !model.searches;
   } catch (error) {
     warn(error, begin);
   }

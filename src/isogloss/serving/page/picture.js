@@ -33,10 +33,12 @@ export function drawSpectrogram(canvas, samples, from, to) {
   const image = context.createImageData(width, height);
   const pixels = new Uint32Array(image.data.buffer);
   for (let y = 0; y < height; y++) {
-    const row = Math.min(SIZE / 2 - 1, Math.floor(((height - 1 - y) / height) * (SIZE / 2)));
+    const low = Math.floor(((height - 1 - y) / height) * (SIZE / 2));
+    const high = Math.max(low + 1, Math.floor(((height - y) / height) * (SIZE / 2)));
     for (let x = 0; x < width; x++) {
-      const level = Math.max(0, 1 + (columns[x][row] - loudest) / RANGE);
-      pixels[y * width + x] = scale[Math.round(255 * level)];
+      let power = -Infinity;
+      for (let row = low; row < high; row++) power = Math.max(power, columns[x][row]);
+      pixels[y * width + x] = scale[Math.round(255 * Math.max(0, 1 + (power - loudest) / RANGE))];
     }
   }
   context.putImageData(image, 0, 0);

@@ -28,7 +28,7 @@ async function call(path, options = {}) {
   throw new Refusal(answer?.error?.message ?? `The server answered ${response.status} ${response.statusText}.`, response.status);
 }
 
-/** The models served: [{id, …}]. */
+/** The models served: [{id, languages, streams, searches, …}]. */
 export async function models() {
   return (await call('v1/models')).data;
 }
