@@ -130,6 +130,25 @@ def estimated_seconds(source: Source, *, limits: Limits = DEFAULT_LIMITS) -> flo
         return content.size / _BYTES_A_SECOND if stated is None else stated
 
 
+def measured_seconds(source: Source, *, limits: Limits) -> float:
+    """How long a source is, decoding nothing beyond the limit; raises AudioError as `read` does, without its memory.
+
+    Costs what `info` costs at most.
+    """
+    with opened(source, limits) as content:
+        audio = decoder(content)
+        _check_rate(content.name, audio.rate)
+        frames = audio.frames
+        if frames is None:
+            end = math.ceil((limits.seconds + SLACK) * audio.rate)
+            frames = sum(len(block) for block in audio.blocks(0, end))
+        if not frames:
+            raise AudioError(f"{content.name} holds no audio frames.", "no_frames")
+        if frames > limits.seconds * audio.rate:
+            raise _too_long(content.name, frames / audio.rate, limits)
+        return frames / audio.rate if audio.frames is None else audio.count() / audio.rate
+
+
 def resample(waveform: np.ndarray, sample_rate: float) -> Waveform:
     """A mono waveform (S,) at `sample_rate` Hz as float32 at 16 kHz (soxr, high quality)."""
     waveform = np.asarray(waveform, dtype=np.float32)

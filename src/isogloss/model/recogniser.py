@@ -32,6 +32,8 @@ from isogloss.text.tokenizers import digest
 T = TypeVar("T")
 Progress = Callable[[float, float], None]
 """Told the seconds of audio that are done, and those of all together."""
+Told = Callable[[int, Segment], None]
+"""Told the number of a recording and a segment of it."""
 Raise = Literal["raise"]
 Return = Literal["return"]
 
@@ -51,6 +53,7 @@ class Constraints(Common, total=False):
     beam: Beam | list[Beam | None] | None
     letters: str | list[str | None] | None
     vad: bool
+    on_segment: Told | None
 
 
 class Recogniser:
@@ -108,17 +111,20 @@ class Recogniser:
         channel: Any = "mix",
         errors: Raise | Return = "raise",
         on_progress: Progress | None = None,
+        on_segment: Told | None = None,
     ) -> Any:
         """What is said: a `Transcript`, or a list of them.
 
         language: a BCP 47 tag, a code or a name of a language the model knows; only symbols of that language's
         transcripts are then written, and the language is not guessed. decoder: which head writes, one of
         `model.decoders`; by default the first. beam: a search, made by `beam`. letters: the only characters to be
-        written, beside spaces.
+        written, beside spaces. on_segment: told of the segments of each recording in order, those of a long one
+        every ten minutes of it.
         """
         if not isinstance(audio, list):
             constraints = {"language": language, "decoder": decoder, "beam": beam, "letters": letters}
-            return self.transcribe([audio], vad=vad, channel=channel, on_progress=on_progress, **constraints)[0]
+            constraints |= {"vad": vad, "on_progress": on_progress, "on_segment": on_segment}
+            return self.transcribe([audio], channel=channel, **constraints)[0]
         requests = self._requests(len(audio), language, decoder, beam, letters)
         recordings = _opened(audio, channel, errors)
         scores = LanguageScores(len(audio), self.languages)
@@ -131,12 +137,17 @@ class Recogniser:
             on_progress = _half(on_progress, 1)
         segments: list[list[Segment]] = [[] for _ in audio]
         for group, advance in self._groups(recordings, vad, on_progress):
+            written: list[tuple[int, Segment]] = []
             for piece, segment, found in self.engine.transcribe(group, requests):
                 if segment.text:
-                    segments[piece.owner].append(segment)
+                    written.append((piece.owner, segment))
                 if found is not None:
                     scores.add(piece, found)
                 advance(piece)
+            for owner, segment in sorted(written, key=lambda pair: pair[1].start):
+                segments[owner].append(segment)
+                if on_segment is not None:
+                    on_segment(owner, segment)
         about = zip(requests, scores.probabilities(), segments, recordings.seconds, recordings.no_speech, strict=True)
         return _results(
             recordings,
@@ -267,12 +278,16 @@ class Recogniser:
         as that does not cut it at pauses; see `WordStream`. Raises IsoglossError for a model that
         needs what has not arrived yet.
         """
-        (request,) = self._requests(1, language, decoder, None, None)
-        model = self.engine.model_for(request)
-        words = WordStream(model, decoder, self.engine.allowed(model, request), request.language)
+        words = self.listen(language=language, decoder=decoder)
         for samples in pieces:
             yield from words.feed(torch.from_numpy(samples).to(self.engine.device))
         yield from words.finish()
+
+    def listen(self, *, language: str | None = None, decoder: str | None = None) -> WordStream:
+        """What `stream` feeds, for who has no iterator of the samples; arguments and errors are the same."""
+        (request,) = self._requests(1, language, decoder, None, None)
+        model = self.engine.model_for(request)
+        return WordStream(model, decoder, self.engine.allowed(model, request), request.language)
 
     @property
     def unsure_of(self) -> list[str]:

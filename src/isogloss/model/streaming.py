@@ -97,6 +97,12 @@ class WordStream:
         """The words left when the audio ends."""
         return self._decode(self.stream.finish(), last=True)
 
+    @property
+    def partial(self) -> str:
+        """What is written of words that are not complete, and may change."""
+        assert self.model.tokenizer is not None
+        return " ".join(self.model.tokenizer.decode(self.draft.tokens).split())
+
     def _decode(self, states: Tensor, last: bool) -> list[Word]:
         tokenizer = self.model.tokenizer
         assert tokenizer is not None
