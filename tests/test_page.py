@@ -5,20 +5,22 @@ import re
 import shutil
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openai
 import pytest
-import small_models
 import soundfile
 import soxr
 import uvicorn
 from fastapi import FastAPI
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
+import small_models
 from isogloss.audio.reading import read
 from isogloss.data.manifests import Utterance
 from isogloss.model.index import Index, Item
@@ -129,6 +131,49 @@ def test_a_file_becomes_words_with_times_and_confidence(
     ]
 
 
+WATCH = """() => {
+  window.seen = [];
+  new MutationObserver(() => window.seen.push([
+    document.querySelectorAll('#words p').length, document.getElementById('status').textContent,
+  ])).observe(document.getElementById('words'), { childList: true });
+}"""
+
+
+def test_words_appear_segment_by_segment(
+    opened: Callable[..., Page], address: str, spoken: Path, tmp_path: Path
+) -> None:
+    sentence = read(spoken)
+    soundfile.write(tmp_path / "long.wav", np.concatenate([sentence, np.zeros(48000), sentence]), 16000)
+    page = opened(address)
+    page.evaluate(WATCH)
+    transcribed(page, tmp_path / "long.wav")
+    count = page.locator("#words p").count()
+    assert count > 1
+    meanwhile = [seen for seen, status in page.evaluate("window.seen") if status.startswith("Transcribing")]
+    assert meanwhile[-1] == count
+
+
+def test_streamed_segments_have_what_the_whole_has(address: str, spoken: Path) -> None:
+    asked: dict[str, Any] = {"file": spoken, "model": "isogloss", "response_format": "verbose_json"}
+    with openai.OpenAI(base_url=f"{address}v1", api_key="none") as client:
+        ask = client.audio.transcriptions.create
+        whole = ask(timestamp_granularities=["word", "segment"], **asked).to_dict()
+        *parts, done = ask(stream=True, **asked)
+    segments = [part.to_dict()["segment"] for part in parts]
+    assert [word for segment in segments for word in segment.pop("words")] == whole["words"]
+    assert segments == whole["segments"]
+    assert done.to_dict() == whole | {"type": "transcript.text.done"}
+
+
+def test_browsers_are_told_to_keep_to_this_server(address: str) -> None:
+    with urllib.request.urlopen(address) as response:
+        policy = response.headers["Content-Security-Policy"]
+        assert response.headers["Cache-Control"] == "no-cache"
+    sources = {source for rule in policy.split(";") for source in rule.split()[1:]}
+    assert sources == {"'none'", "'self'", "blob:"}
+    assert "frame-ancestors 'none'" in policy
+
+
 def test_the_spectrogram_shows_where_the_sound_is(opened: Callable[..., Page], address: str, tmp_path: Path) -> None:
     tone = 0.5 * np.sin(2 * np.pi * 2000 * np.arange(16000) / 16000)
     tone[:8000] = 0.0
@@ -136,7 +181,7 @@ def test_the_spectrogram_shows_where_the_sound_is(opened: Callable[..., Page], a
     page = opened(address)
     page.locator("#file").set_input_files(tmp_path / "tone.wav")
     expect(page.locator("#spectrogram")).to_be_visible()
-    page.wait_for_function("document.getElementById('scale').children.length > 0")
+    page.wait_for_function("() => document.getElementById('scale').children.length > 0")
     pixel = """([x, y]) => {
       const canvas = document.getElementById('spectrogram');
       return [...canvas.getContext('2d').getImageData(x * canvas.width, y * canvas.height, 1, 1).data];
@@ -155,7 +200,7 @@ def test_a_word_that_is_clicked_is_heard_and_no_more(
     page.evaluate("document.getElementById('audio').addEventListener('play', () => { window.played = true; })")
     words.nth(2).click()
     expect(words.nth(2)).to_have_class("now")
-    page.wait_for_function("window.played && document.getElementById('audio').paused")
+    page.wait_for_function("() => window.played && document.getElementById('audio').paused")
     assert word.end <= page.evaluate("document.getElementById('audio').currentTime") <= word.end + 0.5
 
 
@@ -221,7 +266,9 @@ def test_a_refused_microphone_is_told_and_files_still_work(
     expect(page.get_by_role("alert")).to_be_hidden()
 
 
-SILENT = """navigator.mediaDevices.getUserMedia = async () => new AudioContext().createMediaStreamDestination().stream"""
+SILENT = (
+    """navigator.mediaDevices.getUserMedia = async () => new AudioContext().createMediaStreamDestination().stream"""
+)
 
 
 def test_an_empty_recording_is_told(opened: Callable[..., Page], address: str) -> None:
@@ -306,7 +353,9 @@ def test_a_key_is_asked_for_where_the_server_wants_one(
 
 def test_without_a_key_or_an_index_nothing_speaks_of_them(opened: Callable[..., Page], address: str) -> None:
     page = opened(address)
-    expect(page.get_by_label("Language").locator("option")).to_have_text(["Detect automatically", "Romanian", "Russian"])
+    expect(page.get_by_label("Language").locator("option")).to_have_text(
+        ["Detect automatically", "Romanian", "Russian"]
+    )
     expect(page.get_by_label("API key")).to_be_hidden()
     expect(page.get_by_role("search")).to_be_hidden()
 

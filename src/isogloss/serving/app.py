@@ -12,7 +12,6 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response, StreamingResponse
-from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
@@ -33,6 +32,7 @@ from isogloss.serving.guard import Guard
 from isogloss.serving.problems import GONE, ClientGone, Problem, problem_of
 from isogloss.serving.service import Service, told
 from isogloss.serving.settings import DEFAULTS, Settings
+from isogloss.serving.site import Site
 from isogloss.serving.uploads import received_form
 from isogloss.serving.worker import Job
 
@@ -64,7 +64,7 @@ def create_app(
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientGone, _client_gone)
     _add_routes(app, service)
-    app.mount("/", StaticFiles(directory=PAGE, html=True, check_dir=False), name="page")
+    app.mount("/", Site(directory=PAGE, html=True), name="page")
     return app
 
 
@@ -108,7 +108,8 @@ def _add_routes(app: FastAPI, service: Service) -> None:
             job = Job(form.file, seconds, language=language, beam=beam)
             headers = {"X-Isogloss-Ignored": ", ".join(ignored)} if ignored else {}
             if fields.stream:
-                events = _owning(stack.pop_all(), service.events(job, form))
+                verbose = fields.timestamp_granularities if fields.response_format == "verbose_json" else None
+                events = _owning(stack.pop_all(), service.events(job, form, verbose))
                 return StreamingResponse(events, media_type="text/event-stream", headers=headers)
             with told(form):
                 transcript = await service.answer(request, service.worker.submit(job))

@@ -6,7 +6,7 @@ import * as player from './player.js';
 import * as server from './server.js';
 import { RATE, decode, loudest, wav } from './sound.js';
 import { FORMATS } from './subtitles.js';
-import { mark, show } from './transcript.js';
+import * as words from './transcript.js';
 
 const SHORTEST = 0.1 * RATE; // samples of a recording
 
@@ -59,6 +59,8 @@ async function choose(chosen) {
   $('save').hidden = !chosen.recorded;
   $('result').hidden = $('answer').hidden = true;
   $('facts').textContent = '';
+  words.clear();
+  player.unload();
   if (item.answer) showAnswer();
   const samples = await decode(chosen.file);
   if (item !== chosen) return;
@@ -79,12 +81,14 @@ async function transcribe() {
   calm();
   say(`Transcribing ${chosen.file.name} …`);
   working(true);
+  words.clear();
   try {
-    const options = { model: model.id, language: $('language').value, hotwords: $('hotwords').value.trim(), signal: own.signal };
-    chosen.answer = await server.transcribe(chosen.file, options);
+    const options = { language: $('language').value, hotwords: $('hotwords').value.trim(), signal: own.signal };
+    chosen.answer = await server.transcribe(chosen.file, options, (segment) => item === chosen && showSegment(segment));
     if (item === chosen) showAnswer();
   } catch (error) {
     if (request !== own || item !== chosen) return; // something else has been asked for meanwhile
+    if (chosen.answer) showAnswer(); // of the time before
     if (error.name === 'AbortError') say('Cancelled; the recording is still here.');
     else warn(error, transcribe);
   } finally {
@@ -100,13 +104,20 @@ function working(on) {
   $('again').hidden = on;
 }
 
-function showAnswer() {
-  const { language, languages = {}, words = [], duration } = item.answer;
-  const guess = language ? [languageName(language) + (languages[language] ? `, ${percent(languages[language])}` : '')] : [];
-  const count = `${words.length} ${words.length === 1 ? 'word' : 'words'}`;
-  $('facts').textContent = [item.file.name, clock(duration, 1), count].join(' · ');
+function showSegment(segment) {
   $('result').hidden = $('answer').hidden = false;
-  show(item.answer);
+  $('exports').hidden = true; // until all of it is there
+  words.add(segment);
+}
+
+function showAnswer() {
+  const { language, languages, duration } = item.answer;
+  const guess = language ? [languageName(language) + (languages[language] ? `, ${percent(languages[language])}` : '')] : [];
+  const said = item.answer.words.length;
+  const count = `${said} ${said === 1 ? 'word' : 'words'}`;
+  $('facts').textContent = [item.file.name, clock(duration, 1), count].join(' · ');
+  $('result').hidden = $('answer').hidden = $('exports').hidden = false;
+  words.show(item.answer);
   player.redraw();
   say(`Transcribed: ${[count, ...guess].join('; ')}.`);
 }
@@ -223,5 +234,5 @@ addEventListener('drop', (event) => {
   if (chosen) open(chosen);
 });
 addEventListener('beforeunload', (event) => stop && event.preventDefault());
-player.follow(mark);
+player.follow(words.mark);
 begin();

@@ -16,7 +16,6 @@ let onTime = () => {};
 
 /** Shows and loads a recording. decoded: its samples, null where the browser cannot decode it. */
 export function load(file, decoded) {
-  audio.pause();
   URL.revokeObjectURL(audio.src);
   samples = decoded;
   peak = decoded && (loudest(decoded) || 1);
@@ -27,6 +26,12 @@ export function load(file, decoded) {
   playable(true);
   seen(0);
   moved();
+}
+
+/** Takes a recording off the page. */
+export function unload() {
+  audio.pause();
+  $('player').hidden = $('unplayable').hidden = true;
 }
 
 /** Plays from `start` to `end` seconds. */

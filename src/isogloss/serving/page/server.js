@@ -14,42 +14,60 @@ export function setKey(value) {
   sessionStorage.setItem('key', value);
 }
 
+/** A response of the server that is no refusal. */
 async function call(path, options = {}) {
   const headers = { ...options.headers, ...(key && { Authorization: `Bearer ${key}` }) };
-  let response;
-  try {
-    response = await fetch(path, { ...options, headers });
-  } catch (error) {
-    if (error.name === 'AbortError') throw error;
-    throw new Refusal('The server cannot be reached; the recording is kept here, so try again when it is back.', 0);
-  }
+  const response = await fetch(path, { ...options, headers }).catch(lost);
+  if (response.ok) return response;
   const answer = await response.json().catch(() => null);
-  if (response.ok && answer) return answer;
   throw new Refusal(answer?.error?.message ?? `The server answered ${response.status} ${response.statusText}.`, response.status);
+}
+
+function lost(error) {
+  if (error.name === 'AbortError') throw error;
+  throw new Refusal('The server cannot be reached; the recording is kept here, so try again when it is back.', 0);
+}
+
+/** The server-sent events of a response. */
+async function* events(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let waiting = '';
+  while (true) {
+    const { done, value } = await reader.read().catch(lost);
+    if (done) return;
+    const blocks = (waiting + value).split('\n\n');
+    waiting = blocks.pop();
+    for (const block of blocks) yield JSON.parse(block.split('\n').find((line) => line.startsWith('data: ')).slice(6));
+  }
 }
 
 /** The models served: [{id, languages, streams, searches, …}]. */
 export async function models() {
-  return (await call('v1/models')).data;
+  return (await (await call('v1/models')).json()).data;
 }
 
-/** A file's transcript as verbose_json, with words and segments. */
-export function transcribe(file, { model, language, hotwords, signal }) {
+/** A file's transcript as verbose_json; `tell` gets each segment, with its words, as soon as it is known. */
+export async function transcribe(file, { language, hotwords, signal }, tell) {
   const form = new FormData();
   form.append('file', file);
-  form.append('model', model);
+  form.append('stream', 'true');
   form.append('response_format', 'verbose_json');
-  form.append('timestamp_granularities[]', 'word');
-  form.append('timestamp_granularities[]', 'segment');
   if (language) form.append('language', language);
   if (hotwords) form.append('prompt', hotwords);
-  return call('v1/audio/transcriptions', { method: 'POST', body: form, signal });
+  const response = await call('v1/audio/transcriptions', { method: 'POST', body: form, signal });
+  for await (const { type, ...event } of events(response)) {
+    if (type === 'transcript.text.delta') tell(event.segment);
+    if (type === 'transcript.text.done') return event;
+    if (type === 'error') throw new Refusal(event.error.message, 0);
+  }
+  return lost(new Error('The answer has no end.'));
 }
 
 /** Recordings and texts of the index near a query: [{id, score, text, language, audio}]. */
 export async function search(query, count = 10) {
   const body = JSON.stringify({ query, count });
-  return (await call('v1/search', { method: 'POST', body, headers: { 'Content-Type': 'application/json' } })).results;
+  const response = await call('v1/search', { method: 'POST', body, headers: { 'Content-Type': 'application/json' } });
+  return (await response.json()).results;
 }
 
 /** A socket that takes chunks of PCM and tells `tell` each message of the server. */

@@ -12,16 +12,28 @@ let buttons = []; // of the words, in order
 let words = [];
 let marked; // the button of the word being spoken
 
-export function show(transcript) {
-  const segments = segmentsOf(transcript);
-  words = segments.flatMap((part) => part.words);
-  $('words').replaceChildren(...segments.map((part) => paragraph(part, segments.length > 1)));
-  $('words').lang = transcript.language ?? '';
-  $('words').dir = 'auto';
-  buttons = [...$('words').querySelectorAll('button')];
+/** Forgets what is shown. */
+export function clear() {
+  [words, buttons, marked] = [[], [], undefined];
+  $('words').replaceChildren();
+}
+
+/** One more segment, with its words. */
+export function add(part) {
+  const made = part.words.map(wordButton);
+  const spoken = made.length ? made.flatMap((button) => [button, ' ']) : [part.text];
+  $('words').append(element('p', { dir: 'auto' }, element('span', { class: 'at number' }, clock(part.start)), ...spoken));
+  words.push(...part.words);
+  buttons.push(...made);
   if (buttons.length) buttons[0].tabIndex = 0;
-  $('words-help').hidden = !buttons.length;
-  if (!words.length) $('words').append(element('p', { class: 'quiet', lang: 'en' }, 'No words were recognised.'));
+}
+
+/** The whole transcript: what has not been added of it since `clear`, and its language. */
+export function show(transcript) {
+  segmentsOf(transcript).slice($('words').childElementCount).forEach(add);
+  $('words').lang = transcript.language ?? '';
+  if (!transcript.text) $('words').replaceChildren(element('p', { class: 'quiet', lang: 'en' }, 'No words were recognised.'));
+  $('words-help').hidden = !words.length;
   showLanguages(transcript);
 }
 
@@ -32,11 +44,6 @@ export function mark(seconds) {
   marked?.classList.remove('now');
   spoken?.classList.add('now');
   marked = spoken;
-}
-
-function paragraph(part, timed) {
-  const spoken = part.words.length ? part.words.flatMap((word) => [wordButton(word), ' ']) : [part.text];
-  return element('p', {}, ...(timed ? [element('span', { class: 'at number' }, clock(part.start))] : []), ...spoken);
 }
 
 function wordButton(word) {
