@@ -159,10 +159,10 @@ def test_streamed_segments_have_what_the_whole_has(address: str, spoken: Path) -
         ask = client.audio.transcriptions.create
         whole = ask(timestamp_granularities=["word", "segment"], **asked).to_dict()
         *parts, done = ask(stream=True, **asked)
-    segments = [part.to_dict()["segment"] for part in parts]
+    segments = [part.segment for part in parts]
     assert [word for segment in segments for word in segment.pop("words")] == whole["words"]
     assert segments == whole["segments"]
-    assert done.to_dict() == whole | {"type": "transcript.text.done"}
+    assert {key: getattr(done, key) for key in whole} == whole
 
 
 def test_browsers_are_told_to_keep_to_this_server(address: str) -> None:
