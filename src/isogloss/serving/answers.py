@@ -36,7 +36,7 @@ def verbose(transcript: Transcript, granularities: Granularities) -> dict[str, A
         "text": writers.plain(transcript.text),
     }
     if "word" in granularities:
-        found["words"] = [_word(word) for word in transcript.words]
+        found["words"] = [word_fields(word) for word in transcript.words]
     if "segment" in granularities:
         found["segments"] = [_segment(number, part) for number, part in enumerate(transcript.segments)]
     return found | {"languages": rounded(transcript.probabilities), "no_speech": transcript.no_speech}
@@ -44,7 +44,7 @@ def verbose(transcript: Transcript, granularities: Granularities) -> dict[str, A
 
 def timed_segment(number: int, part: Segment) -> dict[str, Any]:
     """A segment with its words."""
-    return _segment(number, part) | {"words": [_word(word) for word in part.words]}
+    return _segment(number, part) | {"words": [word_fields(word) for word in part.words]}
 
 
 def rounded(probabilities: dict[str, float]) -> dict[str, float]:
@@ -52,18 +52,19 @@ def rounded(probabilities: dict[str, float]) -> dict[str, float]:
     return {tag: round(share, 4) for tag, share in probabilities.items()}
 
 
-def event(kind: str, **values: Any) -> str:
-    """A server-sent event."""
-    return f"event: {kind}\ndata: {json.dumps({'type': kind} | values, ensure_ascii=False)}\n\n"
-
-
-def _word(word: Word) -> dict[str, Any]:
+def word_fields(word: Word) -> dict[str, Any]:
+    """A word, its times in seconds and its confidence."""
     return {
         "word": writers.plain(word.text),
         "start": round(word.start, 3),
         "end": round(word.end, 3),
         "confidence": round(word.confidence, 4),
     }
+
+
+def event(kind: str, **values: Any) -> str:
+    """A server-sent event."""
+    return f"event: {kind}\ndata: {json.dumps({'type': kind} | values, ensure_ascii=False)}\n\n"
 
 
 def _segment(number: int, part: Segment) -> dict[str, Any]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -30,10 +31,12 @@ from isogloss.serving.asked import (
 )
 from isogloss.serving.guard import Guard
 from isogloss.serving.problems import GONE, ClientGone, Problem, problem_of
+from isogloss.serving.realtime import add_realtime
 from isogloss.serving.service import Service, told
 from isogloss.serving.settings import DEFAULTS, Settings
 from isogloss.serving.site import Site
 from isogloss.serving.uploads import received_form
+from isogloss.serving.vectors import add_vectors
 from isogloss.serving.worker import Job
 
 PAGE = Path(__file__).parent / "page"
@@ -63,18 +66,21 @@ def create_app(
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientGone, _client_gone)
-    _add_routes(app, service)
+    _add_speech(app, service)
+    add_vectors(app, service)
+    add_realtime(app, service, guard.draining)
+    _add_about(app, service, guard)
     app.mount("/", Site(directory=PAGE, html=True), name="page")
     return app
 
 
-def _add_routes(app: FastAPI, service: Service) -> None:
-    recogniser, settings = service.recogniser, service.settings
+def _add_about(app: FastAPI, service: Service, guard: Guard) -> None:
+    """Add what tells of the server and its model."""
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
         """Whether requests are taken, and how many are being worked on."""
-        return {"status": "ok", "version": __version__, "active": app.state.guard.active}
+        return {"status": "ok", "version": __version__, "active": guard.active}
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -89,8 +95,13 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models/{name}")
     async def model(name: str) -> dict[str, Any]:
         """The model of this name."""
-        check_model(name, settings.name)
+        check_model(name, service.settings.name)
         return service.model
+
+
+def _add_speech(app: FastAPI, service: Service) -> None:
+    """Add what is done with recordings."""
+    recogniser, settings = service.recogniser, service.settings
 
     @app.post("/v1/audio/transcriptions")
     async def transcriptions(request: Request) -> Response:
@@ -146,7 +157,7 @@ def _owning(stack: AsyncExitStack, events: AsyncIterator[str]) -> AsyncIterator[
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
-    app.state.service.worker.close()
+    await asyncio.to_thread(app.state.service.worker.close)
 
 
 async def _problem(request: Request, error: Exception) -> Response:

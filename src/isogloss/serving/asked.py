@@ -84,6 +84,12 @@ class SearchRequest(Config):
     only: Literal["speech", "text"] | None = Field(None, description="only speech, or only text")
 
 
+class SpeechEmbeddingFields(RecordingFields):
+    """What `/v1/embeddings` takes beside a file."""
+
+    encoding_format: Literal["float", "base64"] = Field("float", description="numbers, or float32 in base64")
+
+
 class SpeechSearchFields(RecordingFields):
     """What `/v1/search` takes beside a file."""
 

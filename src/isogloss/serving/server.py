@@ -27,11 +27,17 @@ MESSAGE_BYTES = 1 << 20
 def serve(app: FastAPI, host: str, port: int) -> None:
     """Serve an application of `create_app` until the process is told to stop; then finish what is in flight.
 
-    port: 0 for any that is free. Raises IsoglossError where the address is taken or not this machine's.
+    Raises IsoglossError where nobody may listen at the address.
     """
-    sockets = [_bound(host, port)]
+    socket_ = bound(host, port)
     log_as_json()
-    settings = app.state.service.settings
+    address = ":".join(map(str, socket_.getsockname()[:2]))
+    logging.getLogger("isogloss.serving").info("listening", extra={"about": {"address": address}})
+    server_of(app).run([socket_])
+
+
+def server_of(app: FastAPI) -> Server:
+    """The server of an application, for a socket that is bound."""
     config = uvicorn.Config(
         app,
         http=PatientProtocol,
@@ -40,11 +46,20 @@ def serve(app: FastAPI, host: str, port: int) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=int(settings.grace),
+        timeout_graceful_shutdown=int(app.state.guard.settings.grace),
     )
-    address = ":".join(map(str, sockets[0].getsockname()[:2]))
-    logging.getLogger("isogloss.serving").info("listening", extra={"about": {"address": address}})
-    Server(config).run(sockets)
+    return Server(config)
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that listens; port: 0 for any that is free. Raises IsoglossError for an address that cannot be had."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family, backlog=2048)
+    except OSError as error:
+        known = error.errno is not None and error.errno > 0
+        reason = (os.strerror(error.errno or 0) if known else error.strerror or str(error)).lower()
+        raise IsoglossError(f"Cannot listen at {host}:{port}: {reason}; give another --host or --port.") from None
 
 
 class Server(uvicorn.Server):
@@ -85,15 +100,6 @@ class PatientProtocol(H11Protocol):
         elif not incomplete and self._head is not None:
             self._head.cancel()
             self._head = None
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family, backlog=2048)
-    except OSError as error:
-        reason = (os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)).lower()
-        raise IsoglossError(f"Cannot listen at {host}:{port}: {reason}; give another --host or --port.") from None
 
 
 class JsonLines(logging.Formatter):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
@@ -49,10 +50,13 @@ class Service:
             "searches": index is not None,
         }
 
-    async def measured(self, form: Form) -> float:
-        """Seconds of an upload; raises Problem for what cannot be read or is too long, before its samples are kept."""
+    async def measured(self, form: Form, longest: float = math.inf) -> float:
+        """Seconds of an upload; raises Problem for what cannot be read or is too long, before its samples are kept.
+
+        longest: seconds, where less is allowed than anywhere else.
+        """
         with told(form):
-            limits = Limits(seconds=self.settings.max_seconds)
+            limits = Limits(seconds=min(longest, self.settings.max_seconds))
             return await asyncio.to_thread(measured_seconds, form.file, limits=limits)
 
     async def answer(self, request: Request, future: Future[T]) -> T:

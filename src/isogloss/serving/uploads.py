@@ -149,7 +149,7 @@ class _Parts:
         _, options = parse_options_header(self._disposition)
         self._disposition = b""
         self._name = _text(options.get(b"name", b""))
-        self._is_file = b"filename" in options
+        self._is_file = b"filename" in options or self._name == "file"
         if not self._is_file:
             self._spend(len(self._name))
             return
@@ -157,7 +157,7 @@ class _Parts:
             raise Problem(400, 'Send one recording in a request, as the part "file".', param=self._name[:LONGEST_NAME])
         self.has_file = True
         # Only ever shown; where the file lies, nobody tells the server.
-        self.form.name = printable(_text(options[b"filename"]))[:LONGEST_NAME] or "The file"
+        self.form.name = printable(_text(options.get(b"filename", b"")))[:LONGEST_NAME] or "The file"
 
     def _on_data(self, data: bytes) -> None:
         if self._is_file:

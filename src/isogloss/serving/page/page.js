@@ -170,13 +170,19 @@ async function search() {
   try {
     const results = await server.search($('query').value);
     $('found').textContent = results.length ? `${results.length} found, the nearest first.` : 'Nothing found.';
-    $('results').replaceChildren(...results.map(({ id, score, text, language, audio }) => element('li', {},
-      element('p', { lang: language || null, dir: 'auto' }, text || id),
-      element('p', { class: 'quiet number' }, [language && languageName(language), score.toFixed(3), audio].filter(Boolean).join(' · ')))));
+    $('results').replaceChildren(...results.map(resultItem));
   } catch (error) {
     $('found').textContent = '';
     warn(error, search);
   }
+}
+
+/** A sentence, or a stretch of a recording. */
+function resultItem({ score, text, language, audio, start, end }) {
+  const stretch = audio && `${clock(start, 1)}–${clock(end, 1)}`;
+  const facts = [language && languageName(language), stretch, `similarity ${score.toFixed(2)}`].filter(Boolean).join(' · ');
+  const name = element('p', text ? { lang: language, dir: 'auto' } : {}, text ?? audio);
+  return element('li', {}, name, element('p', { class: 'quiet number' }, facts));
 }
 
 // What the server has.

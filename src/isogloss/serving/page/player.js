@@ -100,7 +100,10 @@ function moved() {
 }
 
 function tick() {
-  if (audio.currentTime >= until) audio.pause();
+  if (audio.currentTime >= until) {
+    audio.pause();
+    audio.currentTime = until; // where a busy browser comes too late
+  }
   moved();
   if (!audio.paused) requestAnimationFrame(tick);
 }

@@ -63,7 +63,7 @@ export async function transcribe(file, { language, hotwords, signal }, tell) {
   return lost(new Error('The answer has no end.'));
 }
 
-/** Recordings and texts of the index near a query: [{id, score, text, language, audio}]. */
+/** What of the index is near a query, the nearest first: [{score, text, language, audio, start, end}]. */
 export async function search(query, count = 10) {
   const body = JSON.stringify({ query, count });
   const response = await call('v1/search', { method: 'POST', body, headers: { 'Content-Type': 'application/json' } });
