@@ -27,7 +27,8 @@ from isogloss.serving import writers
 from served import served
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-SECONDS = 20_000  # milliseconds that a busy machine may take for an answer
+SECONDS = 60_000  # milliseconds that a busy machine may take for anything
+expect.set_options(timeout=SECONDS)
 
 
 @contextmanager
@@ -95,7 +96,7 @@ def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
 def transcribed(page: Page, file: Path | dict[str, Any]) -> Locator:
     """The words of a file that is chosen."""
     page.locator("#file").set_input_files(file)
-    expect(page.get_by_role("status").first).to_contain_text("Transcribed", timeout=SECONDS)
+    expect(page.get_by_role("status").first).to_contain_text("Transcribed")
     return page.locator("#words button")
 
 
@@ -216,7 +217,7 @@ def test_what_is_recorded_is_transcribed_and_can_be_saved(
 ) -> None:
     page = opened(address, permissions=["microphone"])
     page.get_by_role("button", name="Record").click()
-    expect(page.locator("#elapsed")).to_have_text("0:02")
+    expect(page.locator("#elapsed")).to_have_text(re.compile("0:0[2-9]"))
     page.get_by_role("button", name="Stop").click()
     expect(page.get_by_role("status").first).to_contain_text("Transcribed")
     expect(page.locator("#words button").first).to_be_visible()
@@ -224,7 +225,7 @@ def test_what_is_recorded_is_transcribed_and_can_be_saved(
         page.get_by_role("button", name="Save the recording").click()
     recorded, rate = soundfile.read(download.value.path())
     assert rate == 16000
-    assert 1.5 < len(recorded) / rate < 10
+    assert 1.5 < len(recorded) / rate < 60
     # The microphone hears the file: somewhere in it lies the same second.
     heard, original = recorded[8000:24000], read(spoken)
     original = np.concatenate([original, original])
@@ -238,7 +239,7 @@ def test_words_come_while_a_streaming_model_listens(opened: Callable[..., Page])
         page = opened(address, permissions=["microphone"])
         expect(page.locator("#model")).not_to_be_empty()
         page.get_by_role("button", name="Record").click()
-        expect(page.locator("#final")).to_have_text(re.compile("[abc]"), timeout=SECONDS)
+        expect(page.locator("#final")).to_have_text(re.compile("[abc]"))
         page.get_by_role("button", name="Stop").click()
         expect(page.get_by_role("status").first).to_contain_text("Transcribed")
 
