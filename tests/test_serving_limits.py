@@ -6,6 +6,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import soundfile
 
 from isogloss.errors import IsoglossError
 from isogloss.model.recogniser import Recogniser
-from isogloss.serving import guard, server
+from isogloss.serving import server
 from isogloss.serving.settings import read_key
 from served import TRANSCRIPTIONS, Running, clip, served, until
 from small_models import RATE, build
@@ -145,26 +146,26 @@ def test_a_broken_form_is_refused(running: Running, body: bytes) -> None:
 def test_the_size_is_checked_by_the_header_first(running: Running) -> None:
     with socket.create_connection(("127.0.0.1", running.port), timeout=10) as connection:
         connection.sendall(head("Content-Length: 10000000000"))
-        answer = connection.recv(4096)
+        answer = answer_on(connection)
+        assert connection.recv(4096) == b""  # and it hangs up
     assert answer.startswith(b"HTTP/1.1 413 ") and b"larger than 1 MB" in answer
 
 
 def test_a_header_is_not_believed(running: Running) -> None:
-    """10 GB in chunks, of which the server takes little more than it allows."""
-    sent = 0
+    """A body in chunks, without end: the server hangs up a moment after it has answered."""
+    began = time.monotonic()
     block = b"10000\r\n" + b"x" * 65536 + b"\r\n"
     with socket.create_connection(("127.0.0.1", running.port), timeout=10) as connection:
         connection.sendall(head("Transfer-Encoding: chunked"))
         part = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
         connection.sendall(b"%x\r\n%s\r\n" % (len(part), part))
         try:
-            while sent < 10 << 30:
+            while time.monotonic() - began < 30:
                 connection.sendall(block)
-                sent += 65536
         except OSError:
             pass
-        answer = connection.recv(4096)
-    assert sent < 64 << 20
+        answer = answer_on(connection)
+    assert time.monotonic() - began < 20
     assert answer.startswith(b"HTTP/1.1 413 ") and b"larger than 1 MB" in answer
 
 
@@ -175,36 +176,45 @@ def test_openais_client_is_told_of_the_size(running: Running) -> None:
     assert caught.value.status_code == 413
 
 
-def opus(seconds: float, container: str) -> bytes:
-    """Silence that takes next to no room."""
+def opus(seconds: float, container: str, *, claimed: float = 1.0) -> bytes:
+    """Silence that takes next to no room: one packet of 60 ms again and again. claimed: of the true times."""
     place = io.BytesIO()
     with av.open(place, "w", format=container) as file:
-        stream = file.add_stream("libopus", rate=48000, options={"b": "6000", "vbr": "on", "frame_duration": "60"})
+        stream = file.add_stream("libopus", rate=48000, options={"b": "6000", "frame_duration": "60"})
         stream.layout = "mono"
-        block = np.zeros((1, 48000), np.float32)
-        for number in range(round(seconds)):
-            frame = av.AudioFrame.from_ndarray(block, "fltp", "mono")
-            frame.rate, frame.pts = 48000, number * 48000
-            file.mux(stream.encode(frame))
-        file.mux(stream.encode(None))
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 48000), np.float32), "fltp", "mono")
+        frame.rate = 48000
+        content = bytes(stream.encode(frame)[-1])
+        for number in range(round(seconds / 0.06)):
+            packet = av.Packet(content)
+            packet.stream, packet.time_base = stream, Fraction(1, 48000)
+            packet.duration = round(2880 * claimed)
+            packet.pts = packet.dts = number * packet.duration
+            file.mux(packet)
     return place.getvalue()
 
 
-@pytest.mark.parametrize("container", ["ogg", "webm", "matroska"])
-def test_long_audio_is_refused_before_it_is_decoded(running: Running, container: str) -> None:
-    refused(running, 413, "over the limit of 20 s", files={"file": ("a", opus(3600, container))})
+@pytest.mark.parametrize(("container", "claimed"), [("ogg", 1.0), ("webm", 1.0), ("matroska", 0.1)])
+def test_long_audio_is_refused_also_where_it_lies(running: Running, container: str, claimed: float) -> None:
+    refused(running, 413, "over the limit of 20 s", files={"file": ("a", opus(60, container, claimed=claimed))})
 
 
-def test_a_bomb_does_not_take_memory(recogniser: Recogniser) -> None:
-    """A webm of 45 hours in less than 1 MB a copy of an hour: what it claims of its length is taken out."""
-    hour = opus(3600, "webm")
+@pytest.mark.parametrize("container", ["ogg", "webm"])
+def test_a_bomb_takes_neither_memory_nor_time(recogniser: Recogniser, container: str) -> None:
+    bomb = opus(2 * 3600, container)
     with served(recogniser) as running:
-        running.client.post(TRANSCRIPTIONS, files={"file": opus(2, "webm")})
+        running.client.post(TRANSCRIPTIONS, files={"file": opus(2, container)})
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        for _ in range(3):
-            refused(running, 413, "over the limit of 3600 s", files={"file": ("a", opus(7000, "ogg"))})
-        assert len(hour) < 4 << 20
-        assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10 < 200
+        refused(running, 413, "over the limit of 3600 s", files={"file": ("a", bomb)})
+        assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10 < 100
+
+
+def answer_on(connection: socket.socket) -> bytes:
+    """All of an answer in JSON, and nothing where the server hangs up."""
+    answer = b""
+    while not answer.endswith(b"}") and (more := connection.recv(4096)):
+        answer += more
+    return answer
 
 
 def head(*lines: str, path: str = TRANSCRIPTIONS) -> bytes:
@@ -222,7 +232,7 @@ def test_a_slow_body_is_given_up(running: Running, pause: float) -> None:
         answer = b""
         while not answer and time.monotonic() - began < 8:
             try:
-                answer = connection.recv(4096)
+                answer = answer_on(connection)
             except TimeoutError:
                 connection.sendall(b"x")
     assert answer.startswith(b"HTTP/1.1 408 ") and b"too slowly" in answer
@@ -233,7 +243,7 @@ def test_a_slow_head_is_cut_off(recogniser: Recogniser, monkeypatch: pytest.Monk
     monkeypatch.setattr(server, "HEAD_SECONDS", 0.5)
     with served(recogniser) as running, socket.create_connection(("127.0.0.1", running.port), timeout=10) as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
+        assert answer_on(connection).startswith(b"HTTP/1.1 200 ")
         began = time.monotonic()
         for _ in range(3):  # on a connection that has been used
             connection.sendall(b"GET /health")
@@ -293,12 +303,6 @@ def test_a_full_server_asks_to_come_again(recogniser: Recogniser, audio: bytes) 
             assert running.client.get("/v1/models").status_code == 200
         until(lambda: running.active() == 0)  # the client that went away gave its place back
         assert running.client.post(TRANSCRIPTIONS, files={"file": audio}).status_code == 200
-
-
-def test_a_client_that_reads_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "PATIENCE", 0.5)
-    with served(Recogniser(build(languages=tuple(f"x-{n:05d}" for n in range(2))))) as running:
-        until(lambda: running.active() == 0)
 
 
 def test_other_paths_and_methods_are_answered(running: Running) -> None:

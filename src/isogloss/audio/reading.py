@@ -131,22 +131,24 @@ def estimated_seconds(source: Source, *, limits: Limits = DEFAULT_LIMITS) -> flo
 
 
 def measured_seconds(source: Source, *, limits: Limits) -> float:
-    """How long a source is, decoding nothing beyond the limit; raises AudioError as `read` does, without its memory.
+    """How long a source is; raises AudioError as `read` does, in little memory.
 
-    Costs what `info` costs at most.
+    Nothing is decoded where the source itself says that it is too long, and never more than the limit.
     """
     with opened(source, limits) as content:
         audio = decoder(content)
         _check_rate(content.name, audio.rate)
         frames = audio.frames
         if frames is None:
+            if (seconds := audio.claims(limits.seconds)) > limits.seconds:
+                raise _too_long(content.name, seconds, limits)
             end = math.ceil((limits.seconds + SLACK) * audio.rate)
             frames = sum(len(block) for block in audio.blocks(0, end))
-        if not frames:
-            raise AudioError(f"{content.name} holds no audio frames.", "no_frames")
         if frames > limits.seconds * audio.rate:
             raise _too_long(content.name, frames / audio.rate, limits)
-        return frames / audio.rate if audio.frames is None else audio.count() / audio.rate
+        if not (frames if audio.frames is None else audio.count()):
+            raise AudioError(f"{content.name} holds no audio frames.", "no_frames")
+        return frames / audio.rate
 
 
 def resample(waveform: np.ndarray, sample_rate: float) -> Waveform:

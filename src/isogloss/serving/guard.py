@@ -8,6 +8,7 @@ One ASGI application around another, so that bodies stream through it and websoc
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import logging
 import math
@@ -30,6 +31,8 @@ WORK = "/v1/"
 """Paths below are for who has the key; those that are posted to, and websockets, count against the queue."""
 PATIENCE = 60.0
 """Seconds in which a client must take what it is sent."""
+LINGER = 1.0
+"""Seconds in which a client that is still sending may read its answer."""
 _ID = re.compile(r"[\x21-\x7e]{1,128}")
 logger = logging.getLogger("isogloss.serving")
 
@@ -104,8 +107,9 @@ class _Visit:
     """One request from the door in to the door out."""
 
     def __init__(self, guard: Guard, scope: Scope, receive: Receive, send: Send):
-        self.guard, self.scope, self.receive, self._send = guard, scope, receive, send
+        self.guard, self.scope, self._receive, self._send = guard, scope, receive, send
         self.headers = Headers(scope=scope)
+        self.unread = "transfer-encoding" in self.headers or self.headers.get("content-length", "0") != "0"
         asked = self.headers.get("x-request-id", "")
         self.id = asked if _ID.fullmatch(asked) else uuid.uuid4().hex
         self.status = 0
@@ -137,16 +141,43 @@ class _Visit:
                 self.guard.metrics.active.dec(counts)
             self._log(time.monotonic() - began, about)
 
+    async def receive(self) -> Message:
+        """Pass on what the client sends, and know whether it has sent everything."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            self.unread = False
+        return message
+
     async def send(self, message: Message) -> None:
-        """Pass on what the application says, with the number of the request."""
+        """Pass on what the application says, with the number of the request.
+
+        Who has not sent everything is answered, and then the connection is closed: nobody can make the server read on.
+        """
         if message["type"] in ("http.response.start", "websocket.http.response.start", "websocket.accept"):
             self.status = message.get("status", 101)
             message["headers"] = [*message.get("headers", ()), (b"x-request-id", self.id.encode())]
+            if self.unread:
+                message["headers"].append((b"connection", b"close"))
+        last = message["type"] == "http.response.body" and not message.get("more_body", False)
+        if last and self.unread:
+            await self._send_in_time(message | {"more_body": True})
+            await self._linger()
+            message = {"type": "http.response.body"}
+        await self._send_in_time(message)
+
+    async def _send_in_time(self, message: Message) -> None:
         try:
             await asyncio.wait_for(self._send(message), PATIENCE)
         except (TimeoutError, OSError) as error:
             self.gone, self.status = True, GONE
             raise ClientGone from error
+
+    async def _linger(self) -> None:
+        """Throw away what still comes, for a moment: a reset would take the answer from who is sending."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER):
+                while self.unread:
+                    await self.receive()
 
     async def _refuse(self, problem: Problem) -> None:
         response = problem.response()
