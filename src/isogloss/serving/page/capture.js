@@ -1,6 +1,6 @@
-// In the audio thread: hands the microphone's samples to the page, 512 at a time.
+// In the audio thread: hands the microphone's samples to the page, 2048 at a time.
 
-const CHUNK = 512;
+const CHUNK = 2048;
 
 registerProcessor('capture', class extends AudioWorkletProcessor {
   constructor() {

@@ -13,6 +13,7 @@ export async function record(streams, language, ended) {
   const chunks = [];
   const peaks = [];
   let count = 0;
+  let frame = 0;
   $('final').textContent = '';
   $('partial').textContent = streams ? '' : 'The words come after the recording: this model needs all of it.';
   const socket = streams ? realtime(language, tell) : null;
@@ -21,8 +22,11 @@ export async function record(streams, language, ended) {
     count += chunk.length;
     socket?.send(pcm(chunk));
     peaks.push(loudest(chunk));
-    $('elapsed').textContent = clock(count / RATE);
-    drawLevel(peaks);
+    frame ||= requestAnimationFrame(() => {
+      frame = 0;
+      $('elapsed').textContent = clock(count / RATE);
+      drawLevel(peaks);
+    });
   }, ended).catch((error) => {
     socket?.close();
     throw error;

@@ -70,31 +70,43 @@ export function joined(chunks) {
 /** Samples of any rate, chunk by chunk, at 16 kHz: a windowed sinc, cut off below both half rates. */
 export class Resampler {
   constructor(rate, zeros = 16) {
-    this.step = rate / RATE;
-    this.cutoff = 0.94 * Math.min(1, 1 / this.step);
-    this.reach = Math.ceil(zeros / this.cutoff); // input samples on each side
-    this.waiting = new Float32Array(this.reach); // silence before the first sample
-    this.position = this.reach; // of the next output sample, in `waiting`
+    const shared = commonDivisor(rate, RATE);
+    [this.up, this.down] = [RATE / shared, rate / shared];
+    const cutoff = 0.94 * Math.min(1, RATE / rate);
+    const reach = Math.ceil(zeros / cutoff); // input samples on each side
+    // An output sample lies at one of `up` places between two input samples, each of which has weights of its own.
+    this.weights = Array.from({ length: this.up }, (_, phase) =>
+      Float32Array.from({ length: 2 * reach }, (_, i) => weight(i - reach + 1 - phase / this.up, cutoff, reach)));
+    this.waiting = new Float32Array(reach - 1); // silence before the first sample
+    this.start = 0; // in `waiting`, of the input that the next output sample is made of
+    this.phase = 0;
   }
 
   push(chunk) {
     const input = joined([this.waiting, chunk]);
     const output = [];
-    for (; this.position + this.reach < input.length; this.position += this.step) output.push(this.at(input, this.position));
-    const used = Math.floor(this.position) - this.reach;
+    for (let weights; this.start + (weights = this.weights[this.phase]).length <= input.length;) {
+      let sum = 0;
+      for (let i = 0; i < weights.length; i++) sum += weights[i] * input[this.start + i];
+      output.push(sum);
+      const next = this.phase + this.down;
+      this.start += Math.floor(next / this.up);
+      this.phase = next % this.up;
+    }
+    const used = Math.min(this.start, input.length);
     this.waiting = input.slice(used);
-    this.position -= used;
+    this.start -= used;
     return Float32Array.from(output);
   }
+}
 
-  at(input, position) {
-    let sum = 0;
-    for (let i = Math.ceil(position - this.reach); i <= position + this.reach; i++) {
-      const distance = i - position;
-      const x = Math.PI * this.cutoff * distance;
-      const window = 0.5 + 0.5 * Math.cos((Math.PI * distance) / this.reach);
-      sum += input[i] * (x ? Math.sin(x) / x : 1) * this.cutoff * window;
-    }
-    return sum;
-  }
+/** Of an input sample so far from an output sample. */
+function weight(distance, cutoff, reach) {
+  const x = Math.PI * cutoff * distance;
+  const hann = 0.5 + 0.5 * Math.cos((Math.PI * distance) / reach);
+  return cutoff * (x ? Math.sin(x) / x : 1) * hann;
+}
+
+function commonDivisor(a, b) {
+  return b ? commonDivisor(b, a % b) : a;
 }
