@@ -1,4 +1,4 @@
-"""What a server refuses: forms, files, keys, sites, sizes and speeds; each with one sentence, and nothing left behind."""
+"""What a server refuses: forms, files, keys, sites, sizes and speeds; with one sentence, and nothing left behind."""
 
 import io
 import resource

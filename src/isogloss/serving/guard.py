@@ -130,6 +130,10 @@ class _Visit:
                 await self._refuse(problem)
             else:
                 await self.guard.app(self.scope, self.receive, self.send)
+        except asyncio.CancelledError:  # the server stops without waiting any longer
+            if not self.status:
+                await self._refuse(Problem(503, "The server was stopped before it was done; send the request again."))
+            raise
         except Exception as error:
             if not self.gone:
                 logger.exception("error", extra={"about": {"request_id": self.id}})

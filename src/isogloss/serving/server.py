@@ -43,6 +43,8 @@ def server_of(app: FastAPI) -> Server:
         http=PatientProtocol,
         ws="websockets-sansio",
         ws_max_size=MESSAGE_BYTES,
+        # A pong would come behind audio that waits its turn, and too late. Who is silent is left all the same.
+        ws_ping_interval=None,
         log_config=None,
         access_log=False,
         server_header=False,
