@@ -42,6 +42,11 @@ def verbose(transcript: Transcript, granularities: Granularities) -> dict[str, A
     return found | {"languages": rounded(transcript.probabilities), "no_speech": transcript.no_speech}
 
 
+def timed_segment(number: int, part: Segment) -> dict[str, Any]:
+    """A segment with its words."""
+    return _segment(number, part) | {"words": [word_fields(word) for word in part.words]}
+
+
 def rounded(probabilities: dict[str, float]) -> dict[str, float]:
     """Languages by falling probability."""
     return {tag: round(share, 4) for tag, share in probabilities.items()}

@@ -13,7 +13,6 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response, StreamingResponse
-from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
@@ -35,6 +34,7 @@ from isogloss.serving.problems import GONE, ClientGone, Problem, problem_of
 from isogloss.serving.realtime import add_realtime
 from isogloss.serving.service import Service, told
 from isogloss.serving.settings import DEFAULTS, Settings
+from isogloss.serving.site import Site
 from isogloss.serving.uploads import received_form
 from isogloss.serving.vectors import add_vectors
 from isogloss.serving.worker import Job
@@ -70,7 +70,7 @@ def create_app(
     add_vectors(app, service)
     add_realtime(app, service, guard.draining)
     _add_about(app, service, guard)
-    app.mount("/", StaticFiles(directory=PAGE, html=True, check_dir=False), name="page")
+    app.mount("/", Site(directory=PAGE, html=True), name="page")
     return app
 
 
@@ -119,7 +119,8 @@ def _add_speech(app: FastAPI, service: Service) -> None:
             job = Job(form.file, seconds, language=language, beam=beam)
             headers = {"X-Isogloss-Ignored": ", ".join(ignored)} if ignored else {}
             if fields.stream:
-                events = _owning(stack.pop_all(), service.events(job, form))
+                verbose = fields.timestamp_granularities if fields.response_format == "verbose_json" else None
+                events = _owning(stack.pop_all(), service.events(job, form, verbose))
                 return StreamingResponse(events, media_type="text/event-stream", headers=headers)
             with told(form):
                 transcript = await service.answer(request, service.worker.submit(job))

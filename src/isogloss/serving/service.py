@@ -73,8 +73,13 @@ class Service:
             gone.cancel()
             result.cancel()
 
-    async def events(self, job: Job, form: Form) -> AsyncIterator[str]:
-        """The segments of a recording as server-sent events, each as soon as it is known, and the whole text."""
+    async def events(
+        self, job: Job, form: Form, verbose: answers.Granularities | None = None
+    ) -> AsyncIterator[str]:
+        """The segments of a recording as server-sent events, each as soon as it is known, and the whole text.
+
+        verbose: what events also have times of, as verbose_json has; None for the text alone.
+        """
         loop = asyncio.get_running_loop()
         segments: asyncio.Queue[Segment | None] = asyncio.Queue()
         job.on_segment = lambda segment: _send(loop, segments, segment)
@@ -85,11 +90,15 @@ class Service:
             async with asyncio.timeout(self.settings.timeout):
                 while (segment := await segments.get()) is not None:
                     text = writers.plain(segment.text)
-                    yield answers.event("transcript.text.delta", delta=" " * bool(said) + text)
+                    more = {} if verbose is None else {"segment": answers.timed_segment(said, segment)}
+                    yield answers.event("transcript.text.delta", delta=" " * bool(said) + text, **more)
                     said += 1
                 with told(form):
                     transcript: Transcript = await result
-            yield answers.event("transcript.text.done", text=writers.plain(transcript.text))
+            whole = {"text": writers.plain(transcript.text)}
+            yield answers.event(
+                "transcript.text.done", **whole if verbose is None else answers.verbose(transcript, verbose)
+            )
         except TimeoutError:
             yield answers.event("error", **self._too_slow().plain())
         except Exception as error:
