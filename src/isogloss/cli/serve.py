@@ -39,7 +39,7 @@ def serve(
     timeout: Annotated[float, typer.Option(min=1, help="seconds in which a request is answered")] = 600,
     device: Device = "auto",
 ) -> None:
-    """Answer over HTTP: OpenAI's endpoints for transcription and embeddings, live transcription, search, and a page."""
+    """Serve a model over HTTP, with a page. OpenAI's endpoints for transcription and embeddings, live text, search."""
     try:
         from isogloss.serving.app import create_app
         from isogloss.serving.server import bound
