@@ -22,7 +22,7 @@ from isogloss.data.manifests import Utterance
 from isogloss.model.index import Index, Item
 from isogloss.model.recogniser import Recogniser
 from isogloss.model.results import Transcript
-from isogloss.model.space import embed_text
+from isogloss.model.space import embed_query, embed_text
 from isogloss.serving import writers
 from served import served
 
@@ -349,17 +349,24 @@ def test_without_a_key_or_an_index_nothing_speaks_of_them(opened: Callable[..., 
 
 
 def test_the_index_is_searched(opened: Callable[..., Page], tmp_path: Path) -> None:
-    recogniser = Recogniser(small_models.with_text())
+    model = small_models.with_text().eval()
     sentences = ["abba", "cab", "dead bee"]
-    items = [Item("text", sentence, language="ro") for sentence in sentences]
-    index = Index(items, embed_text(recogniser.model, sentences, ["ro"] * 3).last, tmp_path)
-    with serving(recogniser, index=index) as address:
+    vectors = embed_text(model, sentences, ["ro"] * 3).last
+    items = [
+        *(Item("text", sentence, language="ro") for sentence in sentences[:2]),
+        Item("speech", "bee.ogg", 1.0, 2.5),
+    ]
+    index = Index(items, vectors, tmp_path)
+    expected = index.nearest(embed_query(model, "cab", None).last[0], 10)
+    with serving(Recogniser(model), index=index) as address:
         page = opened(address)
         page.get_by_label("Find in the index").fill("cab")
         page.keyboard.press("Enter")
-        expect(page.locator("#results li")).to_have_count(3)
-        expect(page.locator("#results li").first).to_contain_text("cab")
-        expect(page.locator("#results li").first).to_contain_text("Romanian")
+        expect(page.locator("#results li p:first-child")).to_have_text([found.item.name for found in expected])
+        facts = page.locator("#results li p:last-child").all_inner_texts()
+    for found, told in zip(expected, facts, strict=True):
+        known = "Romanian" if found.item.kind == "text" else "0:01.0–0:02.5"
+        assert told == f"{known} · similarity {found.score:.2f}"
 
 
 CONTRAST = """() => {
