@@ -1,6 +1,6 @@
 """`isogloss finetune`: a model and some transcribed speech -> a recipe that fits both, in words and as YAML.
 
-    pre-trained on speech alone ──> new symbols; first the head on a frozen encoder, then everything
+    pre-trained on speech alone ──> new symbols; first the head on a frozen encoder, then everything; or adapters
     recogniser, little speech   ──> adapters and heads on a frozen encoder: a small folder beside the model
     recogniser, more speech     ──> everything, the encoder at a lower rate
 """
@@ -34,6 +34,7 @@ STEPS = (600, 20_000)
 ENCODER = ("features", "encoder.embed", "encoder.stack")
 LARGE = 10_000_000
 """Parameters of an encoder from which it is trained at a tenth of the rate: it knows more, and forgets it sooner."""
+SYMBOLS = {"kind": "characters", "unknown": True}
 GENTLE = {"freq_width": 12, "time_share": 0.05}
 
 
@@ -57,8 +58,7 @@ def plan(
     """Choose how to fine-tune a model on the transcribed train clips of prepared corpora.
 
     languages: only these. way: what is trained of a recogniser, instead of what the amount of data
-    suggests. minutes: into which training is to fit. Raises IsoglossError where there is nothing transcribed, and for
-    adapters of a model that does not recognise yet.
+    suggests. minutes: into which training is to fit. Raises IsoglossError where there is nothing transcribed.
     """
     start = load_model(model_folder)
     languages = tuple(map(normalise_language, languages))
@@ -73,9 +73,12 @@ def plan(
     steps = min(max(round(PASSES * hours * 3600 / STEP_SECONDS), STEPS[0]), STEPS[1])
     if start.tokenizer is None:
         if way == "adapters":
-            raise IsoglossError(f"{model_folder} has no recogniser yet, only an encoder; leave out --way adapters.")
-        model, stages = _from_speech_alone(start, steps, len(spoken) > 1)
-        reasons.append("The model is pre-trained on speech alone: it gets symbols and a head, which is trained first.")
+            model, stages = _adapters(start, steps)
+            model |= {"keep": "encoder", "tokenizer": SYMBOLS, "heads": ["ctc"]}
+            reasons.append("The model is pre-trained on speech alone: it gets symbols, a head and adapters, and stays.")
+        else:
+            model, stages = _from_speech_alone(start, steps, len(spoken) > 1)
+            reasons.append("The model is pre-trained on speech alone: it gets symbols and a head, trained first.")
     else:
         _add_symbols(start, [normalise(text_of(cut) or "", language_of(cut)) for cut in paired], reasons)
         if way is None:
@@ -108,9 +111,7 @@ def _from_speech_alone(start: Model, steps: int, identifies: bool) -> tuple[dict
     # Convolutions over the waveform stay as pre-training left them (wav2vec 2.0, arXiv 2006.11477 §4.3).
     kept = ("features",) if any(True for _ in start.features.parameters()) else ()
     model = {
-        "encoder": start.config.encoder.plain(),
-        "features": start.config.features.plain(),
-        "tokenizer": {"kind": "characters", "unknown": True},
+        "tokenizer": SYMBOLS,
         "heads": ["ctc", "language"] if identifies else ["ctc"],
     }
     stages = [
