@@ -4,6 +4,7 @@ Each encoder comes as a model folder, the imported ones written by transformers 
 """
 
 import io
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from isogloss.adaptation.finetune import plan
 from isogloss.errors import IsoglossError
 from isogloss.interop.importing import import_model
 from isogloss.model.alignment import Aligner, align, locate
+from isogloss.model.calibration import calibrate
 from isogloss.model.folder import WEIGHTS, load_model, quantise_model, read_tensors, save_model
 from isogloss.model.index import Index, Item
 from isogloss.model.model import Model
@@ -73,7 +75,14 @@ def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def trained(encoder: Path, letters: Path) -> Path:
     """A recogniser with a text encoder and a language head that started from the encoder."""
     recipe = small_recipe(letters, [MOST], start_from=str(encoder), text=TEXT)
-    return run(Recipe.parse(recipe, "test"), encoder.parent / "trained")
+    model = load_model(run(Recipe.parse(recipe, "test"), encoder.parent / "run"))
+    with torch.no_grad():
+        output, mean = model.ctc_head().output, states(model, 5).values.mean(dim=(0, 1))
+        output.weight.mul_(8)
+        # Around the mean state no symbol is favoured: after two steps it would be nothing but blank.
+        output.bias.copy_(-output.weight @ mean)
+    save_model(model, encoder.parent / "trained", "# Trained\n")
+    return encoder.parent / "trained"
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +179,7 @@ def test_a_frame_is_where_its_sound_is(model: Model) -> None:
         place = round(second * 16000)
         clicked[place : place + 80] += 0.5
         moved = (model.embed(model.features(Sequence.from_list([clicked]))).values[0] - plain).norm(dim=-1)
-        moved = (moved - moved.median()).clamp(min=0)  # statistics of the whole clip move everything a little
+        moved = torch.where(moved > moved.max() / 2, moved, 0)  # statistics of the whole move everything a little
         middle = float((moved * torch.arange(len(moved))).sum() / moved.sum() + 0.5) * model.frame_seconds
         assert middle == pytest.approx(second, abs=0.06)
 
@@ -178,6 +187,7 @@ def test_a_frame_is_where_its_sound_is(model: Model) -> None:
 @torch.inference_mode()
 def test_words_lie_in_order_within_the_clip(model: Model) -> None:
     speech = states(model, 3)
+    assert len(model.words(model.decode(speech)[0])) > 1
     for hypothesis in (*locate(model, speech, ["hola que tal"], ["es"]), *model.decode(speech)):
         found = model.words(hypothesis, start=10.0, end=13.0)
         bounds = [time for word in found for time in (word.start, word.end)]
@@ -193,7 +203,7 @@ def test_searching_with_a_language_model_and_hotwords(trained: Path, letters: Pa
     beam = recogniser.beam(4, most=2, language_model=tmp_path / "lm", hotwords=["hola"])
     found = recogniser.transcribe(sound(2), language="es", beam=beam, vad=False)
     bounds = [time for word in found.words for time in (word.start, word.end)]
-    assert found.segments[0].alternatives if found.segments else found.text == ""
+    assert len(found.segments[0].alternatives) == 2
     assert bounds == sorted(bounds) and all(0 <= time <= 2 for time in bounds)
     favoured = recogniser.beam(8, hotwords=["z"], hotword_bonus=50.0)
     assert "z" in recogniser.transcribe(sound(2), language="es", beam=favoured, vad=False).text
@@ -203,7 +213,8 @@ def test_the_language_and_the_calibration(trained: Path) -> None:
     recogniser = isogloss.load(trained)
     found = recogniser.identify([sound(2), sound(3, seed=1)], vad=False)
     assert all(set(item.probabilities) == {"es", "it"} for item in found)
-    assert recogniser.model.config.calibration != (1.0, 0.0)
+    slope, offset = calibrate(recogniser.model, [pairs(languages=["es", "it", "es"], samples=[48000] * 3)] * 10)
+    assert (slope, offset) != (1.0, 0.0) and math.isfinite(slope) and math.isfinite(offset)
 
 
 def test_int8_weights_give_nearly_the_same_states(trained: Path, tmp_path: Path) -> None:
@@ -219,7 +230,9 @@ def test_words_while_they_are_said(trained: Path) -> None:
     stream = isogloss.load(trained).word_stream(language="es")
     assert isinstance(stream, WindowedWordStream) and not stream.exact
     audio = torch.from_numpy(sound(12))
-    found = [word for piece in audio.split(1600) for word in stream.feed(piece)] + stream.finish()
+    fed = [word for piece in audio.split(1600) for word in stream.feed(piece)]
+    found = fed + stream.finish()
+    assert len(fed) > 3
     bounds = [time for word in found for time in (word.start, word.end)]
     assert bounds == sorted(bounds) and all(0 <= time <= 12 for time in bounds)
     assert stream.final <= stream.model.spec.frames(len(audio))
@@ -230,7 +243,10 @@ def test_shipped_recipes_start_from_any_encoder(name: str, encoder: Path, letter
     few = ["model.text.entry=1", f"model.start_from={encoder}", f"data.folders=[{letters}]", "data.shortest=0.1"]
     few += ["model.adapters.after=1"] if name == "maestro-u-tiny" else []
     recipe = load_recipe(name, few)
-    stages = tuple(stage.model_copy(update={"steps": 1, "evaluate_every": 1}) for stage in recipe.stages)
+    short = {"steps": 1, "evaluate_every": 1, "batch_seconds": 4.0}
+    stages = tuple(
+        stage.model_copy(update=short | {"seconds": dict.fromkeys(stage.seconds, 4.0)}) for stage in recipe.stages
+    )
     folder = run(recipe.model_copy(update={"stages": stages, "device": "cpu", "precision": "fp32"}), tmp_path / "run")
     assert load_model(folder).config.encoder.blocks == load_model(encoder).config.encoder.blocks
     with pytest.raises(IsoglossError, match=r"text\.entry 2 leaves no block for text to share; the encoder has 2"):

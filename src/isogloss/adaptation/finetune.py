@@ -74,7 +74,6 @@ def plan(
     if start.tokenizer is None:
         if way == "adapters":
             model, stages = _adapters(start, steps)
-            model |= {"keep": "encoder", "tokenizer": SYMBOLS, "heads": ["ctc"]}
             reasons.append("The model is pre-trained on speech alone: it gets symbols, a head and adapters, and stays.")
         else:
             model, stages = _from_speech_alone(start, steps, len(spoken) > 1)
@@ -126,16 +125,21 @@ def _from_speech_alone(start: Model, steps: int, identifies: bool) -> tuple[dict
 
 
 def _adapters(start: Model, steps: int) -> tuple[dict[str, Any], list[Any]]:
-    """Adapters and heads of a recogniser; the encoder stays bit for bit."""
-    language = tuple(f"heads.{name}" for name in start.spec.heads_for("language"))
-    freeze = (*ENCODER, *language, *_unreached(start))
-    stage = _stage("adapt", steps, [_recognition(GENTLE, language=False)], freeze)
-    return {"keep": "all", "adapters": {}}, [stage | {"perturb": {}, "optimizer": {"peak": 3e-3, "ema": 0.99}}]
+    """Adapters and heads, new ones where there are none; the encoder stays bit for bit."""
+    kept = tuple(f"heads.{name}" for name in start.spec.heads_for("language"))
+    untrained = _language_heads(start)
+    model: dict[str, Any] = {"keep": "all"}
+    if start.tokenizer is None:
+        # Whoever is told the language by its adapter would learn to say that it was told.
+        model, untrained = {"tokenizer": SYMBOLS, "heads": ["ctc"]}, ()
+    stage = _stage("adapt", steps, [_recognition(GENTLE, untrained)], (*ENCODER, *kept, *_unreached(start)))
+    return model | {"adapters": {}}, [stage | {"perturb": {}, "optimizer": {"peak": 3e-3, "ema": 0.99}}]
 
 
 def _whole(start: Model, steps: int, identifies: bool) -> tuple[dict[str, Any], list[Any]]:
     """All of a recogniser; the encoder, which knows much already, at a third of the rate."""
-    stage = _stage("finetune", steps, [_recognition(GENTLE, language=identifies)], _unreached(start))
+    untrained = () if identifies else _language_heads(start)
+    stage = _stage("finetune", steps, [_recognition(GENTLE, untrained)], _unreached(start))
     return {"keep": "all"}, [stage | _rates(3e-4, ema=0.99) | {"perturb": {}}]
 
 
@@ -149,8 +153,14 @@ def _unreached(start: Model) -> tuple[str, ...]:
     return ("text",) * (start.text is not None) + tuple(f"heads.{name}" for name in start.spec.heads_for("features"))
 
 
-def _recognition(augment: dict[str, float] | None = None, language: bool = True) -> dict[str, Any]:
-    return {"name": "recognition", "augment": augment} | ({} if language else {"head_weights": {"language": 0.0}})
+def _language_heads(start: Model) -> tuple[str, ...]:
+    """Heads of a model that predict the language, also where it has too few languages for them."""
+    return tuple(name for name, head in start.config.heads.items() if head.target == "language")
+
+
+def _recognition(augment: dict[str, float] | None = None, untrained: tuple[str, ...] = ()) -> dict[str, Any]:
+    weights = {"head_weights": dict.fromkeys(untrained, 0.0)} if untrained else {}
+    return {"name": "recognition", "augment": augment} | weights
 
 
 def _stage(name: str, steps: int, objectives: list[Any], freeze: tuple[str, ...] = ()) -> dict[str, Any]:
