@@ -644,6 +644,13 @@ def test_transcribe_stream_reads_raw_samples_from_a_pipe(streaming_model: Path) 
     assert code == 0 and plain.split() == [word["text"] for word in words]
 
 
+def test_transcribe_stream_of_a_model_that_wants_the_whole_says_so_once(model: Path) -> None:
+    code, out, err = pipe((sound(6) * 32767).astype("<i2").tobytes(), "-m", str(model), "-", "--language", "ro")
+    assert code == 0 and out.split()
+    assert err.count("cannot stream exactly: it normalises features by the whole utterance") == 1
+    assert "is written at most 3.0 s after it was made" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -18,7 +18,7 @@ from isogloss.encoders.transformer import TransformerConfig
 from isogloss.errors import IsoglossError
 from isogloss.model.model import Model
 from isogloss.model.spec import ModelConfig
-from isogloss.model.streaming import SpeechStream, WordStream
+from isogloss.model.streaming import ExactWordStream, SpeechStream
 from isogloss.nn.masks import ChunkContext, FullContext, LocalContext
 from isogloss.sequence import Sequence
 from small_models import streaming
@@ -180,7 +180,7 @@ def test_words_as_they_are_said_are_those_of_the_whole(decoder: str, pieces: lis
     states = made.encode(made.features(Sequence(audio[None], torch.tensor([60000])))).final
     hypothesis = made.decode(states, decoder)[0]
     expected = words(hypothesis, made.tokenizer, made.frame_seconds, end=60000 / 16000)
-    stream = WordStream(made, decoder)
+    stream = ExactWordStream(made, decoder)
     found = [stream.feed(piece) for piece in audio.split(pieces)]
     assert len(expected) > 5 and any(found[:-1]) == (len(pieces) > 1)
     found.append(stream.finish())
@@ -192,6 +192,6 @@ def test_words_as_they_are_said_are_those_of_the_whole(decoder: str, pieces: lis
 
 
 def test_an_empty_stream_says_nothing() -> None:
-    stream = WordStream(streaming())
+    stream = ExactWordStream(streaming())
     assert stream.feed(torch.zeros(0)) == [] and stream.finish() == []
-    assert WordStream(streaming()).finish() == []
+    assert ExactWordStream(streaming()).finish() == []

@@ -106,10 +106,22 @@ def test_a_session_ends_with_a_sentence(running: Running, query: str, sent: byte
     until(lambda: running.active() == 0)
 
 
-def test_a_model_that_wants_the_whole_says_so() -> None:
-    with served(Recogniser(build())) as running, dial(running) as session:
-        (message,) = rest(session)
-        assert "cannot stream" in message["error"]["message"]
+def test_a_model_that_wants_the_whole_is_given_windows_of_it() -> None:
+    data = pcm(4)
+    recogniser = Recogniser(build())
+    expected = [word.text for word in recogniser.stream(iter([PCM().feed(data)]))]
+    with served(recogniser) as running, dial(running) as session:
+        session.send(data)
+        session.send(FINISH)
+        messages = rest(session)
+        assert [message["word"] for message in messages if message["type"] == "word"] == expected != []
+        assert messages[-1] == {"type": "done", "text": " ".join(expected)}
+        assert running.client.get("/v1/models").json()["data"][0]["streams"] is True
+
+
+def test_a_model_that_does_not_transcribe_says_so() -> None:
+    with served(Recogniser(build(recognises=False))) as running, dial(running) as session:
+        assert rest(session)[-1]["type"] == "error"
         assert running.client.get("/v1/models").json()["data"][0]["streams"] is False
 
 

@@ -63,7 +63,8 @@ class Model(nn.Module):
         self.heads = nn.ModuleDict({name: build(spec.sizes) for name, build in heads.items()})
         self.text = None
         if config.text is not None and tokenizer is not None:
-            self.text = TextEncoder(config.text, spec.width, self.processor.spelling(), config.text_languages)
+            spelling = self.processor.spelling()
+            self.text = TextEncoder(config.text, spec.width, spelling, config.text_languages, spec.frame_seconds)
         for name, head in spec.heads.items():
             if head.target == "language":
                 self.heads[name] = head.build(spec.sizes)
@@ -184,6 +185,11 @@ class Model(nn.Module):
     def frame_seconds(self) -> float:
         """Seconds from one frame of hidden states to the next."""
         return self.spec.frame_seconds
+
+    @property
+    def cannot_stream(self) -> str | None:
+        """Why audio cannot be encoded as it arrives, and what helps; None where it can."""
+        return self.config.features.cannot_stream or self.config.encoder.cannot_stream
 
     @property
     def decoders(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
 from collections.abc import Sequence as ListOf
 from dataclasses import replace
@@ -25,11 +26,12 @@ from isogloss.model.model import Model
 from isogloss.model.pieces import Piece, Recordings
 from isogloss.model.released import released_folder
 from isogloss.model.results import Identification, LanguageScores, Segment, Transcript, transcript
-from isogloss.model.streaming import WordStream
+from isogloss.model.streaming import WordStream, word_stream
 from isogloss.text.languages import normalise_language
 from isogloss.text.ngram import load_ngram
 from isogloss.text.tokenizers import digest
 
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 Progress = Callable[[float, float], None]
 """Told the seconds of audio that are done, and those of all together."""
@@ -267,28 +269,31 @@ class Recogniser:
         return Beam(width, most=most, language_model=given, weight=weight, bonus=bonus, hotwords=favoured)
 
     def stream(
-        self,
-        pieces: Iterable[NDArray[np.float32]],
-        *,
-        language: str | None = None,
-        decoder: str | None = None,
+        self, pieces: Iterable[NDArray[np.float32]], *, language: str | None = None, decoder: str | None = None
     ) -> Iterator[Word]:
         """Each word of one recording as soon as the next has begun, while the recording arrives.
 
         pieces: samples at 16 kHz, (S,) each. The words are those of `transcribe` on the whole, as far
-        as that does not cut it at pauses; see `WordStream`. Raises IsoglossError for a model that
-        needs what has not arrived yet.
+        as that does not cut it at pauses; nearly so where the model needs what has not arrived yet, which
+        is logged with the latency. See `word_stream`.
         """
-        words = self.listen(language=language, decoder=decoder)
+        words = self.word_stream(language=language, decoder=decoder)
+        if not words.exact:
+            _log.warning(
+                "This model cannot stream exactly: %s Words come from overlapping windows of the recording instead; "
+                "a sound is written at most %.1f s after it was made.",
+                words.model.cannot_stream,
+                words.latency,
+            )
         for samples in pieces:
             yield from words.feed(torch.from_numpy(samples).to(self.engine.device))
         yield from words.finish()
 
-    def listen(self, *, language: str | None = None, decoder: str | None = None) -> WordStream:
-        """What `stream` feeds, for who has no iterator of the samples; arguments and errors are the same."""
+    def word_stream(self, *, language: str | None = None, decoder: str | None = None) -> WordStream:
+        """What one recording is fed to as it arrives: it gives words that are final, and in `partial` the others."""
         (request,) = self._requests(1, language, decoder, None, None)
         model = self.engine.model_for(request)
-        return WordStream(model, decoder, self.engine.allowed(model, request), request.language)
+        return word_stream(model, decoder, self.engine.allowed(model, request), request.language)
 
     @property
     def unsure_of(self) -> list[str]:

@@ -46,7 +46,7 @@ def add_realtime(app: FastAPI, service: Service, draining: asyncio.Event) -> Non
         try:
             with told():
                 tag = check_language(service.recogniser, language)
-                words = await _in_turn(service, partial(service.recogniser.listen, language=tag))
+                words = await _in_turn(service, partial(service.recogniser.word_stream, language=tag))
             session = Session(socket, service, words)
             await session.run(draining)
             code = RESTARTS if draining.is_set() else NORMAL

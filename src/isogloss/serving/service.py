@@ -46,7 +46,7 @@ class Service:
             "transcribes": bool(recogniser.model.decoders),
             "languages": sorted(recogniser.model.config.alphabets),
             "identifies": recogniser.engine.identifies,
-            "streams": _can(recogniser.listen),
+            "streams": _can(recogniser.word_stream),
             "searches": index is not None,
         }
 
