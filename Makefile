@@ -39,12 +39,12 @@ $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 
 # What the demo needs; the developers' tools come on top.
-$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/pip
+$(VENV)/.demo: pyproject.toml constraints.txt model/pyproject.toml | $(BIN)/pip
 	@echo "Installing isogloss into $(VENV); the first time takes a few minutes."
-	$(PIP) --editable .
+	$(PIP) --editable . ./model
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/pip
+$(VENV)/.dev: pyproject.toml constraints.txt model/pyproject.toml | $(BIN)/pip
 	@echo "Installing isogloss and its test tools into $(VENV); the first time takes a few minutes."
-	$(PIP) --editable ".[dev]"
+	$(PIP) --editable ".[dev]" ./model
 	@touch $@

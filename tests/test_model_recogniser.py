@@ -260,7 +260,7 @@ def test_progress_is_told_in_seconds_of_audio(recogniser: Recogniser, vad: bool)
 def test_a_channel_is_asked_of_what_reads(recogniser: Recogniser, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def spy(audio: np.ndarray, channel: int | str = "mix") -> np.ndarray:
+    def spy(audio: np.ndarray, channel: int | str = "mix", **limits: object) -> np.ndarray:
         asked.append(channel)
         return audio
 
