@@ -3,7 +3,7 @@
     log-mel        frames, mean, pre-emphasis, window and DFT are linear: one convolution with stride `shift`; then
                    squares, and the mel filters as a second convolution, of width 1
     group norm     over time: sums over the valid frames of all utterances at once instead of row by row
-    int8, weight norm    the weights that they stand for
+    int8 weights, and those of which length and direction are apart: the weights that they make
 
 Each computes what the part that it stands for computes, up to rounding.
 """
@@ -83,9 +83,7 @@ def _unparametrised(positions: ConvolutionalPosition) -> ConvolutionalPosition:
     """The same with the weights that length and direction make; torch's own removal would change the original too."""
     old = positions.convolution
     made = nn.Conv1d(old.in_channels, old.out_channels, old.kernel_size[0], groups=old.groups)
-    with torch.no_grad():
-        made.weight.copy_(old.weight)
-        made.bias.copy_(old.bias)
+    made.load_state_dict({"weight": old.weight, "bias": old.bias})
     positions.convolution = made
     return positions
 
