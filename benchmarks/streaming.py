@@ -24,7 +24,7 @@ from isogloss.audio.reading import SAMPLE_RATE
 from isogloss.data.loading import waveform
 from isogloss.data.manifests import SPLITS, language_of, read_cuts
 from isogloss.decoding.words import Word
-from isogloss.model.streaming import WordStream
+from isogloss.model.streaming import ExactWordStream, WordStream
 
 PIECE = SAMPLE_RATE // 10
 
@@ -45,8 +45,8 @@ def main() -> None:
     chosen = [cuts[place] for place in np.unique(np.linspace(0, len(cuts) - 1, options.clips).round().astype(int))]
     rows = []
     for decoder in (name for name in model.decoders if name != "attention"):
-        followed = [follow(WordStream(model, decoder), torch.from_numpy(waveform(cut))) for cut in chosen]
-        rows.append(figures(decoder, followed, WordStream(model, decoder).stream.latency))
+        followed = [follow(ExactWordStream(model, decoder), torch.from_numpy(waveform(cut))) for cut in chosen]
+        rows.append(figures(decoder, followed, ExactWordStream(model, decoder).latency))
     table(f"latency in ms, {len(chosen)} clips in pieces of 100 ms, {options.threads} threads", rows)
     finish(options.json, environment() | {"clips": len(chosen), "rows": rows})
 

@@ -11,6 +11,7 @@ from isogloss.adaptation import finetune
 from isogloss.adaptation.finetune import plan
 from isogloss.errors import IsoglossError
 from isogloss.model.folder import WEIGHTS, load_model, read_tensors, save_model
+from isogloss.model.model import Model
 from isogloss.training.recipe import Recipe
 from isogloss.training.trainer import train
 from small_models import build
@@ -47,8 +48,17 @@ def test_a_model_that_only_heard_speech_gets_a_head_first(letters, speech_alone)
     assert "encoder.stack" in head.freeze and not any(stage.freeze for stage in others)
     assert chosen.recipe.model.tokenizer is not None and chosen.recipe.model.adapters is None
     assert "pre-trained on speech alone" in " ".join(chosen.reasons) and "in es, it" in chosen.reasons[0]
-    with pytest.raises(IsoglossError, match="has no recogniser yet"):
-        plan(speech_alone, [letters], way="adapters")
+    still = plan(speech_alone, [letters], way="adapters").recipe
+    assert still.model.adapters is not None and all("encoder.stack" in stage.freeze for stage in still.stages)
+
+
+@pytest.mark.parametrize("way", ["adapters", "whole"])
+def test_a_model_without_a_head_of_the_language_is_adapted(way, letters, tmp_path):
+    model = build()
+    config = model.config.model_copy(update={"heads": {"ctc": model.config.heads["ctc"]}, "languages": ()})
+    save_model(Model(config, model.tokenizer), tmp_path / "model", "card")
+    folder = trained(plan(tmp_path / "model", [letters], way=way).recipe, tmp_path / "run")
+    assert set(load_model(folder).config.heads) == {"ctc"}
 
 
 def test_little_data_teach_adapters_and_more_everything(letters, recogniser, monkeypatch):

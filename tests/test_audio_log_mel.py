@@ -44,6 +44,14 @@ def test_kaldi_flavour_agrees_with_kaldi(bins: int) -> None:
     assert np.abs(features.values[0].numpy() - kaldi_fbank(waveform, bins)).max() < 1e-3
 
 
+@pytest.mark.parametrize("amplitude", [0.1, 1e-6, 0.0])
+def test_a_full_scale_of_16_bits_is_kaldi_with_16_bit_samples(amplitude: float) -> None:
+    """Its floor lies under what is heard, and above digital silence."""
+    waveform = amplitude * noise(16000)
+    features = LogMel(LogMelConfig(flavour="kaldi", full_scale=32768))(batch(waveform))
+    assert np.abs(features.values[0].numpy() - kaldi_fbank(32768 * waveform, 80)).max() < 2e-3
+
+
 def test_kaldi_flavour_agrees_with_kaldi_on_speech(clips: list[Utterance]) -> None:
     for clip in clips[:4]:
         waveform = read(clip.audio, start=clip.start, duration=clip.duration)

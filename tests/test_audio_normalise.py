@@ -9,7 +9,7 @@ from isogloss.audio.normalise import FLOOR, UTTERANCE_FLOOR, CorpusNormaliser, R
 from isogloss.errors import IsoglossError
 from isogloss.sequence import Sequence
 
-NAMES = ("utterance", "running", "corpus", "none")
+NAMES = ("utterance", "frames", "running", "corpus", "none")
 
 
 def features(*lengths: int, bins: int = 5, seed: int = 0) -> Sequence:

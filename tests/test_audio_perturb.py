@@ -10,9 +10,11 @@ from isogloss.audio.perturb import (
     Waveform,
     change_speed,
     coloured_noise,
+    in_a_room,
     perturb,
     sounding_like,
     with_pauses,
+    with_tone,
 )
 from isogloss.audio.reading import SAMPLE_RATE
 from isogloss.errors import IsoglossError
@@ -41,7 +43,8 @@ def clip() -> Waveform:
 @given(st.integers(0, 10**6), st.integers(0, 4000))
 def test_the_same_draws_give_the_same_and_every_clip_is_kept(seed: int, samples: int) -> None:
     waveform = draws(1).normal(0, 0.1, samples).astype(np.float32)
-    first, again = (perturb(waveform, PerturbConfig(), draws(seed)) for _ in range(2))
+    config = PerturbConfig(rooms=0.5, tone=6)
+    first, again = (perturb(waveform, config, draws(seed)) for _ in range(2))
     assert np.array_equal(first, again) and first.dtype == np.float32
     assert len(waveform) <= len(first) <= len(waveform) + 1.5 * SAMPLE_RATE and np.isfinite(first).all()
 
@@ -115,3 +118,27 @@ def test_speed_changes_length_and_pitch(factor: float) -> None:
 def test_speed_out_of_range() -> None:
     with pytest.raises(IsoglossError):
         change_speed(np.zeros(10, np.float32), 0)
+
+
+@pytest.mark.parametrize("reverberation", [0.1, 0.5])
+def test_a_room_adds_what_decays_by_60_decibels_in_its_reverberation_time(reverberation: float) -> None:
+    click = np.zeros(SAMPLE_RATE, np.float32)
+    click[0] = 1
+    power = np.mean([np.square(in_a_room(click, reverberation, draws(seed))) for seed in range(200)], axis=0)
+    assert np.isclose(power[0], 1) and power[1:40].max() < 1e-12  # the sound itself, then nothing for 2.5 ms
+    assert not power[round(reverberation * SAMPLE_RATE) + 1 :].max() > 1e-9
+    assert 0.1 < power[1:].sum() < 1
+    early, late = (slice(round(at * reverberation * SAMPLE_RATE) - 100, None) for at in (0.25, 0.75))
+    fall = 10 * np.log10(power[early][:200].mean() / power[late][:200].mean())
+    assert abs(fall - 30) < 2  # half the time, half the decibels
+
+
+def test_another_tone_gains_what_it_says_where_it_says() -> None:
+    time = np.arange(SAMPLE_RATE) / SAMPLE_RATE
+    for hertz, gain in ((200, -6.0), (2000, 6.0)):
+        tone = np.sin(2 * np.pi * hertz * time).astype(np.float32)
+        middle = slice(4000, 12000)
+        found = with_tone(tone, np.array([0.0, -6.0, 0.0, 6.0, 0.0]))
+        assert abs(decibels(found[middle]) - decibels(tone[middle]) - gain) < 0.1
+    noise = draws(0).normal(0, 0.1, 5001).astype(np.float32)
+    assert np.allclose(with_tone(noise, np.zeros(5)), noise, atol=1e-6)

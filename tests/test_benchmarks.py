@@ -166,6 +166,9 @@ TINY: dict[str, Callable[[Workshop], str]] = {
         f"--model one={w.model} other={w.model} --lm one={w.lm} --data {w.letters} --hypotheses {w.hypotheses}"
     ),
     "retrieval.py": lambda w: f"--model {w.model} --data {w.letters} --languages es it --across it --pool 5",
+    "serving.py": lambda w: (
+        f"--model {w.model} --data {w.letters} --language guessed --clients 2 --minutes 0.05 --limit 3 --threads 1"
+    ),
     "states.py": lambda w: f"--model {w.model} --data {w.letters} --languages es it --plot {w.folder}/states.svg",
     "streaming.py": lambda w: f"--model {w.live} --data {w.letters} --languages es --clips 2 --threads 1",
     "throughput.py": lambda w: f"{ONCE} --presets test --clips 2 --seconds 1",

@@ -113,8 +113,8 @@ def test_help_needs_nothing_heavy() -> None:
 
 
 def test_every_verb_is_there_and_says_what_it_does(run: Run) -> None:
-    order = "corpora prepare inspect import pull export train finetune lm quantise evaluate demo transcribe identify"
-    assert [*order.split(), "encode", "embed", "search", "doctor", "version"] == VERBS
+    order = "corpora prepare inspect import pull export train finetune label lm quantise evaluate demo transcribe"
+    assert [*order.split(), "identify", "encode", "embed", "search", "doctor", "version"] == VERBS
     shown = run("--help")[1]
     for verb in VERBS:
         line = next(line for line in shown.splitlines() if line.split()[:1] == [verb])
@@ -642,6 +642,13 @@ def test_transcribe_stream_reads_raw_samples_from_a_pipe(streaming_model: Path) 
     swapped = (sound(3) * 32767).astype(">i2").tobytes()
     code, plain, _ = pipe(swapped, "-m", str(streaming_model), "-", "--encoding", "s16be")
     assert code == 0 and plain.split() == [word["text"] for word in words]
+
+
+def test_transcribe_stream_of_a_model_that_wants_the_whole_says_so_once(model: Path) -> None:
+    code, out, err = pipe((sound(6) * 32767).astype("<i2").tobytes(), "-m", str(model), "-", "--language", "ro")
+    assert code == 0 and out.split()
+    assert err.count("cannot stream exactly: it normalises features by the whole utterance") == 1
+    assert "is written at most 3.0 s after it was made" in err
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import unicodedata
 import pytest
 
 from isogloss.data.finding import Aside, files_below
-from isogloss.data.importers import audio_below, detect, read_source
+from isogloss.data.folders import audio_below
+from isogloss.data.importers import detect, read_source
 from isogloss.data.rows import make_id
 from isogloss.errors import IsoglossError
 
@@ -156,6 +157,25 @@ def test_kaldi_paths_may_be_relative_to_the_recipe(tmp_path):
     place(tmp_path / "s5/data/train/wav.scp", "a downloads/a.wav\n")
     (only,) = take(tmp_path / "s5/data")
     assert only.audio == tmp_path / "s5/downloads/a.wav" and only.split == "train"
+
+
+def test_what_espnet_dumps(tmp_path):
+    """dump/raw/org/train with paths relative to egs2/NAME/asr1, its files of lengths and formats; no segments."""
+    root = tmp_path / "asr1"
+    place(root / "dump/raw/org/train/data/format.1/ana-u1.flac")
+    lines = {"wav.scp": "dump/raw/org/train/data/format.1/ana-u1.flac", "text": "UN COCOȘ", "utt2spk": "ana"}
+    for name, value in {**lines, "utt2num_samples": "16000"}.items():
+        place(root / "dump/raw/org/train" / name, f"ana-u1 {value}\n")
+    place(root / "dump/raw/org/train/audio_format", "flac\n")
+    (only,) = take(root / "dump/raw/org/train")
+    assert only.audio == root / "dump/raw/org/train/data/format.1/ana-u1.flac" and only.audio.is_file()
+    assert (only.text, only.speaker, only.id) == ("UN COCOȘ", "ana", "ana-u1")
+    assert [clip.split for clip in take(root / "dump")] == ["train"]
+
+
+def test_an_unknown_speaker_is_named_like_the_utterance(tmp_path):
+    kaldi(tmp_path, wav_scp=["u1 audio/one.wav", "u2 audio/two words.wav"], utt2spk=["u1 u1", "u2 u1"])
+    assert [clip.speaker for clip in take(tmp_path)] == [None, "u1"]
 
 
 @pytest.mark.parametrize("source", ["sph2pipe -f wav x.sph |", "touch RUN|", "raw.ark:1234", "-", ""])

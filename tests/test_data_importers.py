@@ -294,6 +294,33 @@ def test_lhotse_audio_that_would_run_a_command_is_refused(tmp_path):
         take(path)
 
 
+# NeMo
+
+
+def test_a_folder_of_nemo_manifests(tmp_path):
+    files(tmp_path, "wav/a.wav", "wav/b.wav", "wav/c.wav")
+    for name, audio in (("train_manifest.json", "a"), ("dev-clean.jsonl", "b")):
+        line = {"audio_filepath": f"wav/{audio}.wav", "duration": 1.5, "text": "unu", "lang": "ro", "type": "read"}
+        write(tmp_path / name, json.dumps(line))
+    write(tmp_path / "notes.json", json.dumps({"author": "x"}, indent=1))
+    write(tmp_path / "broken.json", "{")
+    aside = Aside()
+    found = {clip.audio.name: clip for clip in take(tmp_path, aside=aside)}
+    assert {name: clip.split for name, clip in found.items()} == {"a.wav": "train", "b.wav": "dev"}
+    assert (found["a.wav"].text, found["a.wav"].duration, found["a.wav"].language) == ("unu", 1.5, "ro")
+    assert aside.files == {".json": 2, ".wav": 1}
+    assert [clip.id for clip in take(tmp_path / "train_manifest.json")] == ["wav/a-0.00"]
+
+
+def test_a_manifest_of_tar_archives_says_what_to_do(tmp_path):
+    line = {"audio_filepath": "a.wav", "duration": 1.5, "text": "unu", "lang": "ro", "shard_id": 0}
+    path = write(tmp_path / "tarred_audio_manifest.json", json.dumps(line))
+    with pytest.raises(IsoglossError, match=r"tarred_audio_manifest\.json speaks of audio in tar archives .*; unpack"):
+        take(path)
+    files(tmp_path, "a.wav")
+    assert [clip.text for clip in take(path)] == ["unu"]
+
+
 # Hugging Face
 
 
@@ -377,12 +404,25 @@ def test_parquet_with_paths_alone_has_segments(tmp_path):
     assert (only.start, only.duration, only.text, only.audio) == (1.5, 0.75, "nan", tmp_path / "long.wav")
 
 
+def test_what_datasets_left_beside_saved_files_is_not_read_again(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.table({"audio": [{"bytes": b"RIFF", "path": "a.wav"}] * 200, "text": ["unu"] * 200})
+    for name in ("train/data-00000-of-00001.arrow", "train/cache-0a1b.arrow", "train/tmp0x.arrow"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        with pyarrow.ipc.new_stream(tmp_path / name, table.schema) as stream:
+            stream.write_table(table)
+    aside = Aside()
+    found = take(tmp_path, "ro", tmp_path / "scratch", aside)
+    assert len({clip.id for clip in found}) == len(found) == 200 and {clip.split for clip in found} == {"train"}
+    assert aside.files == {".arrow": 2}
+
+
 def test_audio_that_metadata_does_not_name_is_counted(tmp_path):
     files(tmp_path, "a.wav", "b.wav", ".hidden.wav")
     write(tmp_path / "metadata.csv", "file_name,transcription,mood\na.wav,Unu,glad\n")
     aside = Aside()
     assert [u.id for u in take(tmp_path, "ro", aside=aside)] == ["a"]
-    expected = {"files": {".wav": 1, "hidden": 1}, "lines": {}, "columns": ["mood"], "words": {}}
+    expected = {"files": {".wav": 1, "hidden": 1}, "lines": {}, "columns": ["mood"], "words": {}, "tiers": []}
     assert aside.plain() == expected
 
 
@@ -392,6 +432,27 @@ def test_parquet_that_is_damaged_or_without_its_library(tmp_path):
         IsoglossError, match=r"needs pyarrow; install it with|x\.parquet is not a readable parquet"
     ):
         take(tmp_path, "ro")
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_files_that_break_off_are_named(tmp_path, suffix):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    sound = [{"bytes": bytes(range(256)) * 40 + bytes([n]), "path": "a.wav"} for n in range(200)]
+    table = pyarrow.table({"audio": sound, "text": ["unu"] * 200})
+    path = tmp_path / f"x.{suffix}"
+    if suffix == "parquet":
+        parquet.write_table(table, path, compression="none", use_dictionary=False)
+    else:
+        with pyarrow.ipc.new_stream(path, table.schema) as stream:
+            stream.write_table(table, max_chunksize=50)
+    whole = path.read_bytes()
+    damaged = whole[:4] + bytes(400_000) + whole[400_004:] if suffix == "parquet" else whole[: len(whole) // 2]
+    for content in (b"", whole[:50], damaged):
+        path.write_bytes(content)
+        with pytest.raises(IsoglossError, match=rf"x\.{suffix} is not a readable {suffix} file \(.+\); fetch or save"):
+            take(path, "ro", tmp_path / "scratch")
 
 
 @given(st.text(min_size=1), st.text(min_size=1))

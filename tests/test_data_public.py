@@ -125,6 +125,36 @@ def test_common_voice(tmp_path, save):
     assert (one.text, one.language, one.speaker) == ('Zise "test"', "ro", "abc")
 
 
+def common_voice(root, save, **tables):
+    for name, number in tables.items():
+        rows = []
+        for n in range(number):
+            clip = save(root / "clips" / f"common_voice_{name}_{n}.mp3")
+            rows.append([f"abc{n}", clip.name, f"{name} {n}", 2, 0, "", "", "", "", "pt", ""])
+        write(root / f"{name}.tsv", COMMON_VOICE, *rows)
+
+
+@pytest.mark.parametrize("place", ["", "pt"])
+def test_a_release_of_common_voice_is_known_by_its_layout(tmp_path, save, place):
+    common_voice(tmp_path / "pt", save, train=2, dev=1, test=1, other=1)
+    with (tmp_path / "pt/train.tsv").open("a", encoding="utf-8") as table:
+        table.write("too\tfew\n")
+    card = prepare(str(tmp_path / place), tmp_path / "out")
+    assert {split_of(cut): cut.supervisions[0].speaker for cut in read_cuts(tmp_path / "out")} == {
+        "train": "abc1",
+        "dev": "abc0",
+        "test": "abc0",
+    }
+    assert (card["clips"], card["languages"].keys()) == (4, {"pt"})
+    assert card["aside"]["lines"] == {"row of train.tsv with too many or too few fields": 1}
+
+
+def test_a_release_without_splits(tmp_path, save):
+    common_voice(tmp_path / "my clips", save, validated=3, invalidated=1)
+    found, _ = take("commonvoice", tmp_path / "my clips")
+    assert {(clip.split, clip.language) for clip in found.values()} == {(None, "pt")} and len(found) == 3
+
+
 def test_voxpopuli_segments_of_sessions(tmp_path, save):
     columns = (
         "session_id",

@@ -83,10 +83,11 @@ def spread(tokens: list[int]) -> Hypothesis:
     return Hypothesis(tokens, [(3 * n, 3 * n + 2) for n in range(len(tokens))], [0.9] * len(tokens))
 
 
+@pytest.mark.parametrize("frame", [0.04, 0.02])
 @pytest.mark.parametrize("text", TEXTS)
-def test_words_take_their_times_from_their_own_symbols(tokenizer: Tokenizer, text: str) -> None:
+def test_words_take_their_times_from_their_own_symbols(tokenizer: Tokenizer, text: str, frame: float) -> None:
     tokens = tokenizer.encode(text)
-    found = words(spread(tokens), tokenizer, frame_seconds=0.04, start=10.0)
+    found = words(spread(tokens), tokenizer, frame_seconds=frame, start=10.0)
     assert [word.text for word in found] == text.split()
     # Each text is encoded piece by piece where pieces do not cross words: spell out the owner of each token.
     owners = owners_of(tokenizer, tokens)
@@ -94,10 +95,12 @@ def test_words_take_their_times_from_their_own_symbols(tokenizer: Tokenizer, tex
     ended = 0
     for place, word in enumerate(found):
         first, last = 3 * own[place][0], 3 * own[place][-1] + 2
-        # A frame before the first symbol and half a frame after the last, where no neighbour's symbol is.
-        assert word.start == pytest.approx(10.0 + 0.04 * max(first - 1, ended))
-        following = max(3 * own[place + 1][0] - 1, last) if place + 1 < len(found) else math.inf
-        assert word.end == pytest.approx(10.0 + 0.04 * min(last + 0.5, following))
+        # 40 ms before the first symbol and 20 ms after the last, where no neighbour's symbol is.
+        assert word.start == pytest.approx(10.0 + max(frame * first - 0.04, frame * ended))
+        following = math.inf
+        if place + 1 < len(found):
+            following = max(frame * 3 * own[place + 1][0] - 0.04, frame * last)
+        assert word.end == pytest.approx(10.0 + min(frame * last + 0.02, following))
         ended = last
     for earlier, later in itertools.pairwise(found):
         assert earlier.start < earlier.end <= later.start

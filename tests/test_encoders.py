@@ -30,10 +30,11 @@ LOCAL, CHUNK, HISTORY = (
 )
 
 
-def conformer(position: str = "rotary", kernel: int = 5, norm: str = "layer", layers: int = 2) -> ConformerConfig:
-    return ConformerConfig(
-        layers=layers, width=WIDTH, heads=2, kernel=kernel, position=position, norm=norm, dropout=0.0
-    )
+def conformer(
+    position: str = "rotary", kernel: int = 5, norm: str = "layer", layers: int = 2, **changes: object
+) -> ConformerConfig:
+    sizes = {"layers": layers, "width": WIDTH, "heads": 2, "kernel": kernel, "position": position, "norm": norm}
+    return ConformerConfig.parse(sizes | {"dropout": 0.0} | changes, "test")
 
 
 def transformer(position: str = "rotary", layers: int = 2, **changes: object) -> TransformerConfig:
@@ -69,6 +70,8 @@ def embedded(embed: EmbedConfig) -> Subject:
     return Subject(f"embed-{embed.kind}", build, lambda m, x: m(x).unpad(), (6,))
 
 
+DEEP = {"kernel": 5, "groups": 4, "layers": 3, "norm": "layer"}
+DISTANCES = {"buckets": 16, "max_distance": 20}
 SUBJECTS = [
     stack(conformer("rotary"), FullContext()),
     stack(conformer("relative", kernel=4, norm="group"), LOCAL),
@@ -83,14 +86,23 @@ SUBJECTS = [
     stack(transformer("none", norm="post", convolution={"kernel": 8, "groups": 4}), FullContext()),
     stack(transformer("relative", norm="post"), CHUNK),
     stack(transformer("none", convolution={"kernel": 5, "groups": 2}), FullContext()),
+    stack(transformer("none", norm="post", convolution=DEEP), FullContext()),
+    stack(transformer("gated", norm="post", convolution={"kernel": 8, "groups": 4}, **DISTANCES), FullContext()),
+    stack(transformer("gated", **DISTANCES), CHUNK),
+    stack(transformer("rotary", adapter=3), FullContext()),
+    stack(conformer("relative_key", causal=True, bias=False, left_max=5, right_max=2), FullContext()),
+    stack(conformer("relative_key", left_max=3, right_max=9), HISTORY),
+    stack(conformer("rotary_inputs", norm="batch", bias=False, final_norm=True), FullContext()),
     stack(recurrent("gru"), FullContext()),
     stack(recurrent("lstm", layers=3), FullContext()),
     speech(transformer("none", norm="post"), FullContext(), ProjectionConfig(dropout=0.0)),
     speech(conformer("rotary"), HISTORY, ProjectionConfig(norm=False, dropout=0.0)),
+    speech(conformer("relative_key"), FullContext(), ProjectionConfig(stack=2, dropout=0.0)),
     speech(recurrent("gru"), FullContext(), IdentityConfig()),
     speech(transformer("none"), FullContext(), ConvolutionsConfig()),
     embedded(SMALL),
     embedded(ProjectionConfig(dropout=0.0)),
+    embedded(ProjectionConfig(dropout=0.0, stack=3)),
     embedded(ConvolutionsConfig()),
 ]
 
@@ -330,7 +342,13 @@ def test_a_recurrent_stack_is_layer_by_layer_with_residuals_where_widths_agree()
     assert torch.equal(encoded.final.values, x)
 
 
-HALVES = [conformer("relative"), transformer(norm="post"), transformer(convolution={"kernel": 4}), recurrent()]
+HALVES = [
+    conformer("relative"),
+    transformer(norm="post"),
+    transformer("gated", convolution=DEEP),
+    transformer(convolution={"kernel": 4}, adapter=3),
+    recurrent(),
+]
 
 
 @pytest.mark.parametrize("blocks", HALVES, ids=str)
@@ -367,7 +385,10 @@ def projected(blocks: BlocksConfig) -> tuple[SpeechEncoder, Sequence]:
     return encoder, Sequence(torch.randn(2, 30, 6), torch.tensor([30, 11]))
 
 
-@pytest.mark.parametrize("embed", [SMALL, ProjectionConfig(), ConvolutionsConfig(), IdentityConfig()], ids=str)
+EMBEDDINGS = [SMALL, ProjectionConfig(), ProjectionConfig(stack=2), ConvolutionsConfig(), IdentityConfig()]
+
+
+@pytest.mark.parametrize("embed", EMBEDDINGS, ids=str)
 @pytest.mark.parametrize("blocks", [conformer("relative"), transformer(norm="post"), recurrent()], ids=str)
 def test_features_without_a_frame_are_encoded(embed: EmbedConfig, blocks: BlocksConfig) -> None:
     encoder = SpeechEncoder(SpeechEncoderConfig(embed=embed, blocks=blocks), WIDTH).eval()
@@ -380,6 +401,10 @@ def test_parts_that_do_not_fit_are_one_sentence() -> None:
         SpeechEncoder(SpeechEncoderConfig(embed=IdentityConfig(), blocks=conformer()), 80)
     with pytest.raises(IsoglossError, match="rnn blocks have no attention for context local"):
         SpeechEncoderConfig.parse({"blocks": {"kind": "rnn"}, "context": {"kind": "local"}}, "test")
+    with pytest.raises(IsoglossError, match="layers 5 wants norm: layer"):
+        transformer(convolution={"layers": 5})
+    with pytest.raises(IsoglossError, match="adapter 4 wants norm: pre"):
+        transformer(norm="post", adapter=4)
     bank = AdapterConfig(bottleneck=2, groups={"all": ("ro",)})
     with pytest.raises(IsoglossError, match="of which rnn blocks have none"):
         SpeechEncoder(SpeechEncoderConfig(embed=IdentityConfig(), blocks=recurrent(), adapters=bank), 80)

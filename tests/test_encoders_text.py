@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from contracts import Contract, Subject
 from isogloss.encoders.presets import preset
-from isogloss.encoders.text import SLOWEST, SpelledEmbedding, TextEncoder, TextEncoderConfig, latin
+from isogloss.encoders.text import SpelledEmbedding, TextEncoder, TextEncoderConfig, latin
 from isogloss.errors import IsoglossError
 from isogloss.model.folder import load_model, save_model
 from isogloss.model.model import Model
@@ -27,7 +27,7 @@ TEXT = "не da ok"
 
 
 def encoder(**changes: object) -> TextEncoder:
-    return TextEncoder(SMALL.model_copy(update=changes), 8, [b"", b"a", b"b"], ("ro", "ru"))
+    return TextEncoder(SMALL.model_copy(update=changes), 8, [b"", b"a", b"b"], ("ro", "ru"), 0.04)
 
 
 class Through(nn.Module):
@@ -73,7 +73,7 @@ def test_what_sounds_alike_begins_alike() -> None:
     assert [latin(symbol.encode()) for symbol in "κкkшșαй"] == [b"k", b"k", b"k", b"sh", b"s", b"a", b"y"]
     assert latin(b"") == latin(b"\xd1") == b""
     config = TextEncoderConfig(units="latin")
-    embedding = TextEncoder(config, 16, [b"", *(symbol.encode() for symbol in "κкsșx")]).symbols
+    embedding = TextEncoder(config, 16, [b"", *(symbol.encode() for symbol in "κкsșx")], (), 0.04).symbols
     vectors = embedding(torch.arange(6))
     assert torch.equal(vectors[1], vectors[2]) and torch.equal(vectors[3], vectors[4])
     assert not torch.equal(vectors[1], vectors[5])
@@ -122,7 +122,7 @@ def test_predicted_durations_are_whole_and_without_dropout() -> None:
     assert text.durations(units).values.sum(dim=1).tolist() == [1, 1, 1]
     with torch.no_grad():
         text.duration.output.bias.fill_(100.0)
-    assert text.durations(units).values.sum(dim=1).tolist() == [SLOWEST * 6, SLOWEST, SLOWEST * 3]
+    assert text.durations(units).values.sum(dim=1).tolist() == [16 * 6, 16, 16 * 3]
 
 
 def test_without_layers_every_unit_lasts_alike() -> None:

@@ -9,15 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from torch.testing import assert_close
 
 from isogloss.audio.waveform import WaveformConfig
 from isogloss.encoders.embed import ProjectionConfig
 from isogloss.encoders.speech import SpeechEncoderConfig
 from isogloss.encoders.transformer import ConvolutionalPositionConfig, TransformerConfig
-from isogloss.interop import wav2vec2
-from isogloss.interop.naming import joined, renamed
+from isogloss.interop.wav2vec2 import WAV2VEC2
 from isogloss.model.model import Model, ModelConfig
 from isogloss.sequence import Sequence
 
@@ -66,18 +64,10 @@ def ours(theirs: Any, size: str) -> Model:
     features = WaveformConfig(channels=CHANNELS, norm="layer" if large else "group", bias=large)
     config = ModelConfig(features=features, encoder=SpeechEncoderConfig(embed=ProjectionConfig(), blocks=blocks))
     model = Model(config).eval()
-    weights = translated(theirs.state_dict(), size)
+    weights = WAV2VEC2.to_ours(config, theirs.state_dict())
     assert model.state_dict().keys() == weights.keys()
     model.load_state_dict(weights)
     return model
-
-
-def translated(theirs: dict[str, Tensor], size: str) -> dict[str, Tensor]:
-    """The twin's weights under our names."""
-    norms = wav2vec2.PRE_NORM if size == "large" else wav2vec2.POST_NORM
-    found = joined(renamed(theirs, wav2vec2.RULES + norms), ("q_proj", "k_proj", "v_proj"), "qkv")
-    del found["masked_spec_embed"]  # belongs to the objective, which masks
-    return found
 
 
 def noise(*lengths: int) -> Sequence:

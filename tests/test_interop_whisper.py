@@ -1,7 +1,6 @@
 """Whisper's encoder has the states of `transformers` with the same weights, whatever format these lie in."""
 
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch.testing import assert_close
 from isogloss.errors import IsoglossError
 from isogloss.interop import whisper
 from isogloss.interop.arrays import read_ctranslate2, read_safetensors_folder
+from isogloss.interop.whisper import WHISPER
 from isogloss.model.model import Model
 from isogloss.model.spec import ModelConfig
 from isogloss.sequence import Sequence
@@ -55,6 +55,11 @@ def built(found: tuple[ModelConfig, dict[str, Tensor]]) -> Model:
     assert model.state_dict().keys() == weights.keys()
     model.load_state_dict(weights)
     return model
+
+
+def taken(twin: Any, prefix: str = "") -> tuple[ModelConfig, dict[str, Tensor]]:
+    config = WHISPER.read(twin.config.to_dict(), {})
+    return config, WHISPER.to_ours(config, {prefix + key: value for key, value in twin.state_dict().items()})
 
 
 def openai_names(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -135,7 +140,7 @@ def noise(*seconds: float) -> Sequence:
 def test_features_and_states_are_those_of_transformers(twin: Any) -> None:
     from transformers import WhisperFeatureExtractor
 
-    model = built(whisper.from_transformers(twin.state_dict()))
+    model = built(taken(twin))
     clips = [row.numpy() for row in noise(3, 1.7).unpad()]
     theirs = WhisperFeatureExtractor()(clips, sampling_rate=16000, return_tensors="pt").input_features
     padded = Sequence.from_list([torch.from_numpy(np.pad(clip, (0, 480_000 - len(clip)))) for clip in clips])
@@ -150,7 +155,7 @@ def test_features_and_states_are_those_of_transformers(twin: Any) -> None:
 
 @torch.no_grad()
 def test_short_clips_are_not_padded_to_half_a_minute(twin: Any) -> None:
-    model = built(whisper.from_transformers(twin.state_dict()))
+    model = built(taken(twin))
     together = model.encode(model.features(noise(3, 1.7))).final
     assert together.lengths.tolist() == [150, 85]
     for row, clip in zip(together.unpad(), noise(3, 1.7).unpad(), strict=True):
@@ -161,13 +166,11 @@ def test_short_clips_are_not_padded_to_half_a_minute(twin: Any) -> None:
 
 @torch.no_grad()
 def test_every_format_gives_the_same_weights(twin: Any, tmp_path: Path) -> None:
-    model = built(whisper.from_transformers(twin.state_dict()))
+    model = built(taken(twin))
     ours = model.state_dict()
-    for found in (openai_names(twin.state_dict()), {f"model.{k}": v for k, v in twin.state_dict().items()}):
-        form: Callable[..., Any] = (
-            whisper.from_openai if "encoder.ln_post.weight" in found else whisper.from_transformers
-        )
-        _, weights = form(found)
+    for found in (whisper.from_openai(openai_names(twin.state_dict())), taken(twin, "model.")):
+        config, weights = found
+        assert config == model.config
         assert weights.keys() == ours.keys() and all(torch.equal(weights[key], ours[key]) for key in ours)
     for kind, bound in (("float32", 0.0), ("float16", 1e-3), ("int8", 5e-3)):
         write_ctranslate2(
@@ -181,7 +184,7 @@ def test_every_format_gives_the_same_weights(twin: Any, tmp_path: Path) -> None:
 
 
 def test_a_model_in_parts_is_one_model(twin: Any, tmp_path: Path) -> None:
-    model = built(whisper.from_transformers(twin.state_dict()))
+    model = built(taken(twin))
     write_ctranslate2(tmp_path / "whole", ctranslate2_arrays(model, "float16"), {})
     data = (tmp_path / "whole").read_bytes()
     for number, place in enumerate(range(0, len(data), 100_000), start=1):
@@ -208,4 +211,4 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
     safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
     assert list(read_safetensors_folder(tmp_path)) == ["a"]
     with pytest.raises(IsoglossError, match="no layer of an encoder"):
-        whisper.from_transformers({"encoder.conv1.weight": torch.zeros(8, 4, 3)})
+        whisper.from_openai({"encoder.conv1.weight": torch.zeros(8, 4, 3)})

@@ -1,5 +1,6 @@
 """Attention against slow definitions, and what each context policy lets through."""
 
+import itertools
 import math
 
 import pytest
@@ -11,7 +12,7 @@ from torch.testing import assert_close
 
 from isogloss.nn.attention import Position, SelfAttention
 from isogloss.nn.masks import ChunkContext, Context, FullContext, LocalContext, attention_mask
-from isogloss.nn.position import relative_shift, relative_table, rotary_table, rotate
+from isogloss.nn.position import BucketedPosition, relative_shift, relative_table, rotary_table, rotate
 
 WIDTH, HEADS, FRAMES = 16, 2, 13
 
@@ -117,11 +118,37 @@ def test_rotary_is_the_rotation_of_roformer() -> None:
             assert_close(turned[0, 0, t, pair + 2].item(), number.imag, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("context", [FullContext(), ChunkContext(size=4)])
+def test_relative_keys_are_a_vector_for_each_distance(context: Context) -> None:
+    attention = SelfAttention(WIDTH, HEADS, "relative_key", reach=(3, 2)).double()
+    x = states(batch=1)
+    query, key, value = attention.qkv(x).view(FRAMES, 3, HEADS, -1).unbind(1)
+    allowed = attention_mask(torch.ones(1, FRAMES, dtype=torch.bool), context)
+    mixed = torch.zeros_like(query)
+    for head, i in itertools.product(range(HEADS), range(FRAMES)):
+        away = [min(max(j - i, -3), 2) + 3 for j in range(FRAMES)]
+        scores = (key[:, head] + attention.distance.weight[away]) @ query[i, head] / math.sqrt(WIDTH // HEADS)
+        if allowed is not None:
+            scores = scores.masked_fill(~allowed[0, 0, i], -torch.inf)
+        mixed[i, head] = scores.softmax(dim=0) @ value[:, head]
+    assert_close(attention(x, allowed)[0], attention.out(mixed.flatten(1)), atol=1e-10, rtol=0)
+
+
+def test_buckets_are_single_distances_near_and_logarithmic_far_away() -> None:
+    position = BucketedPosition(1, buckets=16, farthest=32)
+    with torch.no_grad():
+        position.table.weight.copy_(torch.arange(16.0)[:, None])
+    (found,) = position(1, 64)  # of the last of 64 frames, to those before it
+    assert found[0].flip(0)[:8].tolist() == [0, 1, 2, 3, 4, 4, 4, 5] and set(found[0, :32].tolist()) == {7}
+    (whole,) = position(64, 64)
+    assert torch.equal(whole.T.tril(-1), (whole + 8).tril(-1))  # later frames have the other half
+
+
 def test_no_position_means_that_order_is_lost() -> None:
     x, order = states(), torch.randperm(FRAMES, generator=torch.Generator().manual_seed(0))
     plain = module("none")
     assert_close(plain(x, None)[:, order], plain(x[:, order], None), atol=1e-10, rtol=0)
-    for position in ("rotary", "relative"):
+    for position in ("rotary", "rotary_inputs", "relative", "relative_key"):
         moved = module(position)
         assert not torch.allclose(moved(x, None)[:, order], moved(x[:, order], None), atol=1e-3)
 

@@ -12,6 +12,7 @@ from isogloss.nn.convolution import ConvolutionModule, ConvolutionNorm
 from isogloss.nn.feedforward import FeedForward
 from isogloss.nn.masks import ChunkContext, Context, FullContext, LocalContext, attention_mask
 from isogloss.nn.pooling import AttentiveStatistics
+from isogloss.nn.position import DeepConvolutionalPosition
 from isogloss.nn.subsampling import Subsampling, stack
 from isogloss.sequence import Sequence
 
@@ -27,22 +28,33 @@ def attention(position: Position, context: Context) -> Subject:
     return Subject(name, lambda: SelfAttention(WIDTH, 2, position), call, (WIDTH,), poison=GARBAGE)
 
 
-def convolution(kernel: int, norm: ConvolutionNorm) -> Subject:
+def convolution(kernel: int, norm: ConvolutionNorm, **changes: bool) -> Subject:
     def call(module: nn.Module, batch: Sequence) -> list[Tensor]:
         return batch.map(lambda x: module(x, batch.valid)).unpad()
 
     def build() -> nn.Module:
-        return ConvolutionModule(WIDTH, kernel, norm, dropout=0.0)
+        return ConvolutionModule(WIDTH, kernel, norm, dropout=0.0, **changes)
 
-    return Subject(f"convolution-{kernel}-{norm}", build, call, (WIDTH,), poison=GARBAGE)
+    return Subject("-".join(["convolution", str(kernel), norm, *changes]), build, call, (WIDTH,), poison=GARBAGE)
+
+
+def positions() -> Subject:
+    def build() -> nn.Module:
+        return DeepConvolutionalPosition(WIDTH, 6, 4, layers=3)
+
+    return Subject("positions", build, lambda m, x: x.map(lambda v: m(v, x.valid)).unpad(), (WIDTH,), poison=GARBAGE)
 
 
 SUBJECTS = [
     Subject("subsampling", lambda: Subsampling(6, 4, WIDTH), lambda m, x: m(x).unpad(), (6,)),
     *[attention(position, FullContext()) for position in ("rotary", "relative", "none")],
+    *[attention(position, FullContext()) for position in ("rotary_inputs", "relative_key")],
+    attention("relative_key", ChunkContext(size=4, left_chunks=1)),
     attention("rotary", LocalContext(left=3, right=2)),
     attention("relative", ChunkContext(size=4, left_chunks=1)),
-    *[convolution(kernel, norm) for kernel in (1, 4, 5, 32) for norm in ("layer", "group")],
+    *[convolution(kernel, norm) for kernel in (1, 4, 5, 32) for norm in ("layer", "group", "batch")],
+    convolution(5, "layer", causal=True, bias=False),
+    positions(),
     Subject(
         "feedforward",
         lambda: FeedForward(WIDTH, dropout=0.0),

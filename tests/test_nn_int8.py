@@ -8,6 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import isogloss
+from isogloss.data.manifests import read_cuts
 from isogloss.encoders.conformer import ConformerConfig
 from isogloss.encoders.embed import SubsamplingConfig
 from isogloss.encoders.speech import SpeechEncoderConfig
@@ -59,16 +60,22 @@ def test_a_folder_of_int8_weights_is_small_and_reads_the_same(model: Model, tmp_
         quantise_model(tmp_path / "small", tmp_path / "again")
 
 
-def test_int8_weights_are_not_trained(tmp_path: Path) -> None:
-    save_model(build().quantised(), tmp_path / "small", "card")
+def test_training_starts_from_int8_weights_as_rounded_as_they_are(letters: Path, tmp_path: Path) -> None:
+    small = build().quantised()
+    save_model(small, tmp_path / "small", "card")
     recipe = {
-        "name": "no",
+        "name": "again",
         "model": {"start_from": str(tmp_path / "small"), "keep": "all"},
-        "data": {"folders": []},
+        "data": {"folders": [str(letters)]},
         "stages": [{"name": "a", "steps": 1, "seconds": {"paired": 1}, "objectives": [{"name": "recognition"}]}],
     }
-    with pytest.raises(IsoglossError, match="cannot be trained"):
-        build_model(Recipe.parse(recipe, "test"), [], [], [])
+    start = build_model(Recipe.parse(recipe, "test"), [], read_cuts(letters, "train"), [])
+    assert start.config.weights == "float32" and not any(isinstance(part, Int8Linear) for part in start.modules())
+    audio = Sequence.from_list([torch.from_numpy(sound(1))])
+    with torch.inference_mode():
+        ours, theirs = (made.eval().encode(made.features(audio)).final.values for made in (start, small))
+    assert torch.equal(ours, theirs)
+    assert all(parameter.requires_grad for parameter in start.parameters())
 
 
 def test_modules_that_are_not_linear_stay() -> None:

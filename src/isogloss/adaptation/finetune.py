@@ -1,6 +1,6 @@
 """`isogloss finetune`: a model and some transcribed speech -> a recipe that fits both, in words and as YAML.
 
-    pre-trained on speech alone ──> new symbols; first the head on a frozen encoder, then everything
+    pre-trained on speech alone ──> new symbols; first the head on a frozen encoder, then everything; or adapters
     recogniser, little speech   ──> adapters and heads on a frozen encoder: a small folder beside the model
     recogniser, more speech     ──> everything, the encoder at a lower rate
 """
@@ -34,6 +34,7 @@ STEPS = (600, 20_000)
 ENCODER = ("features", "encoder.embed", "encoder.stack")
 LARGE = 10_000_000
 """Parameters of an encoder from which it is trained at a tenth of the rate: it knows more, and forgets it sooner."""
+SYMBOLS = {"kind": "characters", "unknown": True}
 GENTLE = {"freq_width": 12, "time_share": 0.05}
 
 
@@ -57,8 +58,7 @@ def plan(
     """Choose how to fine-tune a model on the transcribed train clips of prepared corpora.
 
     languages: only these. way: what is trained of a recogniser, instead of what the amount of data
-    suggests. minutes: into which training is to fit. Raises IsoglossError where there is nothing transcribed, and for
-    adapters of a model that does not recognise yet.
+    suggests. minutes: into which training is to fit. Raises IsoglossError where there is nothing transcribed.
     """
     start = load_model(model_folder)
     languages = tuple(map(normalise_language, languages))
@@ -73,9 +73,11 @@ def plan(
     steps = min(max(round(PASSES * hours * 3600 / STEP_SECONDS), STEPS[0]), STEPS[1])
     if start.tokenizer is None:
         if way == "adapters":
-            raise IsoglossError(f"{model_folder} has no recogniser yet, only an encoder; leave out --way adapters.")
-        model, stages = _from_speech_alone(start, steps, len(spoken) > 1)
-        reasons.append("The model is pre-trained on speech alone: it gets symbols and a head, which is trained first.")
+            model, stages = _adapters(start, steps)
+            reasons.append("The model is pre-trained on speech alone: it gets symbols, a head and adapters, and stays.")
+        else:
+            model, stages = _from_speech_alone(start, steps, len(spoken) > 1)
+            reasons.append("The model is pre-trained on speech alone: it gets symbols and a head, trained first.")
     else:
         _add_symbols(start, [normalise(text_of(cut) or "", language_of(cut)) for cut in paired], reasons)
         if way is None:
@@ -108,9 +110,7 @@ def _from_speech_alone(start: Model, steps: int, identifies: bool) -> tuple[dict
     # Convolutions over the waveform stay as pre-training left them (wav2vec 2.0, arXiv 2006.11477 §4.3).
     kept = ("features",) if any(True for _ in start.features.parameters()) else ()
     model = {
-        "encoder": start.config.encoder.plain(),
-        "features": start.config.features.plain(),
-        "tokenizer": {"kind": "characters", "unknown": True},
+        "tokenizer": SYMBOLS,
         "heads": ["ctc", "language"] if identifies else ["ctc"],
     }
     stages = [
@@ -125,16 +125,21 @@ def _from_speech_alone(start: Model, steps: int, identifies: bool) -> tuple[dict
 
 
 def _adapters(start: Model, steps: int) -> tuple[dict[str, Any], list[Any]]:
-    """Adapters and heads of a recogniser; the encoder stays bit for bit."""
-    language = tuple(f"heads.{name}" for name in start.spec.heads_for("language"))
-    freeze = (*ENCODER, *language, *_unreached(start))
-    stage = _stage("adapt", steps, [_recognition(GENTLE, language=False)], freeze)
-    return {"keep": "all", "adapters": {}}, [stage | {"perturb": {}, "optimizer": {"peak": 3e-3, "ema": 0.99}}]
+    """Adapters and heads, new ones where there are none; the encoder stays bit for bit."""
+    kept = tuple(f"heads.{name}" for name in start.spec.heads_for("language"))
+    untrained = _language_heads(start)
+    model: dict[str, Any] = {"keep": "all"}
+    if start.tokenizer is None:
+        # Whoever is told the language by its adapter would learn to say that it was told.
+        model, untrained = {"tokenizer": SYMBOLS, "heads": ["ctc"]}, ()
+    stage = _stage("adapt", steps, [_recognition(GENTLE, untrained)], (*ENCODER, *kept, *_unreached(start)))
+    return model | {"adapters": {}}, [stage | {"perturb": {}, "optimizer": {"peak": 3e-3, "ema": 0.99}}]
 
 
 def _whole(start: Model, steps: int, identifies: bool) -> tuple[dict[str, Any], list[Any]]:
     """All of a recogniser; the encoder, which knows much already, at a third of the rate."""
-    stage = _stage("finetune", steps, [_recognition(GENTLE, language=identifies)], _unreached(start))
+    untrained = () if identifies else _language_heads(start)
+    stage = _stage("finetune", steps, [_recognition(GENTLE, untrained)], _unreached(start))
     return {"keep": "all"}, [stage | _rates(3e-4, ema=0.99) | {"perturb": {}}]
 
 
@@ -148,8 +153,14 @@ def _unreached(start: Model) -> tuple[str, ...]:
     return ("text",) * (start.text is not None) + tuple(f"heads.{name}" for name in start.spec.heads_for("features"))
 
 
-def _recognition(augment: dict[str, float] | None = None, language: bool = True) -> dict[str, Any]:
-    return {"name": "recognition", "augment": augment} | ({} if language else {"head_weights": {"language": 0.0}})
+def _language_heads(start: Model) -> tuple[str, ...]:
+    """Heads of a model that predict the language, also where it has too few languages for them."""
+    return tuple(name for name, head in start.config.heads.items() if head.target == "language")
+
+
+def _recognition(augment: dict[str, float] | None = None, untrained: tuple[str, ...] = ()) -> dict[str, Any]:
+    weights = {"head_weights": dict.fromkeys(untrained, 0.0)} if untrained else {}
+    return {"name": "recognition", "augment": augment} | weights
 
 
 def _stage(name: str, steps: int, objectives: list[Any], freeze: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -24,6 +24,8 @@ _PRESETS: dict[str, dict[str, Any]] = {
     "conformer": {"time_masks": 10, "time_share": 0.05},
     "adaptive": {"time_masks": 20, "time_masks_share": 0.04, "time_share": 0.04},
 }
+FRAME_MS = 10.0
+"""Milliseconds of the frames in which policies count time."""
 
 
 class SpecAugmentConfig(Config):
@@ -51,6 +53,15 @@ class SpecAugmentConfig(Config):
             )
         return _PRESETS[values]
 
+    def at(self, frame_ms: float) -> "SpecAugmentConfig":
+        """The same policy where a frame lasts so long: as much time is masked, in as many places."""
+        scale = FRAME_MS / frame_ms
+        times = {"time_warp": self.time_warp, "time_width": self.time_width}
+        changes: dict[str, Any] = {key: round(value * scale) for key, value in times.items() if value is not None}
+        if self.time_masks_share is not None:
+            changes["time_masks_share"] = self.time_masks_share / scale
+        return self.model_copy(update=changes)
+
     @classmethod
     def preset(cls, name: str) -> "SpecAugmentConfig":
         """The published policy LB, LD, SM, SS, conformer or adaptive (LibriFullAdapt)."""
@@ -60,13 +71,14 @@ class SpecAugmentConfig(Config):
 class SpecAugment(nn.Module):
     """Features (B, T, F) -> the same shape, warped and masked with zeros in training mode only.
 
+    frame_ms: from one frame to the next; the policy counts time in frames of `FRAME_MS`.
     Zero is the mean of normalised features: normalise first. Draws come from the generator given
     or else the global CPU generator, in a number that depends on B alone, on any device.
     """
 
-    def __init__(self, config: SpecAugmentConfig):
+    def __init__(self, config: SpecAugmentConfig, frame_ms: float = FRAME_MS):
         super().__init__()
-        self.config = config
+        self.config = config.at(frame_ms)
 
     def forward(self, features: Sequence, generator: torch.Generator | None = None) -> Sequence:
         if not self.training:

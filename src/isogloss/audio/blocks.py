@@ -41,6 +41,9 @@ class Decoder(Protocol):
     def seeks(self) -> bool:
         """Whether blocks from the middle on cost no decoding of what lies before."""
 
+    def claims(self, most: float) -> float:
+        """Seconds by all that can be known without decoding, right or wrong; beyond `most` any larger number."""
+
     def count(self) -> int:
         """The true number of frames; raises AudioError where the file is cut or damaged."""
 

@@ -46,6 +46,9 @@ class Joined:
         self.stated = self.frames / self.rate
         self.seeks = all(one.seeks for one in each)
 
+    def claims(self, most: float) -> float:
+        return self.stated
+
     def count(self) -> int:
         return self.frames
 

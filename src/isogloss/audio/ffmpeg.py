@@ -57,6 +57,17 @@ class FFmpeg:
         length = self._container.duration  # FFmpeg guesses where it is not stated, or has none
         self.stated = None if length is None else length / av.time_base
 
+    def claims(self, most: float) -> float:
+        """By the times of the packets."""
+        seconds = 0.0
+        for packet in self._packets():
+            if packet.pts is not None:
+                ended = packet.pts + (packet.duration or 0) - self._start
+                seconds = max(seconds, float(ended * self._stream.time_base))
+            if seconds > most:
+                break
+        return seconds
+
     def count(self) -> int:
         """Adds up the packets of MP3 (0.5 s an hour of audio), decodes everything else (1 to 5 s an hour)."""
         if not self._is_mp3:

@@ -47,6 +47,9 @@ class LogMelConfig(Config):
     )
     window_ms: float = Field(default=25.0, ge=1, le=1000, description="length of a frame, ms")
     shift_ms: float = Field(default=10.0, ge=1, le=1000, description="hop from one frame to the next, ms")
+    full_scale: float = Field(
+        default=1.0, gt=0, description="value of the loudest sample; 32768 where the floor is that of 16-bit samples"
+    )
     normalisation: NormaliserName = Field("utterance", description="over what each bin has zero mean and unit variance")
 
     @model_validator(mode="after")
@@ -97,7 +100,7 @@ class LogMelConfig(Config):
     @property
     def cannot_stream(self) -> str | None:
         """Why audio cannot be taken as it arrives, and what helps; None where it can."""
-        if self.normalisation in ("utterance", "whisper"):
+        if self.normalisation in ("utterance", "frames", "whisper"):
             return (
                 "it normalises features by the whole utterance; "
                 "train with model.features={kind: log_mel, normalisation: running}."
@@ -167,8 +170,7 @@ class LogMel(nn.Module):
             windowed = windowed.addcmul_(mean, window, value=-1)
         # |z|² as two squares and a sum: the absolute value of complex numbers is far slower.
         squares = torch.view_as_real(torch.fft.rfft(windowed)).square_()
-        energies = (squares[..., 0] + squares[..., 1]) @ filters
-        return energies.clamp_min(log_floor(self.config)).log()
+        return log_energies((squares[..., 0] + squares[..., 1]) @ filters, self.config)
 
 
 def _finite_after(samples: Tensor, lengths: Tensor, count: int) -> Tensor:
@@ -183,9 +185,12 @@ def _emphasis(config: LogMelConfig) -> float:
     return 0.97 if config.flavour == "kaldi" else 0.0
 
 
-def log_floor(config: LogMelConfig) -> float:
-    """The smallest energy whose logarithm is taken."""
-    return 2.0**-23 if config.flavour == "kaldi" else 1e-10
+def log_energies(energies: Tensor, config: LogMelConfig) -> Tensor:
+    """Logarithms of energies of samples in [-1, 1], no lower than the flavour's floor, at full scale."""
+    floor = 2.0**-23 if config.flavour == "kaldi" else 1e-10
+    scale = config.full_scale**2
+    logarithms = energies.clamp_min(floor / scale).log()
+    return logarithms if scale == 1 else logarithms + math.log(scale)
 
 
 def _emphasise(samples: Tensor, factor: float) -> Tensor:

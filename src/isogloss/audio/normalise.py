@@ -1,6 +1,7 @@
 """Feature normalisation: zero mean and unit variance per bin, from one of several places.
 
     utterance   the speech of the utterance itself: no state, needs the whole utterance
+    frames      all frames of the utterance, quiet or not, as in w2v-BERT 2.0
     running     everything seen so far while training, older frames slowly forgotten
     corpus      fixed statistics of a corpus, fitted once
     whisper     the loudest value of the utterance, as in Whisper; not zero mean and unit variance
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from isogloss.errors import IsoglossError
 from isogloss.sequence import Sequence
 
-NormaliserName = Literal["utterance", "running", "corpus", "whisper", "none"]
+NormaliserName = Literal["utterance", "frames", "running", "corpus", "whisper", "none"]
 
 FLOOR = -2.0
 """Standard deviations below the mean of a corpus at which features end: deeper is no speech but digital silence, or
@@ -31,6 +32,7 @@ UTTERANCE_FLOOR = -3.0
 QUIET = 50 * math.log(10) / 10
 """In the natural logarithm of a power: 50 dB. Frames so far below the loudest one are no speech."""
 _EPSILON = 1e-5  # added to the variance: a constant bin becomes 0 and not NaN
+_SMALL = 1e-7  # the same, as others have it
 
 
 class UtteranceNormaliser(nn.Module):
@@ -51,6 +53,17 @@ class UtteranceNormaliser(nn.Module):
             centred = values - weights @ values
             scale = torch.rsqrt(weights @ centred.square() + _EPSILON)
         return features.with_values((centred * scale).clamp(min=UTTERANCE_FLOOR)).zero_padding()
+
+
+class FramesNormaliser(nn.Module):
+    """Mean and unbiased variance over all frames of each utterance."""
+
+    def forward(self, features: Sequence) -> Sequence:
+        """(B, T, F) -> (B, T, F) float32."""
+        values, count = features.zero_padding().values.float(), features.lengths[:, None, None]
+        centred = features.with_values(values - values.sum(1, keepdim=True) / count.clamp(min=1)).zero_padding()
+        variance = centred.values.square().sum(1, keepdim=True) / (count - 1).clamp(min=1)
+        return centred.map(lambda x: x * torch.rsqrt(variance + _SMALL))
 
 
 class _Statistics(nn.Module):
@@ -163,6 +176,7 @@ def build_normaliser(name: NormaliserName, bins: int) -> nn.Module:
     """The normaliser of that name for (B, T, bins)."""
     kinds: dict[NormaliserName, Callable[[], nn.Module]] = {
         "utterance": UtteranceNormaliser,
+        "frames": FramesNormaliser,
         "running": partial(RunningNormaliser, bins),
         "corpus": partial(CorpusNormaliser, bins),
         "whisper": WhisperNormaliser,

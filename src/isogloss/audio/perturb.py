@@ -1,15 +1,18 @@
-"""Perturbed waveforms to learn from: another speed, pauses, noise, another level.
+"""Perturbed waveforms to learn from: another speed, pauses, a room, another tone, noise, another level.
 
-    clip ── speed ── pauses before, inside and after ── noise ── level ──> clip
+    clip ── speed ── pauses before, inside and after ── room ── tone ── noise ── level ──> clip
 
-Clips of corpora are cut close and recorded well; recordings in use have pauses, noise and every level. Nothing is
-needed but the clip: pauses are digital silence or sound like its quietest tenth of a second, noise is coloured.
+Clips of corpora are cut close and recorded well, many by one microphone; recordings in use have pauses, rooms, noise
+and every microphone and level. Nothing is needed but the clip: pauses are digital silence or sound like its quietest
+tenth of a second, rooms are decaying noise, noise is coloured.
 """
 
 import functools
+import math
 
 import numpy as np
 import soxr
+from numpy.typing import NDArray
 from pydantic import Field
 
 from isogloss.audio.levels import levels
@@ -24,6 +27,12 @@ GAP = 20.0
 COLOURS = (0.0, 1.0, 2.0)
 """Exponents of noise whose power falls as 1 / fᵅ: white, pink, brown."""
 BANK_SECONDS = 30
+DECAY = math.log(1e6)
+"""A room's response falls by this, 60 dB of power, in its reverberation time."""
+DIRECT = SAMPLE_RATE // 400
+"""Samples for which a room returns nothing: 2.5 ms, as from a wall at 40 cm."""
+BANDS_HZ = (60.0, 200.0, 600.0, 2000.0, 7000.0)
+"""Where the gains of another tone are drawn; between them they are interpolated over log frequency."""
 
 
 class PerturbConfig(Config):
@@ -31,16 +40,23 @@ class PerturbConfig(Config):
 
     pauses: float = Field(0.05, ge=0, le=1, description="probability of a pause before, inside and after a clip, each")
     longest_pause: float = Field(0.5, ge=0, description="longest of these pauses, seconds")
+    rooms: float = Field(0.0, ge=0, le=1, description="probability of a room")
+    reverberation: tuple[float, float] = Field((0.1, 0.6), description="range of a room's reverberation time, seconds")
+    tone: float = Field(0.0, ge=0, description="largest gain of a band of frequencies up or down, dB; 0 = none")
     noise: float = Field(0.1, ge=0, le=1, description="probability of noise")
     snr: tuple[float, float] = Field((10.0, 30.0), description="range of the signal-to-noise ratio, dB")
     level: float = Field(10.0, ge=0, description="largest change of level up or down, dB")
 
 
 def perturb(waveform: Waveform, config: PerturbConfig, random: np.random.Generator) -> Waveform:
-    """A 16 kHz waveform (S,) with pauses, noise and another level: at least as many samples."""
+    """A 16 kHz waveform (S,) with pauses, a room, another tone, noise and level: at least as many samples."""
     noisy, snr = random.random() < config.noise, random.uniform(*config.snr)
     gain = 10 ** (random.uniform(-config.level, config.level) / 20)
     found = with_pauses(waveform, config, random)
+    if len(found) and random.random() < config.rooms:
+        found = in_a_room(found, random.uniform(*config.reverberation), random)
+    if len(found) and config.tone:
+        found = with_tone(found, random.uniform(-config.tone, config.tone, len(BANDS_HZ)))
     power = float(np.square(waveform, dtype=np.float64).mean()) if len(waveform) else 0.0
     if noisy and power:
         found = found + coloured_noise(len(found), random) * np.float32((power / 10 ** (snr / 10)) ** 0.5)
@@ -73,6 +89,29 @@ def sounding_like(sample: Waveform, length: int, random: np.random.Generator) ->
     size = 1 << (length + 2 * len(sample) - 1).bit_length()
     found = np.fft.irfft(np.fft.rfft(white, size) * np.fft.rfft(sample, size), size)[len(sample) :][:length]
     return (found / len(sample) ** 0.5).astype(np.float32)
+
+
+def in_a_room(waveform: Waveform, reverberation: float, random: np.random.Generator) -> Waveform:
+    """As it sounds in a room: the sound itself, and after it noise that decays in so many seconds by 60 dB.
+
+    The room returns as much power as arrives directly, or down to a tenth of it. As many samples, no delay.
+    """
+    after = np.arange(round(reverberation * SAMPLE_RATE))
+    response = random.standard_normal(len(after)) * np.exp(-DECAY / 2 * after / len(after))
+    response[:DIRECT] = 0
+    response *= 10 ** (-random.uniform(0, 10) / 20) / max(np.sqrt(np.square(response).sum()), 1e-9)
+    response[0] = 1
+    size = 1 << (len(waveform) + len(response) - 1).bit_length()
+    found = np.fft.irfft(np.fft.rfft(waveform, size) * np.fft.rfft(response, size), size)[: len(waveform)]
+    return found.astype(np.float32)
+
+
+def with_tone(waveform: Waveform, gains: NDArray[np.float64]) -> Waveform:
+    """As another microphone records it. gains: in the bands around `BANDS_HZ`, dB."""
+    frequencies = np.fft.rfftfreq(size := 1 << (len(waveform) - 1).bit_length(), 1 / SAMPLE_RATE)
+    over = np.interp(np.log(frequencies.clip(min=1)), np.log(BANDS_HZ), gains)
+    found = np.fft.irfft(np.fft.rfft(waveform, size) * 10 ** (over / 20), size)[: len(waveform)]
+    return found.astype(np.float32)
 
 
 def coloured_noise(length: int, random: np.random.Generator) -> Waveform:

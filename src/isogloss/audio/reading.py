@@ -130,6 +130,27 @@ def estimated_seconds(source: Source, *, limits: Limits = DEFAULT_LIMITS) -> flo
         return content.size / _BYTES_A_SECOND if stated is None else stated
 
 
+def measured_seconds(source: Source, *, limits: Limits) -> float:
+    """How long a source is; raises AudioError as `read` does, in little memory.
+
+    Nothing is decoded where the source itself says that it is too long, and never more than the limit.
+    """
+    with opened(source, limits) as content:
+        audio = decoder(content)
+        _check_rate(content.name, audio.rate)
+        frames = audio.frames
+        if frames is None:
+            if (seconds := audio.claims(limits.seconds)) > limits.seconds:
+                raise _too_long(content.name, seconds, limits)
+            end = math.ceil((limits.seconds + SLACK) * audio.rate)
+            frames = sum(len(block) for block in audio.blocks(0, end))
+        if frames > limits.seconds * audio.rate:
+            raise _too_long(content.name, frames / audio.rate, limits)
+        if not (frames if audio.frames is None else audio.count()):
+            raise AudioError(f"{content.name} holds no audio frames.", "no_frames")
+        return frames / audio.rate
+
+
 def resample(waveform: np.ndarray, sample_rate: float) -> Waveform:
     """A mono waveform (S,) at `sample_rate` Hz as float32 at 16 kHz (soxr, high quality)."""
     waveform = np.asarray(waveform, dtype=np.float32)
@@ -158,15 +179,35 @@ def as_waveform(audio: Audio, *, channel: Channel = "mix", limits: Limits = DEFA
     return _checked(resample(waveform, rate), name)
 
 
-def write_flac(path: Path, waveform: np.ndarray) -> None:
-    """Write a 16 kHz waveform (S,) as 16-bit FLAC, atomically; samples beyond ±1 are clipped.
+def encode_flac(waveform: np.ndarray) -> bytes:
+    """A 16 kHz waveform (S,) as a file of 16-bit FLAC; samples beyond ±1 are clipped.
 
-    Raises AudioError for an empty or non-finite waveform, IsoglossError where the disk refuses.
+    Raises AudioError for an empty or non-finite waveform.
     """
     encoded = io.BytesIO()
     sf.write(encoded, _checked(waveform, "The waveform"), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    return encoded.getvalue()
+
+
+def write_flac(path: Path, waveform: np.ndarray) -> None:
+    """Write what `encode_flac` gives, atomically. Raises IsoglossError where the disk refuses, else as it does."""
+    encoded = encode_flac(waveform)
     with atomic_file(path) as temporary:
-        temporary.write_bytes(encoded.getvalue())
+        temporary.write_bytes(encoded)
+
+
+def convert_mono(source: Source, path: Path, channel: Channel = "mix") -> None:
+    """Write a whole recording as 16-bit WAV at 16 kHz, its mean or one of its channels, block by block.
+
+    Raises AudioError as `read_blocks` does; IsoglossError where the disk refuses.
+    """
+    with atomic_file(path) as temporary:
+        try:
+            with sf.SoundFile(temporary, "w", SAMPLE_RATE, 1, "PCM_16", format="WAV") as file:
+                for block in read_blocks(source, channel=channel):
+                    file.write(block)
+        except sf.LibsndfileError as error:
+            raise IsoglossError(f"Cannot write {path}: {error}") from None
 
 
 def convert(source: Source, path: Path) -> None:

@@ -15,7 +15,7 @@ from isogloss.cli import terminal
 from isogloss.cli.app import BUG, FAILED, STOPPED, app
 
 # Importing a file registers its verbs; help shows them in this order.
-from isogloss.cli import data, exchange, learn, speech, find, system  # noqa: F401  # isort: skip
+from isogloss.cli import data, exchange, learn, speech, find, serve, system  # noqa: F401  # isort: skip
 
 __all__ = ["app", "main", "run"]
 

@@ -17,7 +17,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-ModelFolder = Annotated[Path, typer.Option("--model", "-m", help="model folder", show_default=False)]
+
+
+def _released() -> Path:
+    from isogloss.model.released import released_folder  # with it comes torch
+
+    return released_folder()
+
+
+ModelFolder = Annotated[
+    Path,
+    typer.Option(
+        "--model",
+        "-m",
+        help="model folder; the released model by default",
+        default_factory=_released,
+        show_default=False,
+    ),
+]
 AudioArguments = Annotated[
     list[str], typer.Argument(metavar="AUDIO", help="audio files, folders of them, or - for standard input")
 ]

@@ -55,6 +55,7 @@ def prepare(
         str,
         typer.Option(metavar="N|each|mix", help="one channel by number, each if untranscribed, or their mean"),
     ] = "mix",
+    tiers: Annotated[str, typer.Option(help="tiers of annotations that are transcripts: Ana,tx@*")] = "",
     text: Annotated[
         list[Path] | None, typer.Option(help="file of sentences without recordings to add; may be repeated")
     ] = None,
@@ -79,6 +80,7 @@ def prepare(
             max_seconds=max_seconds,
             max_bad=max_bad,
             channel=parse_channel(channel),
+            tiers=listed(tiers) or (),
             text=text or (),
             cache=cache,
             allow_leak=allow_leak,
@@ -108,6 +110,8 @@ def _account(card: dict[str, Any]) -> Iterator[str]:
         yield f"Lines left aside: {_listed(lines)}."
     if columns := aside["columns"]:
         yield f"Columns that are not used: {', '.join(columns)}."
+    if tiers := aside["tiers"]:
+        yield f"Tiers that are not used: {', '.join(tiers)}."
 
 
 def _listed(counts: dict[str, int]) -> str:

@@ -1,14 +1,18 @@
-"""Verbs that take models from other toolkits, and give them to others."""
+"""Verbs that take models from other toolkits, and give them models and data."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 
 from isogloss.cli import terminal
 from isogloss.cli.app import app
+from isogloss.errors import counted
 
 
 @app.command("import")
@@ -20,9 +24,15 @@ def import_(
     probe: Annotated[
         Path | None, typer.Option(help="clip on which to compare with the original; by default a made sound")
     ] = None,
+    language: Annotated[
+        str | None, typer.Option(help="language whose adapter and letters are taken, of a model that has them (MMS)")
+    ] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="model folder whose weights need not be written again, as of another language")
+    ] = None,
 ) -> None:
     """Import an encoder from another toolkit. Its states are first compared with the original's."""
-    print(imported(source, out, probe))
+    print(imported(source, out, probe, language, base))
 
 
 @app.command()
@@ -45,14 +55,16 @@ def pull(
     print(folder)
 
 
-def imported(source: str, out: Path, probe: Path | None = None) -> Path:
+def imported(
+    source: str, out: Path, probe: Path | None = None, language: str | None = None, base: Path | None = None
+) -> Path:
     """The model folder made of a model of others; one that is there already is kept."""
     from isogloss.interop.importing import import_model
     from isogloss.model.folder import CONFIG
 
     if (out / CONFIG).exists():
         return out
-    found = import_model(source, out, probe)
+    found = import_model(source, out, probe, language, base)
     model = found.model
     size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     about = f"{found.kind}: {size:.1f} M parameters, {model.encoder.layers} blocks of width {model.encoder.width}, "
@@ -66,20 +78,80 @@ def imported(source: str, out: Path, probe: Path | None = None) -> Path:
 
 @app.command()
 def export(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="model folder")],
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="model folder, or prepared corpus", show_default=False)
+    ],
+    format: Annotated[
+        Literal["hf", "onnx", "parquet", "kaldi", "nemo"],
+        typer.Option(
+            help="of a model: hf (a folder that transformers loads), onnx; of a corpus: parquet (Hugging Face "
+            "datasets, audio inside), kaldi (data directories), nemo (manifests)"
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="folder to write", show_default=False)],
-    form: Annotated[Literal["onnx"], typer.Option("--format", help="whose format to write")] = "onnx",
-    int8: Annotated[bool, typer.Option("--int8", help="round weights to 8-bit integers")] = False,
-    language: Annotated[
-        str | None, typer.Option(help="language whose adapter is taken, of a model with adapters")
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an exported corpus that is there")] = False,
+    type: Annotated[
+        str | None, typer.Option(help="hf: model_type to write, as hubert; by default the first that fits")
     ] = None,
-    probe: Annotated[Path | None, typer.Option(help="clip on which to compare; by default a made sound")] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="onnx: round weights to 8-bit integers")] = False,
+    language: Annotated[str | None, typer.Option(help="onnx: language whose adapter is taken")] = None,
+    probe: Annotated[
+        Path | None, typer.Option(help="onnx: clip on which to compare; by default a made sound")
+    ] = None,
 ) -> None:
-    """Write a model for other toolkits: as ONNX graphs. They are first compared with the model."""
+    """Export a model or a corpus to another toolkit. A model is first compared with what is written."""
+    given = {"overwrite": overwrite, "type": type, "int8": int8, "language": language, "probe": probe}
+    write = FORMATS[format]
+    for name, value in given.items():
+        if value and name not in write.options:
+            raise typer.BadParameter(f"--format {format} has no such choice", param_hint=f"--{name}")
+    write.function(source, out, **{name: given[name] for name in write.options})
+
+
+def _transformers(model: Path, out: Path, *, type: str | None) -> None:
+    """A folder of transformers."""
+    from isogloss.interop.exporting import export_transformers
+
+    found = export_transformers(model, out, type)
+    for sentence in found.left_out:
+        terminal.note(sentence)
+    terminal.note(f"Written as {found.kind}; {found.loader}.from_pretrained loads it.")
+    if found.difference is None:
+        terminal.note("Not compared with the original: transformers is not installed (isogloss[interop]).")
+    else:
+        terminal.note(f"Its states differ from those of transformers by {found.difference:.1e} of their size.")
+    print(out)
+
+
+def _onnx(model: Path, out: Path, **how: Any) -> None:
+    """ONNX graphs."""
     from isogloss.interop.onnx_export import described, export_onnx
 
-    about = export_onnx(model, out, int8=int8, language=language, probe=probe)
+    about = export_onnx(model, out, **how)
     terminal.note(f"Outputs differ from those of the model by {about.difference:.1e} at most.")
-    if int8:
+    if how["int8"]:
         terminal.note(f"With int8 weights {described(about)}.")
     print(out)
+
+
+def _corpus(format: str, source: Path, out: Path, *, overwrite: bool) -> None:
+    """A corpus as others read it."""
+    from isogloss.data.exporting import export as work
+
+    with terminal.counting("Exporting") as advance:
+        clips = work(source, out, format, overwrite=overwrite, on_progress=advance if sys.stderr.isatty() else None)
+    print(f"{out}: {counted(clips, 'clip')}")
+
+
+class Format(NamedTuple):
+    """What writes a format, and which options of the verb it takes."""
+
+    function: Callable[..., None]
+    options: tuple[str, ...]
+
+
+FORMATS = {
+    "hf": Format(_transformers, ("type",)),
+    "onnx": Format(_onnx, ("int8", "language", "probe")),
+    **{name: Format(partial(_corpus, name), ("overwrite",)) for name in ("parquet", "kaldi", "nemo")},
+}

@@ -52,7 +52,10 @@ def train(
 @app.command()
 def finetune(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="model folder, or weights of others: hf:FOLDER, ct2:FOLDER")
+        str,
+        typer.Argument(
+            metavar="MODEL", help='model folder, "released", or weights of others: hf:FOLDER, ct2:FOLDER'
+        ),
     ],
     data: Annotated[list[Path], typer.Option(help="prepared corpus; may be repeated", show_default=False)],
     out: Annotated[Path, typer.Option(help="folder of the run", show_default=False)],
@@ -68,8 +71,12 @@ def finetune(
     from isogloss.adaptation.finetune import plan
     from isogloss.cli.exchange import imported
     from isogloss.interop.importing import is_foreign
+    from isogloss.model.released import RELEASED, released_folder
 
-    start = imported(model, out / "imported") if is_foreign(model) else Path(model)
+    if is_foreign(model):
+        start = imported(model, out / "imported")
+    else:
+        start = released_folder() if model == RELEASED else Path(model)
     chosen = plan(start, data, languages=tuple(listed(languages) or ()), way=way, minutes=minutes)
     for reason in chosen.reasons:
         terminal.note(reason)
@@ -91,6 +98,36 @@ def _trained(recipe: Recipe, out: Path, processes: int, resume: bool, minutes: f
         begin = f"step {found.state['step']}, where it was saved last" if found else "the beginning"
         terminal.note(f"Give the same command with --resume to go on from {begin}.")
         raise
+
+
+@app.command()
+def label(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="prepared corpus with untranscribed clips")],
+    teacher: Annotated[
+        str, typer.Option(help="model folder, or ct2:FOLDER, a whole Whisper of CTranslate2", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="folder to write", show_default=False)],
+    languages: Annotated[str, typer.Option(help="only clips in these languages: ro,pt-BR")] = "",
+    confidence: Annotated[float, typer.Option(min=0, max=1, help="leave out texts less sure than this")] = 0.6,
+    shortest: Annotated[float, typer.Option(min=0, help="leave out clips shorter than so many seconds")] = 1.0,
+) -> None:
+    """Transcribe untranscribed clips by a teacher. A student then learns from them as from transcripts."""
+    from isogloss.adaptation import pseudo_labels
+
+    with terminal.counting("Transcribing") as advance:
+        card = pseudo_labels.label(
+            data,
+            pseudo_labels.teacher_named(teacher),
+            out,
+            name=Path(teacher.partition(":")[2] or teacher).resolve().name,
+            languages=tuple(listed(languages) or ()),
+            confidence=confidence,
+            shortest=shortest,
+            on_progress=lambda done, total: advance("clips", done, total),
+        )
+    reasons = ", ".join(f"{reason}: {count}" for reason, count in card["dropped"].items()) or "none"
+    terminal.note(f"{card['clips']} clips, {card['hours']:.2f} h, have a text now. Left out: {reasons}.")
+    print(out)
 
 
 @app.command()

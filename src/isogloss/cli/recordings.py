@@ -52,7 +52,7 @@ def find_recordings(arguments: Sequence[str], channel: str = "mix") -> list[Reco
     """
     from isogloss.audio.channels import parse_channel
     from isogloss.audio.sources import describe
-    from isogloss.data.importers import audio_below
+    from isogloss.data.folders import audio_below
 
     found: list[Recording] = []
     for argument in arguments:
@@ -93,7 +93,7 @@ def _channels(recording: Recording, wanted: Channel | Literal["each"]) -> list[R
 
 def is_recording(argument: str) -> bool:
     """Whether this is a file, and no sentence; raises IsoglossError for the name of an audio file that is missing."""
-    from isogloss.data.importers import is_audio
+    from isogloss.data.folders import is_audio
 
     try:
         if Path(argument).is_file():

@@ -14,13 +14,14 @@ class Aside:
     """What was met and left aside while a source was read, to be told at the end.
 
     files: how many, by suffix or by what they are. lines: how many, by their file and the reason. columns: of tables,
-    that mean nothing here. words: how often which word (`nan`) stood for no text.
+    that mean nothing here. words: how often which word (`nan`) stood for no text. tiers: of annotations, by name.
     """
 
     files: Counter[str] = field(default_factory=Counter)
     lines: Counter[str] = field(default_factory=Counter)
     columns: dict[str, None] = field(default_factory=dict)
     words: Counter[str] = field(default_factory=Counter)
+    tiers: dict[str, None] = field(default_factory=dict)
 
     def add_files(self, files: Iterable[Path]) -> None:
         """Count files by their suffix."""
@@ -33,6 +34,7 @@ class Aside:
             "lines": dict(sorted(self.lines.items())),
             "columns": list(self.columns),
             "words": dict(self.words),
+            "tiers": list(self.tiers),
         }
 
 

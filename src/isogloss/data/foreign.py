@@ -14,6 +14,10 @@ from isogloss.data.rows import COLUMNS, TIMES, from_rows, make_id, match_columns
 from isogloss.errors import IsoglossError, counted
 from isogloss.text.languages import normalise_language
 
+CACHED = re.compile(r"(tmp|cache-.*\.arrow)")
+"""What `datasets` leaves beside saved files, when these are mapped or sorted: the same rows again."""
+BATCH = 64  # rows: one clip can be megabytes
+
 
 def manifests(folder: Path, kind: str) -> list[Path]:
     """lhotse manifests of a kind (cuts, recordings, supervisions) in a folder, in order of name."""
@@ -138,7 +142,7 @@ def _join(file: Path) -> Iterator[Any]:
 def read_arrow(path: Path, language: str | None, scratch: Path, aside: Aside) -> Iterator[Utterance]:
     """Parquet files, or arrow files as `datasets` saves them; audio inside is written to `scratch`."""
     files = files_below(path, aside) if path.is_dir() else [path]
-    data = [file for file in files if file.suffix.lower() in (".parquet", ".arrow")]
+    data = [file for file in files if file.suffix.lower() in (".parquet", ".arrow") and not CACHED.match(file.name)]
     aside.add_files(set(files).difference(data))
     for file in data:
         inner = file.relative_to(path) if path.is_dir() else Path(file.name)
@@ -164,22 +168,33 @@ def _open_arrow(file: Path) -> tuple[list[str], str | None, Iterator[dict[str, A
         ) from None
     is_parquet = file.suffix.lower() == ".parquet"
     try:
-        table = parquet.ParquetFile(file) if is_parquet else pyarrow.ipc.open_stream(file)
-    except pyarrow.ArrowInvalid as error:
-        raise IsoglossError(f"{file} is not a readable {file.suffix[1:]} file ({error}).") from None
+        table = parquet.ParquetFile(file) if is_parquet else pyarrow.ipc.open_stream(pyarrow.memory_map(str(file)))
+    except (pyarrow.ArrowException, OSError) as error:
+        raise _damaged(file, error) from None
     schema = table.schema_arrow if is_parquet else table.schema
     features = (
         json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
     )
     labels = {name: feature["names"] for name, feature in features.items() if "names" in feature}
-    # One clip can be megabytes, so the batches are small.
-    batches = table.iter_batches(batch_size=64) if is_parquet else table
-    rows = (row for batch in batches for row in batch.to_pylist())
+
+    def rows() -> Iterator[dict[str, Any]]:
+        try:
+            for batch in table.iter_batches(batch_size=BATCH) if is_parquet else table:
+                for start in range(0, batch.num_rows, BATCH):
+                    yield from batch.slice(start, BATCH).to_pylist()
+        except (pyarrow.ArrowException, OSError) as error:
+            raise _damaged(file, error) from None
+
     return (
         schema.names,
         _audio_inside(schema, features),
-        ({name: _named(value, labels.get(name)) for name, value in row.items()} for row in rows),
+        ({name: _named(value, labels.get(name)) for name, value in row.items()} for row in rows()),
     )
+
+
+def _damaged(file: Path, error: Exception) -> IsoglossError:
+    reason = " ".join(str(error).split())
+    return IsoglossError(f"{file} is not a readable {file.suffix[1:]} file ({reason}); fetch or save it again.")
 
 
 def _audio_inside(schema: Any, features: dict[str, Any]) -> str | None:

@@ -3,7 +3,7 @@
     wav.scp     RECORDING PATH                  a PATH that ends in | is a command: none is ever run
     segments    UTTERANCE RECORDING START END   in seconds; -1 = to the end; without it every recording is a clip
     text        UTTERANCE WORDS
-    utt2spk     UTTERANCE SPEAKER
+    utt2spk     UTTERANCE SPEAKER       an unknown speaker is named like the utterance
     utt2lang    UTTERANCE LANGUAGE
 """
 
@@ -21,7 +21,9 @@ from isogloss.text.languages import normalise_language
 
 WAV_SCP = "wav.scp"
 READ = {WAV_SCP, "segments", "text", "utt2spk", "utt2lang"}
-UP = 4  # folders, from that of wav.scp upwards, that its paths may be relative to: Kaldi means egs/NAME/s5
+# Folders, from that of wav.scp upwards, that its paths may be relative to: Kaldi means egs/NAME/s5, ESPnet
+# egs2/NAME/asr1, from which dump/raw/org/train is four down.
+UP = 5
 
 
 def read_kaldi(path: Path, language: str | None, scratch: Path, aside: Aside) -> Iterator[Utterance]:
@@ -65,7 +67,7 @@ def _read_directory(folder: Path, path: Path, language: str | None, aside: Aside
             text=texts.get(name) or None,
             start=start,
             duration=duration,
-            speaker=speakers.get(name),
+            speaker=None if speakers.get(name) == name else speakers.get(name),
             split=split_in(words),
         )
     used = {recording for recording, _, _ in segments.values()}

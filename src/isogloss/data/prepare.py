@@ -67,6 +67,7 @@ def prepare(
     max_seconds: float = 30.0,
     max_bad: float = 0.01,
     channel: Channel | Literal["each"] = "mix",
+    tiers: Sequence[str] = (),
     text: Sequence[Path] = (),
     cache: Path | None = None,
     allow_leak: bool = False,
@@ -81,9 +82,10 @@ def prepare(
     split_by, dev, test, seed: see `splits.assign_splits`; splits that the corpus has are kept.
     max_seconds: longer clips are dropped if transcribed, else segmented by voice activity.
     max_bad: the share of broken clips above which it stops. channel: of recordings that do not say which is meant;
-    "each" makes a clip of every one, where there is no transcript. text: files of unspoken text to add,
-    less what is said in dev and test. allow_leak: keep standard splits that share texts (public
-    corpora: always, and the card says so). on_progress: told a stage and how much of it is done.
+    "each" makes a clip of every one, where there is no transcript. tiers: of annotations, those to take (see
+    `tiers.choose`). text: files of unspoken text to add, less what is said in dev and test. allow_leak: keep standard
+    splits that share texts (public corpora: always, and the card says so). on_progress: told a stage and how much of
+    it is done.
 
     Raises IsoglossError; nothing is then written.
     """
@@ -94,7 +96,7 @@ def prepare(
         raise IsoglossError(f"{out} exists already; choose another folder or give --overwrite.")
     wanted = {normalise_language(tag) for tag in languages} if languages else None
     advance = on_progress or (lambda stage, done: None)
-    given = resolve(source, language, cache, progress=on_progress is not None)
+    given = resolve(source, language, cache, progress=on_progress is not None, tiers=tiers)
     if missing := [path for path in text if not path.is_file()]:
         raise IsoglossError(f"{missing[0]} is no file; give a file of sentences.")
     with atomic_folder(out, CARD) as folder:
@@ -146,7 +148,11 @@ class Given:
 
 
 def resolve(
-    source: str, language: str | None = None, cache: Path | None = None, progress: bool = False
+    source: str,
+    language: str | None = None,
+    cache: Path | None = None,
+    progress: bool = False,
+    tiers: Sequence[str] = (),
 ) -> Given:
     """Find what `source` means: a corpus to fetch, NAME=FOLDER, or a path. Fetches Debian packages.
 
@@ -168,9 +174,11 @@ def resolve(
         )
     if path.exists():
         own = path.resolve().name.partition(".")[0]
-        return Given(
-            own, str(path), "", "own", lambda scratch, _, aside: read_source(path, language, scratch, aside), []
-        )
+
+        def read(scratch: Path, dropped: Counter[str], aside: Aside) -> Iterator[Utterance]:
+            return read_source(path, language, scratch, aside, tiers)
+
+        return Given(own, str(path), "", "own", read, [])
     near = did_you_mean(name, [*known, *(file.name for file in path.absolute().parent.glob("*"))])
     raise IsoglossError(
         f"{source} is neither a file, a folder nor a known corpus.{near} "

@@ -63,22 +63,37 @@ def read_fleurs(root: Path, scratch: Path, dropped: Counter[str]) -> Iterator[Ut
 
 
 def read_common_voice(root: Path, scratch: Path, dropped: Counter[str]) -> Iterator[Utterance]:
-    """Common Voice from release 8 on: ro/{train,dev,test}.tsv beside ro/clips/*.mp3."""
-    tables = [table for split in SPLITS for table in sorted(root.glob(f"*/{split}.tsv"))]
+    """Common Voice from release 8 on: ro/{train,dev,test}.tsv beside ro/clips/*.mp3, or the folder ro itself.
+
+    Without these three, all of validated.tsv is read, in no split.
+    """
+    folders = [folder for folder in (root, *sorted(root.iterdir())) if folder.is_dir()]
+    given = [folder / f"{split}.tsv" for folder in folders for split in SPLITS]
+    tables = [table for table in given if table.is_file()]
+    official = {table.parent for table in tables}
+    validated = (folder / "validated.tsv" for folder in folders if folder not in official)
+    tables += [table for table in validated if table.is_file()]
     _require(tables, root, "LANGUAGE/train.tsv")
     for table in tables:
-        folder = table.parent
+        name = table.parent.resolve().name
         for row in _table(table, ("client_id", "path", "sentence"), dropped):
             clip = Path(row["path"])
             yield Utterance(
-                id=make_id(f"{folder.name}/{clip.stem}"),
-                audio=folder / "clips" / clip,
-                language=normalise_language(folder.name),
+                id=make_id(f"{name}/{clip.stem}"),
+                audio=table.parent / "clips" / clip,
+                language=normalise_language(row.get("locale") or name),
                 source="commonvoice",
                 text=row["sentence"].strip() or None,
-                speaker=row["client_id"],
-                split=table.stem,
+                speaker=row["client_id"] or None,
+                split=table.stem if table.stem in SPLITS else None,
             )
+
+
+def is_common_voice(root: Path) -> bool:
+    """Whether a folder is a language of a release of Common Voice, or holds such folders."""
+    tables = [table for place in ("", "*/") for table in root.glob(f"{place}*.tsv")]
+    named = [table for table in tables if table.stem in (*SPLITS, "validated") and (table.parent / "clips").is_dir()]
+    return any({"client_id", "path", "sentence"} <= {*read_rows(table)[0]} for table in named)
 
 
 def read_voxpopuli(root: Path, scratch: Path, dropped: Counter[str]) -> Iterator[Utterance]:

@@ -1,9 +1,10 @@
 """Greedy decoding: the best step at every step, of CTC and of the transducer, at once or as states arrive; and of
 the attention decoder, which must have all states."""
 
+import copy
 from collections.abc import Callable
 from functools import cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -28,9 +29,19 @@ class Greedy(Protocol):
     """Takes the encoder states of a batch, all at once or piece by piece, with the same result."""
 
     drafts: list[Draft]
+    allowed: Symbols | None
+
+    @property
+    def head(self) -> Any:
+        """What it decodes."""
 
     def feed(self, states: Sequence) -> None:
         """The next states, (B, T, D)."""
+
+
+def forked(decoder: Greedy) -> Greedy:
+    """A decoder that has taken the same states, and goes on by itself."""
+    return copy.deepcopy(decoder, {id(shared): shared for shared in (decoder.head, decoder.allowed)})
 
 
 def greedy(log_probabilities: Sequence) -> list[Hypothesis]:

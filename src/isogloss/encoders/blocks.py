@@ -6,8 +6,9 @@
     any_width               whether the first block takes inputs of any width; otherwise it is D
     final_norm              whether a LayerNorm follows the last block
     cannot_stream           why they cannot work on audio as it arrives, and what helps; None where they can
-    entry()                 what is done before the first block, as positions
-    build(inputs)           the blocks; each (x, valid, mask, past, adapters) -> (B, T, D)
+    entry()                 what is done before the first block, as positions: (x, valid) -> (B, T, D); None for nothing
+    bias_of_positions()     what all blocks add to the scores of attention: (T, P+T) -> (H, T, P+T); None for nothing
+    build(inputs)           the blocks; each (x, valid, mask, past, adapters) -> (B, T, D), with such a bias (…, bias)
 """
 
 from typing import Annotated

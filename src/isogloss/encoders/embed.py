@@ -2,6 +2,7 @@
 
     subsampling    (B, T, F) ─ two convolutions ─ linear ─ dropout ─> (B, ceil(T/4), D)     log-mel to 25 Hz
     projection     (B, T, F) ─ LayerNorm ─ linear ─ dropout ───────> (B, T, D)              wav2vec 2.0
+                   of several frames side by side                    (B, ⌊T/n⌋, D)          w2v-BERT 2.0
     convolutions   (B, T, F) ─ convolutions over time ─ + positions > (B, ⌈T/2⌉, D)          Whisper
     identity       (B, T, F) ──────────────────────────────────────> (B, T, F)              APC
 
@@ -21,7 +22,7 @@ from isogloss.framing import Framing
 from isogloss.nn.dropout import Dropout
 from isogloss.nn.past import SubsamplingPast
 from isogloss.nn.position import sinusoids
-from isogloss.nn.subsampling import Subsampling
+from isogloss.nn.subsampling import Subsampling, stack
 from isogloss.sequence import Sequence
 
 
@@ -44,18 +45,19 @@ class SubsamplingConfig(Config):
 
 
 class ProjectionConfig(Config):
-    """A linear layer for every frame."""
+    """A linear layer for every frame, or for several side by side."""
 
     cannot_stream: ClassVar[str | None] = None
 
     kind: Literal["projection"] = "projection"
     norm: bool = Field(True, description="LayerNorm before the projection")
+    stack: int = Field(1, ge=1, description="frames side by side that become one; a rest at the end is left out")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout after the projection")
 
     @property
     def framing(self) -> Framing:
         """From frames of features to those that enter the blocks."""
-        return Projection.framing
+        return Framing() if self.stack == 1 else Framing(((self.stack, self.stack, 0),))
 
     def build(self, inputs: int, blocks: BlocksConfig) -> "Projection":
         """From features of width `inputs` to the width of the blocks."""
@@ -106,19 +108,22 @@ EmbedConfig = Annotated[
 
 
 class Projection(nn.Module):
-    """LayerNorm, linear, dropout: (B, T, F) -> (B, T, D)."""
-
-    framing = Framing()
+    """LayerNorm, linear, dropout: (B, T, F) -> (B, ⌊T/n⌋, D)."""
 
     def __init__(self, config: ProjectionConfig, inputs: int, width: int):
         super().__init__()
         self.width = width
+        self.framing = config.framing
+        inputs *= config.stack
         self.norm = nn.LayerNorm(inputs) if config.norm else nn.Identity()
         self.project = nn.Linear(inputs, width)
         self.dropout = Dropout(config.dropout)
 
     def forward(self, features: Sequence, past: SubsamplingPast | None = None) -> Sequence:
-        return _not_empty(features.zero_padding()).map(self._projected)
+        lengths = self.framing.frames(features.lengths)
+        frames = self.framing.frames(features.values.shape[1])
+        stacked = Sequence(stack(features, self.framing.stride)[:, :frames], lengths)
+        return _not_empty(stacked.zero_padding()).map(self._projected)
 
     def _projected(self, x: Tensor) -> Tensor:
         return self.dropout(self.project(self.norm(x)))

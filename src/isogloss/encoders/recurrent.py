@@ -35,9 +35,11 @@ class RecurrentConfig(Config):
     residual: bool = Field(True, description="add the input of a layer to its output where both have width D")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout after every layer but the last")
 
-    def entry(self) -> nn.Module:
+    def entry(self) -> None:
         """What is done before the first layer: nothing."""
-        return nn.Identity()
+
+    def bias_of_positions(self) -> None:
+        """What all layers add to the scores of their attention: they have none."""
 
     def build(self, inputs: int) -> list[nn.Module]:
         """The layers, the first of which takes inputs of any width."""

@@ -48,6 +48,7 @@ class Stack(nn.Module):
         self.feeds = config.feeds
         self.recompute = recompute
         self.entry = config.entry()
+        self.bias = config.bias_of_positions()
         self.blocks = nn.ModuleList(config.build(inputs))
         self.norm = nn.LayerNorm(config.width) if config.final_norm else nn.Identity()
 
@@ -71,13 +72,15 @@ class Stack(nn.Module):
         activations inside blocks are computed again in the backward pass instead of being kept: memory for time.
         """
         valid = states.valid
-        mask = attention_mask(valid, context, past[0].frames if past else 0) if self.attends else None
+        before = past[0].frames if past else 0
+        mask = attention_mask(valid, context, before) if self.attends else None
         x = states.zero_padding().values
-        if after == 0 and until != 0:
-            x = self.entry(x)
+        if after == 0 and until != 0 and self.entry is not None:
+            x = self.entry(x, valid)
+        shared = {} if self.bias is None else {"bias": self.bias(x.shape[1], before + x.shape[1])}
         kept: dict[int, Sequence] = {after: states.with_values(x)} if after in layers else {}
         for number, block in enumerate(self.blocks[after:until], start=after + 1):
-            extra: dict[str, Any] = {"past": past[number - 1]} if past else {}
+            extra: dict[str, Any] = shared | ({"past": past[number - 1]} if past else {})
             if adapters:
                 extra["adapters"] = adapters[(number - 1) * self.feeds : number * self.feeds]
             x = self._run(block, x, valid, mask, extra)

@@ -39,8 +39,8 @@ from isogloss.sequence import Sequence
 BYTES = 256
 LONGEST_SYMBOL = 16
 """Bytes of a symbol that are told apart; a character has at most four, a piece may have more."""
-SLOWEST = 16
-"""Frames a unit that a text may last on average, 0.64 s: slower than anybody speaks, in any script."""
+SLOWEST = 0.64
+"""Seconds a unit that a text may last on average: slower than anybody speaks, in any script."""
 
 
 class TextEncoderConfig(Config):
@@ -67,12 +67,21 @@ class TextEncoderConfig(Config):
 class TextEncoder(nn.Module):
     """Symbols of a vocabulary -> states of the encoder's width.
 
-    spelling: the bytes of every symbol, where they make up its vector. languages: those with a vector.
+    spelling: the bytes of every symbol, where they make up its vector. languages: those with a vector. frame_seconds:
+    from one frame of speech to the next.
     """
 
-    def __init__(self, config: TextEncoderConfig, width: int, spelling: list[bytes], languages: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        config: TextEncoderConfig,
+        width: int,
+        spelling: list[bytes],
+        languages: tuple[str, ...],
+        frame_seconds: float,
+    ):
         super().__init__()
         self.entry = config.entry
+        self.slowest = round(SLOWEST / frame_seconds)
         self.symbols: nn.Module
         if config.units in ("symbols", "phonemes"):
             self.symbols = nn.Embedding(len(spelling), width)
@@ -124,13 +133,13 @@ class TextEncoder(nn.Module):
         return self.stack(units, FullContext()).final if self.stack is not None else units
 
     def durations(self, units: Sequence) -> Sequence:
-        """e_t (B, U+1, D) -> predicted whole durations (B, U+1), of a text 1 to `SLOWEST` (U+1) frames together."""
+        """e_t (B, U+1, D) -> predicted whole durations (B, U+1), a text's 1 frame to `SLOWEST` (U+1) s together."""
         if self.duration is None:
             raise IsoglossError("This text encoder does not stretch texts (upsampling: none), and knows no durations.")
         with torch.no_grad(), evaluating(self.duration):
             predicted = units.with_values(self.duration(units).clamp(0, 20).expm1()).zero_padding()
             # An untrained network may ask for minutes.
-            slowness = predicted.values.sum(dim=1) / (SLOWEST * units.lengths.clamp(min=1))
+            slowness = predicted.values.sum(dim=1) / (self.slowest * units.lengths.clamp(min=1))
             frames = rounded(predicted.map(lambda values: values / slowness.clamp(min=1)[:, None])).values
         frames[:, 0] += frames.sum(dim=1) == 0
         return units.with_values(frames)

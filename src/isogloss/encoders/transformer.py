@@ -3,7 +3,7 @@
     pre     x ─ +MHSA(LN) ─ +FFN(LN) ─>                LayerNorm after the last block        wav2vec 2.0 large
     post    LN ─ x ─ +MHSA ─ LN ─ +FFN ─ LN ─>         LayerNorm before the first block      wav2vec 2.0 base, BERT
 
-(B, T, D) -> (B, T, D). Positions are in the attention, or a convolution adds them before the first block, or both.
+(B, T, D) -> (B, T, D). Positions are in the attention, or convolutions add them before the first block, or both.
 
 Differs from wav2vec 2.0: no dropout on attention weights, which would force the slow path that materialises them.
 """
@@ -11,23 +11,42 @@ Differs from wav2vec 2.0: no dropout on attention weights, which would force the
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from isogloss.config import Config
-from isogloss.nn.adapters import Branch
-from isogloss.nn.attention import Position, SelfAttention
+from isogloss.nn.adapters import BlockAdapter, Branch
+from isogloss.nn.attention import SelfAttention
 from isogloss.nn.dropout import Dropout
 from isogloss.nn.feedforward import FeedForward
 from isogloss.nn.past import Past
-from isogloss.nn.position import ConvolutionalPosition
+from isogloss.nn.position import BucketedPosition, ConvolutionalPosition, DeepConvolutionalPosition
 
 
 class ConvolutionalPositionConfig(Config):
-    """A convolution that adds positions before the first block; the defaults are those of wav2vec 2.0."""
+    """Convolutions that add positions before the first block; the defaults are those of wav2vec 2.0.
+
+    data2vec has five of kernel 19, with LayerNorm.
+    """
 
     kernel: int = Field(128, ge=1, description="kernel width K, in frames")
     groups: int = Field(16, ge=1, description="groups of channels")
+    layers: int = Field(1, ge=1, description="convolutions, one after another")
+    norm: Literal["weight", "layer"] = Field(
+        "weight", description="normalisation: of the weights of a single convolution, or of the output of each"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "ConvolutionalPositionConfig":
+        if self.layers > 1 and self.norm == "weight":
+            raise ValueError(f"layers {self.layers} wants norm: layer")
+        return self
+
+    def build(self, width: int) -> ConvolutionalPosition | DeepConvolutionalPosition:
+        """The convolutions, for states of a width."""
+        if self.norm == "weight":
+            return ConvolutionalPosition(width, self.kernel, self.groups)
+        return DeepConvolutionalPosition(width, self.kernel, self.groups, self.layers)
 
 
 class TransformerConfig(Config):
@@ -42,11 +61,24 @@ class TransformerConfig(Config):
     width: int = Field(768, ge=8, description="model width D")
     heads: int = Field(12, ge=1, description="attention heads")
     norm: Literal["pre", "post"] = Field("pre", description="LayerNorm before each branch, or after its sum")
-    position: Position = Field("rotary", description="positions in the attention")
+    position: Literal["rotary", "relative", "gated", "none"] = Field(
+        "rotary", description="positions in the attention; gated = a bias of buckets of distances, as in WavLM"
+    )
+    buckets: int = Field(320, ge=4, multiple_of=4, description="buckets of distances, where position is gated")
+    max_distance: int = Field(800, ge=2, description="frames from which on gated positions know no difference")
     convolution: ConvolutionalPositionConfig | None = Field(
         None, description="convolutional positions before the first block: {}"
     )
+    adapter: int | None = Field(
+        None, ge=1, description="inner width of an adapter behind every block, as MMS has for each language"
+    )
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout after every branch")
+
+    @model_validator(mode="after")
+    def _check(self) -> "TransformerConfig":
+        if self.adapter is not None and self.norm == "post":
+            raise ValueError(f"adapter {self.adapter} wants norm: pre")
+        return self
 
     @property
     def final_norm(self) -> bool:
@@ -60,9 +92,13 @@ class TransformerConfig(Config):
             return "its convolutional positions look ahead; train with model.encoder.blocks.convolution=null."
         return None
 
-    def entry(self) -> nn.Module:
+    def entry(self) -> nn.Module | None:
         """What is done before the first block."""
-        return nn.Identity() if self.convolution is None and self.norm == "pre" else TransformerEntry(self)
+        return None if self.convolution is None and self.norm == "pre" else TransformerEntry(self)
+
+    def bias_of_positions(self) -> BucketedPosition | None:
+        """What all blocks add to the scores of their attention."""
+        return BucketedPosition(self.heads, self.buckets, self.max_distance) if self.position == "gated" else None
 
     def build(self, inputs: int) -> list[nn.Module]:
         """The blocks, one after another."""
@@ -75,15 +111,13 @@ class TransformerEntry(nn.Module):
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
-        self.positions = None
-        if config.convolution is not None:
-            self.positions = ConvolutionalPosition(config.width, config.convolution.kernel, config.convolution.groups)
+        self.positions = None if config.convolution is None else config.convolution.build(config.width)
         self.norm = nn.LayerNorm(config.width) if config.norm == "post" else nn.Identity()
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         if self.positions is not None:
-            x = x + self.positions(x)
+            x = x + self.positions(x, valid)
         return self.dropout(self.norm(x))
 
 
@@ -96,6 +130,7 @@ class TransformerBlock(nn.Module):
         self.attention = SelfAttention(config.width, config.heads, config.position)
         self.feed = FeedForward(config.width, config.dropout, nn.GELU)
         self.dropout = Dropout(config.dropout)
+        self.adapter = nn.Identity() if config.adapter is None else BlockAdapter(config.width, config.adapter)
 
     def forward(
         self,
@@ -104,13 +139,15 @@ class TransformerBlock(nn.Module):
         mask: Tensor | None,
         past: Past | None = None,
         adapters: Sequence[Branch | None] = (None,),
+        bias: Tensor | None = None,
     ) -> Tensor:
         """x: (B, T, D), mask: (B, 1, T, P+T) bool or None -> (B, T, D). `valid` is not needed.
 
-        past: what the block remembers of P frames before, if audio is encoded as it arrives.
+        past: what the block remembers of P frames before, if audio is encoded as it arrives. bias: (H, T, P+T).
         """
-        x = x + self.dropout(self.attention(self.norm_attention(x), mask, past))
-        return x + self.feed(x, adapters[0])
+        x = x + self.dropout(self.attention(self.norm_attention(x), mask, past, bias))
+        adapted: Tensor = self.adapter(x + self.feed(x, adapters[0]))
+        return adapted
 
 
 class PostNormBlock(nn.Module):
@@ -131,7 +168,8 @@ class PostNormBlock(nn.Module):
         mask: Tensor | None,
         past: Past | None = None,
         adapters: Sequence[Branch | None] = (None,),
+        bias: Tensor | None = None,
     ) -> Tensor:
         """(B, T, D) -> (B, T, D); arguments as of `TransformerBlock`."""
-        x = self.norm_attention(x + self.dropout(self.attention(x, mask, past)))
+        x = self.norm_attention(x + self.dropout(self.attention(x, mask, past, bias)))
         return self.norm(x + self.feed(x, adapters[0]))

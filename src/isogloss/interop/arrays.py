@@ -1,7 +1,10 @@
 """Their weights as they lie on disk: tensors by name, whatever the library that wrote them. Nothing is unpickled."""
 
+import shutil
 import struct
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,6 +20,8 @@ from isogloss.model.folder import read_tensors
 Tensors = dict[str, Tensor]
 
 INDEX = "model.safetensors.index.json"
+ADAPTER = "adapter."
+"""What files with the adapter of a language begin with; they are no part of a model without one."""
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 CONVERT = (
     'python -c "from transformers import AutoModel; '
@@ -29,14 +34,14 @@ BFLOAT16 = 5
 
 
 def read_safetensors_folder(folder: Path) -> Tensors:
-    """All tensors of a folder with one safetensors file, or with several and their index.
+    """All tensors of a folder with one safetensors file, or with several and their index, but those of adapters.
 
     Raises IsoglossError where there are none; for pickled weights it names the command that converts them.
     """
     if (folder / INDEX).exists():
         names = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
     else:
-        names = sorted(file.name for file in folder.glob("*.safetensors"))
+        names = sorted(file.name for file in folder.glob("*.safetensors") if not file.name.startswith(ADAPTER))
     if not names:
         pickled = sorted(file.name for pattern in PICKLED for file in folder.glob(pattern))
         if pickled:
@@ -49,6 +54,22 @@ def read_safetensors_folder(folder: Path) -> Tensors:
     for name in names:
         found |= read_tensors(folder / name)
     return found
+
+
+def read_adapter(folder: Path, name: str) -> Tensors:
+    """The tensors of the adapter of a language, by its name in the folder; raises IsoglossError where it is pickled."""
+    path = folder / f"{ADAPTER}{name}.safetensors"
+    if not path.exists() and (pickled := path.with_suffix(".bin")).exists():
+        raise IsoglossError(
+            f"{pickled} is pickled, which could run any code; get {path.name}, which its authors publish beside it."
+        )
+    return read_tensors(path)
+
+
+def adapter_names(folder: Path) -> list[str]:
+    """Of the languages whose adapters lie in a folder."""
+    found = [file for end in ("safetensors", "bin") for file in folder.glob(f"{ADAPTER}*.{end}")]
+    return sorted({file.name.removeprefix(ADAPTER).rpartition(".")[0] for file in found})
 
 
 def read_ctranslate2(path: Path) -> tuple[str, Tensors]:
@@ -83,6 +104,24 @@ def model_files(path: Path) -> list[Path]:
     if not parts or not all(number.isdecimal() for number in parts.values()):
         raise IsoglossError(f"{path} holds no model.bin; give the folder of a CTranslate2 model.")
     return sorted(parts, key=lambda file: int(parts[file]))
+
+
+@contextmanager
+def one_model_file(folder: Path) -> Iterator[Path]:
+    """A folder of CTranslate2 with its model.bin whole: itself, or a copy for as long as it is needed."""
+    parts = model_files(folder)
+    if len(parts) == 1:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as copy:
+        for file in folder.iterdir():
+            if file.is_file() and file not in parts:
+                shutil.copy(file, copy)
+        with (Path(copy) / "model.bin").open("wb") as whole:
+            for part in parts:
+                with part.open("rb") as piece:
+                    shutil.copyfileobj(piece, whole)
+        yield Path(copy)
 
 
 class _Joined:

@@ -28,7 +28,7 @@ from isogloss.audio.reading import SAMPLE_RATE, as_waveform
 from isogloss.errors import IsoglossError
 from isogloss.files import atomic_folder, json_text, require_replaceable, sha256
 from isogloss.heads.transducer import TransducerHead
-from isogloss.interop.importing import made_sound
+from isogloss.interop.comparing import made_sound
 from isogloss.interop.onnx_parts import traceable
 from isogloss.model.folder import CARD, load_model, read_card
 from isogloss.model.model import Model

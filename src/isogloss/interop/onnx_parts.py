@@ -3,7 +3,7 @@
     log-mel        frames, mean, pre-emphasis, window and DFT are linear: one convolution with stride `shift`; then
                    squares, and the mel filters as a second convolution, of width 1
     group norm     over time: sums over the valid frames of all utterances at once instead of row by row
-    int8 weights, and those of which length and direction are apart: the weights that they make
+    int8, weight norm    the weights that they stand for
 
 Each computes what the part that it stands for computes, up to rounding.
 """
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from isogloss.audio.log_mel import LogMel, log_floor, mel_filters, spectral_basis
+from isogloss.audio.log_mel import LogMel, log_energies, mel_filters, spectral_basis
 from isogloss.audio.waveform import OverTime
 from isogloss.model.model import Model
 from isogloss.nn.int8 import Int8Linear
@@ -47,7 +47,7 @@ class ConvolutionalLogMel(nn.Module):
             samples = torch.cat([samples[:, 1 : 1 + config.window // 2].flip(1), samples], dim=1)
         real, imaginary = functional.conv1d(samples[:, None], self.basis, stride=config.shift).square().chunk(2, dim=1)
         energies = functional.conv1d(real + imaginary, self.filters)
-        features = energies.clamp_min(log_floor(config)).log().transpose(1, 2)
+        features = log_energies(energies, config).transpose(1, 2)
         return Sequence(features, config.framing.frames(waveforms.lengths)).zero_padding()
 
 
@@ -68,22 +68,14 @@ class MaskedOverTime(nn.Module):
         return (normalised * self.weight[:, None] + self.bias[:, None]).where(valid, 0.0)
 
 
-def _floating(layer: Int8Linear) -> nn.Linear:
-    """The linear layer whose weights were rounded."""
-    outputs, inputs = layer.weight.shape
-    made = nn.Linear(inputs, outputs, bias=layer.bias is not None)
-    with torch.no_grad():
-        made.weight.copy_(layer.weight * layer.scale)
-        if layer.bias is not None:
-            made.bias.copy_(layer.bias)
-    return made
-
-
 def _unparametrised(positions: ConvolutionalPosition) -> ConvolutionalPosition:
     """The same with the weights that length and direction make; torch's own removal would change the original too."""
     old = positions.convolution
     made = nn.Conv1d(old.in_channels, old.out_channels, old.kernel_size[0], groups=old.groups)
-    made.load_state_dict({"weight": old.weight, "bias": old.bias})
+    with torch.no_grad():
+        made.weight.copy_(old.weight)
+        if made.bias is not None:
+            made.bias.copy_(old.bias)
     positions.convolution = made
     return positions
 
@@ -91,7 +83,7 @@ def _unparametrised(positions: ConvolutionalPosition) -> ConvolutionalPosition:
 STAND_INS: dict[type[nn.Module], Callable[..., nn.Module]] = {
     LogMel: ConvolutionalLogMel,
     OverTime: MaskedOverTime,
-    Int8Linear: _floating,
+    Int8Linear: Int8Linear.floating,
     ConvolutionalPosition: _unparametrised,
 }
 

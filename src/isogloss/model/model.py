@@ -29,7 +29,7 @@ from isogloss.heads.base import Head, SymbolHead
 from isogloss.heads.classifier import Classifier
 from isogloss.heads.ctc import CTCHead
 from isogloss.model.spec import ModelConfig, ModelSpec
-from isogloss.nn.int8 import with_int8_weights
+from isogloss.nn.int8 import with_floating_weights, with_int8_weights
 from isogloss.nn.past import EncoderPast
 from isogloss.sequence import Sequence
 from isogloss.text.processor import TextProcessor
@@ -63,7 +63,8 @@ class Model(nn.Module):
         self.heads = nn.ModuleDict({name: build(spec.sizes) for name, build in heads.items()})
         self.text = None
         if config.text is not None and tokenizer is not None:
-            self.text = TextEncoder(config.text, spec.width, self.processor.spelling(), config.text_languages)
+            spelling = self.processor.spelling()
+            self.text = TextEncoder(config.text, spec.width, spelling, config.text_languages, spec.frame_seconds)
         for name, head in spec.heads.items():
             if head.target == "language":
                 self.heads[name] = head.build(spec.sizes)
@@ -95,6 +96,15 @@ class Model(nn.Module):
         made = copy.deepcopy(self)
         with_int8_weights(made)
         made.config = self.config.model_copy(update={"weights": "int8"})
+        return made
+
+    def trainable(self) -> "Model":
+        """The same model with floating-point weights, as rounded as they are: itself if it has no others."""
+        if self.config.weights == "float32":
+            return self
+        made = copy.deepcopy(self)
+        with_floating_weights(made)
+        made.config = self.config.model_copy(update={"weights": "float32"})
         return made
 
     def encode(
@@ -175,6 +185,11 @@ class Model(nn.Module):
     def frame_seconds(self) -> float:
         """Seconds from one frame of hidden states to the next."""
         return self.spec.frame_seconds
+
+    @property
+    def cannot_stream(self) -> str | None:
+        """Why audio cannot be encoded as it arrives, and what helps; None where it can."""
+        return self.config.features.cannot_stream or self.config.encoder.cannot_stream
 
     @property
     def decoders(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from isogloss.audio.channels import Channel
 from isogloss.audio.reading import SAMPLE_RATE, Audio, as_waveform, estimated_seconds, read_blocks
+from isogloss.audio.sources import DEFAULT_LIMITS, Limits
 from isogloss.audio.vad import no_speech, speech_probabilities
 from isogloss.audio.windows import WINDOW_SECONDS, Running, speech_windows
 from isogloss.errors import AudioError
@@ -155,7 +156,8 @@ class Recordings:
             if path is not None and (seconds := estimated_seconds(path)) > WINDOW_SECONDS:
                 self.total += seconds
                 return path
-            waveform: NDArray[np.float32] = as_waveform(audio, channel=self.channels[owner])
+            limits = DEFAULT_LIMITS if path is None else Limits(seconds=WINDOW_SECONDS)
+            waveform: NDArray[np.float32] = as_waveform(audio, channel=self.channels[owner], limits=limits)
         except AudioError as error:
             if path is not None and error.cause == "too_long":  # whatever its header says
                 return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
 from collections.abc import Sequence as ListOf
 from dataclasses import replace
@@ -23,15 +24,19 @@ from isogloss.model.engine import Engine, Request, encode
 from isogloss.model.folder import load_model
 from isogloss.model.model import Model
 from isogloss.model.pieces import Piece, Recordings
+from isogloss.model.released import released_folder
 from isogloss.model.results import Identification, LanguageScores, Segment, Transcript, transcript
-from isogloss.model.streaming import WordStream
+from isogloss.model.streaming import WordStream, word_stream
 from isogloss.text.languages import normalise_language
 from isogloss.text.ngram import load_ngram
 from isogloss.text.tokenizers import digest
 
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 Progress = Callable[[float, float], None]
 """Told the seconds of audio that are done, and those of all together."""
+Told = Callable[[int, Segment], None]
+"""Told the number of a recording and a segment of it."""
 Raise = Literal["raise"]
 Return = Literal["return"]
 
@@ -51,6 +56,7 @@ class Constraints(Common, total=False):
     beam: Beam | list[Beam | None] | None
     letters: str | list[str | None] | None
     vad: bool
+    on_segment: Told | None
 
 
 class Recogniser:
@@ -108,17 +114,20 @@ class Recogniser:
         channel: Any = "mix",
         errors: Raise | Return = "raise",
         on_progress: Progress | None = None,
+        on_segment: Told | None = None,
     ) -> Any:
         """What is said: a `Transcript`, or a list of them.
 
         language: a BCP 47 tag, a code or a name of a language the model knows; only symbols of that language's
         transcripts are then written, and the language is not guessed. decoder: which head writes, one of
         `model.decoders`; by default the first. beam: a search, made by `beam`. letters: the only characters to be
-        written, beside spaces.
+        written, beside spaces. on_segment: told of the segments of each recording in order, those of a long one
+        every ten minutes of it.
         """
         if not isinstance(audio, list):
             constraints = {"language": language, "decoder": decoder, "beam": beam, "letters": letters}
-            return self.transcribe([audio], vad=vad, channel=channel, on_progress=on_progress, **constraints)[0]
+            constraints |= {"vad": vad, "on_progress": on_progress, "on_segment": on_segment}
+            return self.transcribe([audio], channel=channel, **constraints)[0]
         requests = self._requests(len(audio), language, decoder, beam, letters)
         recordings = _opened(audio, channel, errors)
         scores = LanguageScores(len(audio), self.languages)
@@ -131,12 +140,17 @@ class Recogniser:
             on_progress = _half(on_progress, 1)
         segments: list[list[Segment]] = [[] for _ in audio]
         for group, advance in self._groups(recordings, vad, on_progress):
+            written: list[tuple[int, Segment]] = []
             for piece, segment, found in self.engine.transcribe(group, requests):
                 if segment.text:
-                    segments[piece.owner].append(segment)
+                    written.append((piece.owner, segment))
                 if found is not None:
                     scores.add(piece, found)
                 advance(piece)
+            for owner, segment in sorted(written, key=lambda pair: pair[1].start):
+                segments[owner].append(segment)
+                if on_segment is not None:
+                    on_segment(owner, segment)
         about = zip(requests, scores.probabilities(), segments, recordings.seconds, recordings.no_speech, strict=True)
         return _results(
             recordings,
@@ -255,24 +269,31 @@ class Recogniser:
         return Beam(width, most=most, language_model=given, weight=weight, bonus=bonus, hotwords=favoured)
 
     def stream(
-        self,
-        pieces: Iterable[NDArray[np.float32]],
-        *,
-        language: str | None = None,
-        decoder: str | None = None,
+        self, pieces: Iterable[NDArray[np.float32]], *, language: str | None = None, decoder: str | None = None
     ) -> Iterator[Word]:
         """Each word of one recording as soon as the next has begun, while the recording arrives.
 
         pieces: samples at 16 kHz, (S,) each. The words are those of `transcribe` on the whole, as far
-        as that does not cut it at pauses; see `WordStream`. Raises IsoglossError for a model that
-        needs what has not arrived yet.
+        as that does not cut it at pauses; nearly so where the model needs what has not arrived yet, which
+        is logged with the latency. See `word_stream`.
         """
-        (request,) = self._requests(1, language, decoder, None, None)
-        model = self.engine.model_for(request)
-        words = WordStream(model, decoder, self.engine.allowed(model, request), request.language)
+        words = self.word_stream(language=language, decoder=decoder)
+        if not words.exact:
+            _log.warning(
+                "This model cannot stream exactly: %s Words come from overlapping windows of the recording instead; "
+                "a sound is written at most %.1f s after it was made.",
+                words.model.cannot_stream,
+                words.latency,
+            )
         for samples in pieces:
             yield from words.feed(torch.from_numpy(samples).to(self.engine.device))
         yield from words.finish()
+
+    def word_stream(self, *, language: str | None = None, decoder: str | None = None) -> WordStream:
+        """What one recording is fed to as it arrives: it gives words that are final, and in `partial` the others."""
+        (request,) = self._requests(1, language, decoder, None, None)
+        model = self.engine.model_for(request)
+        return word_stream(model, decoder, self.engine.allowed(model, request), request.language)
 
     @property
     def unsure_of(self) -> list[str]:
@@ -319,13 +340,16 @@ class Recogniser:
         progress(recordings.total, recordings.total)
 
 
-def load(folder: str | Path, device: torch.device | str = "cpu", adapters: ListOf[str | Path] = ()) -> Recogniser:
+def load(
+    folder: str | Path | None = None, device: torch.device | str = "cpu", adapters: ListOf[str | Path] = ()
+) -> Recogniser:
     """A model folder, ready to use; nothing is downloaded and nothing in it is executed.
 
-    adapters: folders of adapters of this very model; each recording is then written by the one that
-    was made for its language, else for a language of the same family, else by the model itself.
+    folder: by default that of the released model, if it is installed. adapters: folders of adapters of this very
+    model; each recording is then written by the one that was made for its language, else for a language of the same
+    family, else by the model itself.
     """
-    base = Path(folder)
+    base = released_folder() if folder is None else Path(folder)
     model = load_model(base).to(device)
     return Recogniser(model, device, base, [load_model(Path(other), (base, model)) for other in adapters])
 

@@ -6,6 +6,8 @@
 The LayerNorm has no weights of its own: W_down and its bias hold them. A bank holds an adapter for each
 group of languages and each feed-forward module; an utterance goes through those of its group (Kannan
 et al. 2019, arXiv 1909.05330).
+
+`BlockAdapter` is the older form, one behind a block and for whoever speaks, as MMS has them for each language.
 """
 
 import math
@@ -71,3 +73,23 @@ def nearest(language: str | None, groups: list[tuple[str, ...]]) -> int:
     own = family(language)
     kin = [own is not None and own in map(family, members) for members in groups]
     return next((n for n, members in enumerate(groups) if language in members), kin.index(True) if any(kin) else -1)
+
+
+class BlockAdapter(nn.Module):
+    """x + W_up ReLU(W_down LN(x)) behind a whole block (Houlsby et al. 2019, arXiv 1902.00751; MMS, arXiv 2305.13516).
+
+    W_up is zero at first.
+    """
+
+    def __init__(self, width: int, bottleneck: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.down = nn.Linear(width, bottleneck)
+        self.up = nn.Linear(bottleneck, width)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        changed: Tensor = x + self.up(torch.relu(self.down(self.norm(x))))
+        return changed

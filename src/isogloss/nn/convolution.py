@@ -9,7 +9,7 @@ from torch.nn import functional
 from isogloss.nn.dropout import Dropout
 from isogloss.nn.past import Past
 
-ConvolutionNorm = Literal["layer", "group"]
+ConvolutionNorm = Literal["layer", "group", "batch"]
 
 
 class ConvolutionModule(nn.Module):
@@ -18,16 +18,25 @@ class ConvolutionModule(nn.Module):
     A causal one sees the K-1 frames before each and none after.
 
     The norm is over channels of one frame ("layer") or over groups of channels of one frame
-    ("group"), never BatchNorm or statistics over time: those mix padding, speech and text.
+    ("group"), never over time: that mixes padding, speech and text. "batch" is BatchNorm whose statistics stay as
+    they were when weights were imported.
     """
 
-    def __init__(self, width: int, kernel: int, norm: ConvolutionNorm, dropout: float, causal: bool = False):
+    def __init__(
+        self,
+        width: int,
+        kernel: int,
+        norm: ConvolutionNorm,
+        dropout: float,
+        causal: bool = False,
+        bias: bool = True,
+    ):
         super().__init__()
         self.norm_in = nn.LayerNorm(width)
-        self.expand = nn.Linear(width, 2 * width)
-        self.depthwise = nn.Conv1d(width, width, kernel, groups=width)
-        self.norm = nn.LayerNorm(width) if norm == "layer" else FrameGroupNorm(width)
-        self.project = nn.Linear(width, width)
+        self.expand = nn.Linear(width, 2 * width, bias=bias)
+        self.depthwise = nn.Conv1d(width, width, kernel, groups=width, bias=bias)
+        self.norm = {"layer": nn.LayerNorm, "group": FrameGroupNorm, "batch": FixedBatchNorm}[norm](width)
+        self.project = nn.Linear(width, width, bias=bias)
         self.dropout = Dropout(dropout)
         self.before, self.after = (kernel - 1, 0) if causal else ((kernel - 1) // 2, kernel // 2)
 
@@ -58,3 +67,13 @@ class FrameGroupNorm(nn.Module):
         """(B, T, D) -> (B, T, D)."""
         flat = x.reshape(-1, x.shape[-1], 1)
         return functional.group_norm(flat, self.groups, self.weight, self.bias).view_as(x)
+
+
+class FixedBatchNorm(nn.BatchNorm1d):
+    """BatchNorm with the statistics that it has, also while training: each frame is scaled and shifted on its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        assert self.running_mean is not None and self.running_var is not None
+        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+        return (x - self.running_mean) * scale + self.bias

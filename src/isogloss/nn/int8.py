@@ -13,7 +13,7 @@ LARGEST = 127
 
 
 class Int8Linear(nn.Module):
-    """A linear layer that cannot be trained any more."""
+    """A linear layer that cannot be trained as it is."""
 
     weight: Tensor
     scale: Tensor
@@ -33,9 +33,28 @@ class Int8Linear(nn.Module):
         return functional.linear(x, weight, self.bias)
 
 
+    def floating(self) -> nn.Linear:
+        """The linear layer that computes the same and can be trained."""
+        rows, columns = self.weight.shape
+        layer = nn.Linear(columns, rows, bias=self.bias is not None, device=self.weight.device, dtype=self.scale.dtype)
+        with torch.no_grad():
+            layer.weight.copy_(self.weight * self.scale)
+            if self.bias is not None:
+                layer.bias.copy_(self.bias)
+        return layer
+
+
 def with_int8_weights(module: nn.Module) -> None:
     """Put an `Int8Linear` in the place of every linear layer of a module."""
     for parent in list(module.modules()):
         for name, child in parent.named_children():
             if type(child) is nn.Linear:
                 setattr(parent, name, Int8Linear(child))
+
+
+def with_floating_weights(module: nn.Module) -> None:
+    """Put a linear layer in the place of every `Int8Linear` of a module."""
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, Int8Linear):
+                setattr(parent, name, child.floating())

@@ -1,4 +1,4 @@
-"""Where a frame stands: rotary, Transformer-XL relative, sinusoidal and convolutional positions."""
+"""Where a frame stands: rotary, Transformer-XL relative, bucketed, sinusoidal and convolutional positions."""
 
 import math
 
@@ -50,6 +50,36 @@ def sinusoids(frames: int, width: int, device: torch.device) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
+class BucketedPosition(nn.Module):
+    """A learned number for each head and distance, as T5 (arXiv 1910.10683 §2.1) has them and WavLM gates them.
+
+    Half of the buckets are for later frames. In each half the first half are single distances, the others grow with
+    the logarithm of the distance, the last from `farthest` on.
+    """
+
+    def __init__(self, heads: int, buckets: int, farthest: int):
+        super().__init__()
+        if buckets % 4:
+            raise ValueError(f"buckets {buckets} is no multiple of 4")
+        self.farthest = farthest
+        self.table = nn.Embedding(buckets, heads)
+        nn.init.normal_(self.table.weight, std=0.02)
+
+    def forward(self, frames: int, keys: int) -> Tensor:
+        """What is added to scores (T, N), of the last T of N frames, of each head -> (H, T, N)."""
+        device = self.table.weight.device
+        distance = torch.arange(keys, device=device) - torch.arange(keys - frames, keys, device=device)[:, None]
+        return self.table(self._bucket(distance)).permute(2, 0, 1)
+
+    def _bucket(self, distance: Tensor) -> Tensor:
+        half = self.table.num_embeddings // 2
+        single = half // 2
+        away = distance.abs()
+        growth = (away.clamp(min=1).float() / single).log() / math.log(self.farthest / single)
+        grouped = (single + growth * (half - single)).long().clamp(max=half - 1)
+        return (distance > 0) * half + torch.where(away < single, away, grouped)
+
+
 class ConvolutionalPosition(nn.Module):
     """Positions that a grouped convolution of many frames finds, to be added to its input (wav2vec 2.0 §2).
 
@@ -68,6 +98,28 @@ class ConvolutionalPosition(nn.Module):
         self.convolution = weight_norm(convolution, dim=2)
         self.around = kernel // 2, (kernel - 1) // 2
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) with zeros in the padding -> (B, T, D)."""
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        """(B, T, D) with zeros in the padding -> (B, T, D); `valid`, (B, T) bool, is not needed."""
         return functional.gelu(self.convolution(functional.pad(x.transpose(1, 2), self.around))).transpose(1, 2)
+
+
+class DeepConvolutionalPosition(nn.Module):
+    """Positions that several grouped convolutions find one after another, each with LayerNorm and GELU (data2vec).
+
+    The LayerNorm has no weights of its own. A frame sees ⌊K/2⌋ frames before it and ⌊(K−1)/2⌋ after it by each.
+    """
+
+    def __init__(self, width: int, kernel: int, groups: int, layers: int):
+        super().__init__()
+        if width % groups:
+            raise ValueError(f"width {width} does not divide into {groups} groups")
+        self.layers = nn.ModuleList(nn.Conv1d(width, width, kernel, groups=groups) for _ in range(layers))
+        self.around = kernel // 2, (kernel - 1) // 2
+
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        """(B, T, D), valid: (B, T) bool -> (B, T, D). Padding is zeroed before each convolution."""
+        for layer in self.layers:
+            clean = x.masked_fill(~valid[..., None], 0.0).transpose(1, 2)
+            x = layer(functional.pad(clean, self.around)).transpose(1, 2)
+            x = functional.gelu(functional.layer_norm(x, x.shape[-1:]))
+        return x

@@ -48,7 +48,7 @@ from isogloss.objectives.base import Clock, Loss, Mean, Term
 from isogloss.objectives.recognition import HeadLosses, HeadsConfig
 from isogloss.sequence import Sequence
 
-MASK = SpecAugmentConfig(time_masks=40, time_masks_share=0.04, time_width=20, freq_masks=2, freq_width=27)
+MASK = SpecAugmentConfig(time_masks=40, time_masks_share=0.01, time_width=80, freq_masks=2, freq_width=27)
 """Spans of 0.4 s on average over a third of the frames, as BEST-RQ has them: shorter ones hide less than a symbol.
 What is shorter than a second has none, as in SpecAugment; channels are hidden in all."""
 
@@ -98,7 +98,7 @@ class SharedHeadLosses(HeadLosses):
 
     def __init__(self, config: MatchingConfig | AlignedMLMConfig, spec: ModelSpec):
         super().__init__(config, spec)
-        self.mask = SpecAugment(config.mask) if config.mask else None
+        self.mask = SpecAugment(config.mask, 1000 * spec.frame_seconds) if config.mask else None
         self.layers = tuple(block for block in spec.middle if block > spec.text_entry)
 
     def prepare(self, batch: Batch, training: bool) -> Batch:
@@ -119,7 +119,7 @@ class Matching(SharedHeadLosses):
         super().__init__(config, spec)
         self.config = config
         self.needs = Needs(text=True, languages=frozenset(spec.text_languages))
-        self.augment = SpecAugment(config.augment) if config.augment else None
+        self.augment = SpecAugment(config.augment, spec.frame_ms) if config.augment else None
 
     def teacher(self, clock: Clock) -> float | None:
         """The aligner is a slow copy of the whole model."""
@@ -152,7 +152,7 @@ class Matching(SharedHeadLosses):
         return Loss(heads.terms | terms, heads.stats | stats)
 
     def aligner(self, model: Model, features: Sequence, states: Sequence, batch: Batch) -> Aligner:
-        """What aligns: the slow copy on unmasked features (B, T, F), or the model on its states (B, T/4, D)."""
+        """What aligns: the slow copy on unmasked features (B, T, F), or the model on its states (B, T', D)."""
         if self.ema is None:
             return Aligner.of(model, states if self.config.both_sides else states.map(Tensor.detach))
         copy = self.ema.copy

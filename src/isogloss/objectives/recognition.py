@@ -236,7 +236,7 @@ class Recognition(HeadLosses):
 
     def __init__(self, config: SpeechHeadsConfig, spec: ModelSpec):
         super().__init__(config, spec)
-        self.augment = SpecAugment(config.augment) if config.augment else None
+        self.augment = SpecAugment(config.augment, spec.frame_ms) if config.augment else None
 
     def forward(self, model: Model, batch: Batch, clock: Clock) -> Loss:
         """Audio (B, S) with texts and languages -> losses summed over utterances."""

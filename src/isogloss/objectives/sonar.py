@@ -74,7 +74,7 @@ class Sonar(Objective):
         self.config = config
         known = None if teacher is not None else frozenset(spec.text_languages)
         self.needs = Needs(text=True, languages=known)
-        self.augment = SpecAugment(config.augment) if config.augment else None
+        self.augment = SpecAugment(config.augment, spec.frame_ms) if config.augment else None
         self.project = nn.Linear(spec.width, width or spec.width) if teacher is not None else None
         self._teacher = teacher
 

@@ -3,7 +3,7 @@
 `langcodes` is imported on first use: it reads tables, and most commands never ask.
 """
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from isogloss.errors import IsoglossError, did_you_mean
@@ -12,7 +12,8 @@ from isogloss.errors import IsoglossError, did_you_mean
 _REGION_COUNTS = frozenset({"pt"})
 
 
-@cache
+# Not without bound: a server is asked for whatever its clients write.
+@lru_cache(4096)
 def normalise_language(tag: str) -> str:
     """The canonical BCP 47 tag of a tag in any spelling, an ISO 639 code or an English name: one tag a language.
 
@@ -56,12 +57,19 @@ def _shortest(language: Any) -> str:
     return str(language.to_tag())
 
 
-@cache
+@lru_cache(4096)
 def language_name(tag: str) -> str:
     """The English name of a language, `pt-BR` -> `Portuguese (Brazil)`; raises as normalise_language."""
     import langcodes
 
     return langcodes.Language.get(normalise_language(tag)).display_name()
+
+
+def alpha3(tag: str) -> str:
+    """The ISO 639-3 code of a language, `ro` -> `ron`; raises as normalise_language."""
+    import langcodes
+
+    return langcodes.Language.get(normalise_language(tag)).to_alpha3()
 
 
 def _code_of_name(name: str) -> str | None:

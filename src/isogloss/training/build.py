@@ -36,11 +36,7 @@ def build_model(recipe: Recipe, train: list[MonoCut], paired: list[MonoCut], tex
     train: all clips; paired: those with transcripts; texts: sentences that nobody spoke.
     """
     written = [*paired, *texts]
-    start = load_model(recipe.model.start_from) if recipe.model.start_from else None
-    if start is not None and start.config.weights == "int8":
-        raise IsoglossError(
-            f"{recipe.model.start_from} has int8 weights, which cannot be trained; start from the model it was made of."
-        )
+    start = load_model(recipe.model.start_from).trainable() if recipe.model.start_from else None
     if recipe.model.keep == "all":
         return _grown(start, recipe, written)
     tokenizer, alphabets = None, {}
@@ -52,9 +48,13 @@ def build_model(recipe: Recipe, train: list[MonoCut], paired: list[MonoCut], tex
         tokenizer = build_tokenizer(recipe.model.tokenizer, [text for text, _ in sentences])
         alphabets = _alphabets(tokenizer, sentences)
     languages = tuple(sorted({language_of(cut) for cut in train} - {"und"}))
+    encoder, features = recipe.model.encoder, recipe.model.features
+    if start is not None:
+        encoder, features = encoder or start.config.encoder, features or start.config.features
+    assert encoder is not None and features is not None
     config = ModelConfig(
-        features=recipe.model.features,
-        encoder=_with_adapters(recipe.model.encoder, recipe.model, written),
+        features=features,
+        encoder=_with_adapters(encoder, recipe.model, written),
         heads=recipe.model.heads,
         phonemes=_phonemes(sentences) if _pronounces(recipe.model.heads) else (),
         text=recipe.model.text,
@@ -183,5 +183,5 @@ def _take_over(model: Model, start: Model, recipe: ModelRecipe) -> None:
         except RuntimeError:
             raise IsoglossError(
                 f"model.start_from: weights of model.{part} in {recipe.start_from} have other shapes than those of the "
-                "recipe; give the recipe the same configuration (it is in the folder's config.json)."
+                f"recipe; leave model.{part} out, for the folder has its own."
             ) from None

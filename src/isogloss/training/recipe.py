@@ -41,11 +41,13 @@ class AdapterRecipe(Config):
 class ModelRecipe(Config):
     """The model; its symbols and languages follow from the data."""
 
-    encoder: SpeechEncoderConfig = Field(
-        default_factory=lambda: preset("tiny"), description="a preset's name, or the configuration itself"
+    encoder: SpeechEncoderConfig | None = Field(
+        None,
+        description="a preset's name, or the configuration itself; by default tiny; that of the model in "
+        "`start_from`, where there is one, also instead of a preset",
     )
-    features: FeaturesConfig = Field(
-        default_factory=LogMelConfig, description="input of the encoder; by default that of its preset"
+    features: FeaturesConfig | None = Field(
+        None, description="input of the encoder; by default that of its preset, or of the model in `start_from`"
     )
     tokenizer: TokenizerConfig | None = Field(None, description="symbols of the recogniser; null to pre-train only")
     heads: Heads = Field(
@@ -63,10 +65,17 @@ class ModelRecipe(Config):
     @model_validator(mode="before")
     @classmethod
     def _named(cls, values: Any) -> Any:
-        """A preset's name stands for its encoder, and for the features where none are given."""
-        if isinstance(values, dict) and isinstance(name := values.get("encoder"), str):
-            return {"features": preset_features(name)} | values | {"encoder": preset(name)}
-        return values
+        """A preset's name stands for its encoder, and for the features where none are given.
+
+        A model to start from has both, of whatever size.
+        """
+        if not isinstance(values, dict):
+            return values
+        encoder, starts = values.get("encoder") or "tiny", bool(values.get("start_from"))
+        if not isinstance(encoder, str):
+            return values if starts else {"features": LogMelConfig()} | values
+        own = {"encoder": preset(encoder), "features": values.get("features") or preset_features(encoder)}
+        return values | ({"encoder": None} if starts else own)
 
 
 class DataRecipe(Config):

@@ -157,6 +157,5 @@ def _export(run: Run) -> None:
     recipe, data = run.recipe, run.data
     card = describe(recipe, data.cards, data.train, data.paired, data.texts)
     frozen = all("encoder.stack" in stage.freeze for stage in recipe.training)
-    adapts = recipe.model.adapters and recipe.model.keep == "all" and frozen
-    base = recipe.model.start_from if adapts else None
+    base = recipe.model.start_from if recipe.model.adapters and frozen else None
     save_model(run.model, run.folder / "model", card, recipe.plain(), base, run.carried)
