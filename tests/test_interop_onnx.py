@@ -82,6 +82,22 @@ def conformer() -> Model:
     return random(features, SubsamplingConfig(channels=4), blocks, context=LocalContext(left=9, right=5))
 
 
+def wavlm() -> Model:
+    blocks = TransformerConfig(position="gated", buckets=8, max_distance=30, convolution=POSITIONS, **SMALL)
+    return random(WaveformConfig(channels=8, norm="layer"), ProjectionConfig(), blocks)
+
+
+def data2vec() -> Model:
+    deep = ConvolutionalPositionConfig(kernel=5, groups=4, layers=2, norm="layer")
+    blocks = TransformerConfig(norm="post", position="none", convolution=deep, **SMALL)
+    return random(WaveformConfig(channels=8, norm="layer"), ProjectionConfig(), blocks)
+
+
+def w2v_bert() -> Model:
+    blocks = ConformerConfig(kernel=3, position="relative_key", causal=True, **SMALL)
+    return random(LogMelConfig(flavour="kaldi"), SubsamplingConfig(channels=4), blocks)
+
+
 def adapted() -> Model:
     adapters = AdapterConfig(bottleneck=4, groups={"first": ("ro",), "second": ("ru",)})
     return random(LogMelConfig(), SubsamplingConfig(channels=4), TransformerConfig(**SMALL), adapters=adapters)
@@ -91,7 +107,7 @@ def quantised() -> Model:
     return build(conditioning=(1,)).quantised()
 
 
-MODELS = [whisper, wav2vec2_base, wav2vec2_large, conformer, adapted, quantised]
+MODELS = [whisper, wav2vec2_base, wav2vec2_large, wavlm, data2vec, w2v_bert, conformer, adapted, quantised]
 
 
 def batch(*clips: NDArray[np.float32]) -> Sequence:
