@@ -244,7 +244,7 @@ def test_int8_weights_are_smaller_and_what_they_change_is_told(
 ) -> None:
     model = build()
     save_model(model, tmp_path / "model", "# A card\n")
-    arguments = ["export", str(tmp_path / "model"), "--int8", "--out", str(tmp_path / "onnx")]
+    arguments = ["export", str(tmp_path / "model"), "--format", "onnx", "--int8", "--out", str(tmp_path / "onnx")]
     assert cli.run(arguments) == 0
     assert "With int8 weights hidden states change by" in capfd.readouterr().err
     assert "Then weights were rounded to int8" in (tmp_path / "onnx/README.md").read_text(encoding="utf-8")
@@ -274,10 +274,8 @@ def test_what_cannot_be_exported_is_one_sentence(tmp_path: Path, monkeypatch: py
     assert "has a recurrent encoder" in refusal(recurrent)
     assert "name its --language: ro, ru." in refusal(adapted())
     assert "has no adapters" in refusal(build(), language="ro")
-    sf.write(tmp_path / "short.wav", sound(0.1), 16000)
-    assert "too short (0.10 s)" in refusal(build(), probe=tmp_path / "short.wav")
-    monkeypatch.setattr(onnx_export, "BOUND", 0.0)
-    assert "more than 0; nothing was written" in refusal(build())
+    sf.write(tmp_path / "short.wav", sound(0.05), 16000)
+    assert "too short (0.05 s)" in refusal(build(), probe=tmp_path / "short.wav")
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     assert "onnxscript is not installed" in refusal(build())
     out.mkdir()
@@ -285,6 +283,15 @@ def test_what_cannot_be_exported_is_one_sentence(tmp_path: Path, monkeypatch: py
     monkeypatch.undo()
     with pytest.raises(IsoglossError, match="holds something else"):
         export_onnx(tmp_path / "model", out)
+
+
+@pytest.mark.slow
+def test_graphs_that_differ_are_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_model(build(), tmp_path / "model", "# A card\n")
+    monkeypatch.setattr(onnx_export, "BOUND", 0.0)
+    with pytest.raises(IsoglossError, match="more than 0; nothing was written"):
+        export_onnx(tmp_path / "model", tmp_path / "onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 @pytest.mark.slow
