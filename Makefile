@@ -13,11 +13,12 @@ PIP := $(BIN)/pip install --disable-pip-version-check --quiet --constraint const
 demo: $(VENV)/.demo
 	$(BIN)/isogloss demo
 
+# Two processes, a file in one of them: what a file sets up is made once.
 test: $(VENV)/.dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-all: $(VENV)/.dev
-	$(BIN)/pytest -m "slow or not slow"
+	$(BIN)/pytest -n 2 --dist loadfile -m "slow or not slow"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check src tests docs benchmarks examples

@@ -26,6 +26,7 @@ from isogloss.data.manifests import (
     read_card,
     read_cuts,
     split_of,
+    text_of,
     to_cut,
     write_cuts,
 )
@@ -426,3 +427,13 @@ def test_a_folder_that_is_no_corpus(tmp_path):
         read_cuts(tmp_path)
     with pytest.raises(IsoglossError, match='There is no split "exam"'):
         read_cuts(tmp_path, "exam")
+
+
+def test_words_alone_are_kept_of_transcripts_and_everything_untranscribed(speech, tmp_path):
+    texts = ["trei", "T", "13", "la ora 7", "î", "două case", "5 mere"]
+    rows = [("a.wav", text, "ro", f"clip{number}") for number, text in enumerate(texts)] + [("b.flac", "", "ro", "no")]
+    source = table(speech, rows, COLUMNS)
+    card = prepare(str(source), tmp_path / "out", words=True, dev=0, test=0)
+    assert [text_of(cut) for cut in read_cuts(tmp_path / "out")] == ["trei", "două case", None]
+    assert card["dropped"] == {"a letter or figures": 5} and card["words"]
+    assert prepare(str(source), tmp_path / "all", dev=0, test=0)["clips"] == 8

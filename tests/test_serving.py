@@ -79,8 +79,8 @@ def test_openais_client_reads_words_and_segments(running: Running, recogniser: R
     assert segment.text == expected.text and np.exp(segment.avg_logprob) == pytest.approx(
         expected.segments[0].confidence
     )
-    languages = found.model_extra["languages"]  # type: ignore[index]
-    assert languages == pytest.approx(expected.probabilities, abs=1e-4)
+    probabilities = found.model_extra["probabilities"]  # type: ignore[index]
+    assert probabilities == pytest.approx(expected.probabilities, abs=1e-4)
 
 
 @pytest.mark.parametrize("asked", ["word", "segment"])

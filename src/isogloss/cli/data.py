@@ -60,6 +60,9 @@ def prepare(
         list[Path] | None, typer.Option(help="file of sentences without recordings to add; may be repeated")
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="folder for downloaded packages")] = None,
+    words: Annotated[
+        bool, typer.Option("--words", help="drop clips whose transcript is a single letter or has figures")
+    ] = False,
     allow_leak: Annotated[bool, typer.Option("--allow-leak", help="accept given splits that share texts")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing folder")] = False,
 ) -> None:
@@ -83,6 +86,7 @@ def prepare(
             tiers=listed(tiers) or (),
             text=text or (),
             cache=cache,
+            words=words,
             allow_leak=allow_leak,
             overwrite=overwrite,
             on_progress=advance if sys.stderr.isatty() else None,

@@ -28,7 +28,7 @@ def response(transcript: Transcript, form: str, granularities: Granularities) ->
 
 
 def verbose(transcript: Transcript, granularities: Granularities) -> dict[str, Any]:
-    """Everything that is known. languages: the probability of each, where the language was not told."""
+    """Everything that is known. probabilities: of languages, where the language was not told."""
     found: dict[str, Any] = {
         "task": "transcribe",
         "language": transcript.language,
@@ -39,7 +39,7 @@ def verbose(transcript: Transcript, granularities: Granularities) -> dict[str, A
         found["words"] = [word_fields(word) for word in transcript.words]
     if "segment" in granularities:
         found["segments"] = [_segment(number, part) for number, part in enumerate(transcript.segments)]
-    return found | {"languages": rounded(transcript.probabilities), "no_speech": transcript.no_speech}
+    return found | {"probabilities": rounded(transcript.probabilities), "no_speech": transcript.no_speech}
 
 
 def timed_segment(number: int, part: Segment) -> dict[str, Any]:

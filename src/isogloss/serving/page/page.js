@@ -111,8 +111,8 @@ function showSegment(segment) {
 }
 
 function showAnswer() {
-  const { language, languages, duration } = item.answer;
-  const guess = language ? [languageName(language) + (languages[language] ? `, ${percent(languages[language])}` : '')] : [];
+  const { language, probabilities, duration } = item.answer;
+  const guess = language ? [languageName(language) + (probabilities[language] ? `, ${percent(probabilities[language])}` : '')] : [];
   const said = item.answer.words.length;
   const count = `${said} ${said === 1 ? 'word' : 'words'}`;
   $('facts').textContent = [item.file.name, clock(duration, 1), count].join(' · ');

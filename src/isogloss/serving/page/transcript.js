@@ -91,8 +91,8 @@ function beside(at, direction) {
   return best;
 }
 
-function showLanguages({ languages = {} }) {
-  const ranked = Object.entries(languages).sort(([, a], [, b]) => b - a).slice(0, LANGUAGES);
+function showLanguages({ probabilities = {} }) {
+  const ranked = Object.entries(probabilities).sort(([, a], [, b]) => b - a).slice(0, LANGUAGES);
   $('guess').hidden = !ranked.length;
   $('languages').replaceChildren(...ranked.map(([tag, share]) => {
     const bar = element('span', { class: 'bar', 'aria-hidden': true });
