@@ -160,26 +160,30 @@ def export_onnx(
 
 
 def parts(model: Model, language: str | None, audio: Tensor, lengths: Tensor) -> list[Part]:
-    """What a model is exported as: features, encoder and CTC; then the two networks of each transducer."""
+    """What a model is exported as: features, encoder and CTC; then the two networks of its first transducer."""
     encoding = Encoding(model, language)
     names = ["states", "frames", *(["log_probabilities"] if model.spec.ctc_heads("symbols") else [])]
     batch = {0: "batch"}
     free: dict[str, Any] = {"audio": batch | {1: "samples"}, "lengths": batch}
     made = [Part(GRAPH, encoding, {"audio": audio, "lengths": lengths}, names, free)]
-    for name, config in model.spec.heads.items():
-        if config.kind == "transducer":
-            head = model.head(name, TransducerHead)
-            with torch.no_grad():
-                text, state = head.begin(len(lengths))
-            numbered = {f"state_{number}": part for number, part in enumerate(state)}
-            inputs = {"symbols": torch.arange(len(lengths)) % head.output.out_features} | numbered
-            after = [f"next_{number}" for number in range(len(state))]
-            free = {"symbols": batch, "state": tuple(batch for _ in state)}
-            made.append(Part(PREDICTOR, Predicting(head), inputs, ["text", *after], free))
-            frames = torch.linspace(-1, 1, len(lengths) * model.spec.width).view(len(lengths), -1)
-            inputs = {"states": frames, "text": text}
-            made.append(Part(JOINER, Joining(head), inputs, ["log_probabilities"], {"states": batch, "text": batch}))
-    return made
+    transducers = [name for name, config in model.spec.heads.items() if config.kind == "transducer"]
+    return made + _transducer_parts(model.head(transducers[0], TransducerHead), lengths) if transducers else made
+
+
+def _transducer_parts(head: TransducerHead, lengths: Tensor) -> list[Part]:
+    """The two networks that write symbol by symbol, for as many clips."""
+    count, batch = len(lengths), {0: "batch"}
+    with torch.no_grad():
+        text, state = head.begin(count)
+    states = {f"state_{number}": part for number, part in enumerate(state)}
+    inputs = {"symbols": torch.arange(count) % head.output.out_features} | states
+    outputs = ["text", *(f"next_{number}" for number in range(len(state)))]
+    free: dict[str, Any] = {"symbols": batch, "state": tuple(batch for _ in state)}
+    predictor = Part(PREDICTOR, Predicting(head), inputs, outputs, free)
+    frames = torch.linspace(-1, 1, count * head.audio.in_features).view(count, -1)
+    joined = {"states": frames, "text": text}
+    joiner = Part(JOINER, Joining(head), joined, ["log_probabilities"], dict.fromkeys(joined, batch))
+    return [predictor, joiner]
 
 
 def _require_packages() -> None:
@@ -337,6 +341,9 @@ This is the model of the card below as ONNX graphs{told}, for onnxruntime and ev
 `audio` (B, S) is float32 in [-1, 1] at 16 kHz, and of each row `lengths` (B,) samples count; `states` (B, T, D) and
 `log_probabilities` (B, T, V) hold `frames` (B,) frames of each. `symbols.json` has the text of the V symbols, of which
 number 0 is the blank, and which of them each language is written with.
+
+With int8 weights, inputs of layers are rounded by the largest value of the batch: what a clip gives then depends a
+little on the clips beside it.
 
 A transducer starts with symbol 0 and states of zeros in `predictor.onnx`. In each frame `joiner.onnx` takes the
 frame of `states` and `text`, and its likeliest symbol is written and fed to the predictor, until that is blank.

@@ -72,10 +72,7 @@ def _unparametrised(positions: ConvolutionalPosition) -> ConvolutionalPosition:
     """The same with the weights that length and direction make; torch's own removal would change the original too."""
     old = positions.convolution
     made = nn.Conv1d(old.in_channels, old.out_channels, old.kernel_size[0], groups=old.groups)
-    with torch.no_grad():
-        made.weight.copy_(old.weight)
-        if made.bias is not None:
-            made.bias.copy_(old.bias)
+    made.load_state_dict({"weight": old.weight, "bias": old.bias})
     positions.convolution = made
     return positions
 
