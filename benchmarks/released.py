@@ -28,13 +28,14 @@ def main() -> None:
     arguments.add_argument("--hypotheses", type=Path, required=True, help="folder with files of whisper_base.py")
     options = arguments.parse_args()
     models = {name: Path(folder) for name, _, folder in (model.partition("=") for model in options.model)}
-    found: dict[str, list[dict[str, Any]]] = {}
+    rows: list[dict[str, Any]] = []
     for file in sorted(options.hypotheses.glob("*.json")):
         peer = read_json(file)
         systems = {name: from_evaluation(folder / file.name) for name, folder in models.items()}
-        found[file.stem] = compare(systems | {peer["system"]: from_file(peer)})
-        table(f"{file.stem}: CER in %", found[file.stem])
-    finish(options.json, environment() | {"normaliser": NORMALISER_VERSION, "corpora": found})
+        found = compare(systems | {peer["system"]: from_file(peer)})
+        table(f"{file.stem}: CER in %", found)
+        rows += [{"corpus": file.stem} | row for row in found]
+    finish(options.json, environment() | {"normaliser": NORMALISER_VERSION, "rows": rows})
 
 
 def from_evaluation(file: Path) -> Predictions:

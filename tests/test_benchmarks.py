@@ -17,6 +17,8 @@ from lhotse.supervision import AlignmentItem
 from rich.console import Console
 
 from isogloss.data.manifests import CARD, read_cuts, write_cuts
+from isogloss.evaluation.evaluate import evaluate
+from isogloss.files import read_json, write_json
 from isogloss.training.language_model import train_language_model
 from isogloss.training.recipe import Recipe, load_recipe
 from isogloss.training.trainer import train
@@ -109,6 +111,19 @@ class Workshop:
         path.write_text(json.dumps({"system": "peer", "clips": clips, "unknown_languages": [], "broken": 0}))
         return path
 
+    @cached_property
+    def evaluations(self) -> Path:
+        """A folder with what `isogloss evaluate --json` writes of a corpus."""
+        found = evaluate(self.model, [self.letters], tasks=["recognition"], tell_language=True)
+        write_json(self.folder / "evaluations/letters.json", found.plain())
+        return self.folder / "evaluations"
+
+    @cached_property
+    def of_corpora(self) -> Path:
+        """A folder with what whisper_base.py writes of the same corpus."""
+        write_json(self.folder / "of_corpora/letters.json", read_json(self.hypotheses))
+        return self.folder / "of_corpora"
+
 
 @pytest.fixture(scope="module")
 def workshop(letters: Path, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
@@ -165,6 +180,7 @@ TINY: dict[str, Callable[[Workshop], str]] = {
     "recognition.py": lambda w: (
         f"--model one={w.model} other={w.model} --lm one={w.lm} --data {w.letters} --hypotheses {w.hypotheses}"
     ),
+    "released.py": lambda w: f"--model one={w.evaluations} --hypotheses {w.of_corpora}",
     "retrieval.py": lambda w: f"--model {w.model} --data {w.letters} --languages es it --across it --pool 5",
     "serving.py": lambda w: (
         f"--model {w.model} --data {w.letters} --language guessed --clients 2 --minutes 0.05 --limit 3 --threads 1"
@@ -180,6 +196,7 @@ TINY: dict[str, Callable[[Workshop], str]] = {
         f"{ONCE} --batch 2 --frames 8 --symbols 3 --vocabulary 9 --large-vocabulary 9 --joiner 4"
     ),
     "whisper_base.py": lambda w: f"--data {w.letters} --limit 1 --threads 1",
+    "windows.py": lambda w: f"--model {w.model} --data {w.letters} --seconds 2 --most 1 --threads 1",
     "word_times.py": lambda w: f"--model {w.model} --data {w.russian}",
     "zero_label.py": lambda w: (
         f"--start {w.pretrained} --data {w.letters} --labelled es --zero it --arms bytes {ALONE} "
