@@ -7,8 +7,7 @@ import pytest
 import soundfile
 
 from isogloss.audio import vad, windows
-from isogloss.audio.reading import as_waveform, read, read_blocks
-from isogloss.audio.sources import Limits
+from isogloss.audio.reading import read, read_blocks
 from isogloss.cli.recordings import Recording, process
 from isogloss.data.manifests import Utterance
 from isogloss.errors import AudioError
@@ -96,7 +95,7 @@ def test_noise_without_a_pause_is_cut_and_not_lost(monkeypatch) -> None:
 
 def test_a_file_longer_than_its_header_states_is_read_by_windows(talk: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(pieces, "estimated_seconds", lambda source: 1.0)
-    monkeypatch.setattr(pieces, "as_waveform", lambda audio, channel: as_waveform(audio, limits=Limits(seconds=60)))
+    monkeypatch.setattr(pieces, "WINDOW_SECONDS", 60)
     found = Recordings([talk])
     assert spoken(list(found.speech())) and found.seconds == [130.0] and not found.errors
 

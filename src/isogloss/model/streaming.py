@@ -91,7 +91,8 @@ class WordStream(ABC):
         if not model.decoder(decoder).streams:
             raise IsoglossError("The attention decoder wants everything before it writes; stream with another.")
         self.model = model
-        self.decoder = model.greedy_decoder(1, decoder, allowed)
+        with torch.inference_mode():  # what a decoder begins with must not be part of a graph, or it cannot be forked
+            self.decoder = model.greedy_decoder(1, decoder, allowed)
         self.draft = self.decoder.drafts[0]
         self.received = 0  # samples
         self.before = 0  # frame after the last symbol of the last word
