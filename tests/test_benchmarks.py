@@ -176,6 +176,9 @@ TINY: dict[str, Callable[[Workshop], str]] = {
         f"{ONCE} --batch 2 --frames 8 --symbols 3 --vocabulary 9 --large-vocabulary 9 --joiner 4"
     ),
     "whisper_base.py": lambda w: f"--data {w.letters} --limit 1 --threads 1",
+    "windows.py": lambda w: (
+        f"--model {w.model} --data {w.letters} --seconds 1 --most 1 --windows 1,0.5,0.5 --decoder ctc --threads 1"
+    ),
     "word_times.py": lambda w: f"--model {w.model} --data {w.russian}",
     "zero_label.py": lambda w: (
         f"--start {w.pretrained} --data {w.letters} --labelled es --zero it --arms bytes {ALONE} "
