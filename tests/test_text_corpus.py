@@ -58,12 +58,12 @@ def test_plain_text_needs_a_language_and_survives_bom_and_line_ends(tmp_path: Pa
 
 def test_compressed_plain_text(tmp_path: Path) -> None:
     path = tmp_path / "a.txt.gz"
-    path.write_bytes(gzip.compress(b"un\ndos\n"))
+    path.write_bytes(gzip.compress(b"un\ndos\n", mtime=0))
     assert [line.text for line in read_text_lines(path, "ca")] == ["un", "dos"]
 
 
 def test_capitals_of_a_suffix_do_not_matter(tmp_path: Path) -> None:
-    (tmp_path / "RO.TXT.GZ").write_bytes(gzip.compress(b"unu\n"))
+    (tmp_path / "RO.TXT.GZ").write_bytes(gzip.compress(b"unu\n", mtime=0))
     (tmp_path / "X.JSONL").write_text('{"text": "doi", "language": "ro"}\n')
     assert [line.text for line in read_text_lines(tmp_path / "RO.TXT.GZ", "ro")] == ["unu"]
     assert [line.text for line in read_text_lines(tmp_path / "X.JSONL")] == ["doi"]
@@ -92,7 +92,7 @@ def test_a_line_s_own_language_and_source_win(tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": "x", "language": "Romanain"}', "Did you mean"),
         ("a.txt", b"x\n\xff\xff", "a.txt, line 2: not UTF-8"),
         ("a.txt.gz", b"no gzip", "unreadable"),
-        ("a.txt.gz", gzip.compress(b"abc" * 100)[:-9], "unreadable"),
+        ("a.txt.gz", gzip.compress(b"abc" * 100, mtime=0)[:-9], "unreadable"),
     ],
 )
 def test_broken_text_names_file_and_line(name: str, content: bytes, message: str, tmp_path: Path) -> None:
