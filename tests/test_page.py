@@ -305,8 +305,8 @@ def test_everything_works_from_the_keyboard(opened: Callable[..., Page], address
                 return
         raise AssertionError(f"the tab key does not reach {name}")
 
-    tab_to("choose")
-    with page.expect_file_chooser() as chooser:
+    with page.expect_file_chooser() as chooser:  # from early on: the browser takes a moment to hand choosers over
+        tab_to("choose")
         page.keyboard.press("Enter")
     chooser.value.set_files(spoken)
     words = page.locator("#words button")

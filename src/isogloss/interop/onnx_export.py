@@ -177,11 +177,11 @@ def _transducer_parts(head: TransducerHead, lengths: Tensor) -> list[Part]:
     with torch.no_grad():
         text, state = head.begin(count)
     states = {f"state_{number}": part for number, part in enumerate(state)}
-    inputs = {"symbols": torch.arange(count) % head.output.out_features} | states
+    inputs = {"symbols": torch.arange(count) % len(head.output.weight)} | states
     outputs = ["text", *(f"next_{number}" for number in range(len(state)))]
     free: dict[str, Any] = {"symbols": batch, "state": tuple(batch for _ in state)}
     predictor = Part(PREDICTOR, Predicting(head), inputs, outputs, free)
-    frames = torch.linspace(-1, 1, count * head.audio.in_features).view(count, -1)
+    frames = torch.linspace(-1, 1, count * head.audio.weight.shape[1]).view(count, -1)
     joined = {"states": frames, "text": text}
     joiner = Part(JOINER, Joining(head), joined, ["log_probabilities"], dict.fromkeys(joined, batch))
     return [predictor, joiner]
