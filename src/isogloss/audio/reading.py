@@ -9,7 +9,7 @@ costs no memory. `info` counts what `read` reads: both ask the same decoder (`de
 import io
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -201,13 +201,7 @@ def convert_mono(source: Source, path: Path, channel: Channel = "mix") -> None:
 
     Raises AudioError as `read_blocks` does; IsoglossError where the disk refuses.
     """
-    with atomic_file(path) as temporary:
-        try:
-            with sf.SoundFile(temporary, "w", SAMPLE_RATE, 1, "PCM_16", format="WAV") as file:
-                for block in read_blocks(source, channel=channel):
-                    file.write(block)
-        except sf.LibsndfileError as error:
-            raise IsoglossError(f"Cannot write {path}: {error}") from None
+    _write_blocks(path, read_blocks(source, channel=channel), 1, "WAV")
 
 
 def convert(source: Source, path: Path) -> None:
@@ -215,15 +209,22 @@ def convert(source: Source, path: Path) -> None:
 
     Raises AudioError as `read_blocks` does, and for more than 8 channels; IsoglossError where the disk refuses.
     """
-    with opened(source, DEFAULT_LIMITS) as content, atomic_file(path) as temporary:
+    with opened(source, DEFAULT_LIMITS) as content:
         audio = decoder(content)
         _check_rate(content.name, audio.rate)
         if audio.channels > _MOST_CHANNELS:
             raise AudioError(f"{content.name} has {audio.channels} channels; convert it to WAV.", "unreadable")
+        blocks = resampled(audio.blocks(0, None), audio.rate, SAMPLE_RATE, audio.channels)
+        _write_blocks(path, (_checked(block, content.name) for block in blocks), audio.channels, "FLAC")
+
+
+def _write_blocks(path: Path, blocks: Iterable[np.ndarray], channels: int, kind: str) -> None:
+    """Write blocks (S,) or (S, channels) at 16 kHz as a 16-bit file of a kind, atomically."""
+    with atomic_file(path) as temporary:
         try:
-            with sf.SoundFile(temporary, "w", SAMPLE_RATE, audio.channels, "PCM_16", format="FLAC") as file:
-                for block in resampled(audio.blocks(0, None), audio.rate, SAMPLE_RATE, audio.channels):
-                    file.write(_checked(block, content.name))
+            with sf.SoundFile(temporary, "w", SAMPLE_RATE, channels, "PCM_16", format=kind) as file:
+                for block in blocks:
+                    file.write(block)
         except sf.LibsndfileError as error:
             raise IsoglossError(f"Cannot write {path}: {error}") from None
 

@@ -34,7 +34,7 @@ from isogloss.data.manifests import (
 from isogloss.data.parquet import write_parquet
 from isogloss.data.rows import make_id
 from isogloss.errors import IsoglossError
-from isogloss.files import atomic_folder, json_text, write_json
+from isogloss.files import atomic_folder, json_text, require_new, write_json
 
 if TYPE_CHECKING:
     from lhotse.cut import MonoCut
@@ -59,8 +59,7 @@ def export(
     `overwrite`, an export; AudioError for a recording that cannot be read. Nothing is then written.
     """
     out = out.expanduser().absolute()
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())) and not overwrite:
-        raise IsoglossError(f"{out} exists already; choose another folder or give --overwrite.")
+    require_new(out, overwrite)
     cuts, card = read_cuts(folder), read_card(folder)
     if inside := next((audio for audio in map(audio_of, cuts) if audio.is_relative_to(out)), None):
         raise IsoglossError(f"{inside} lies in {out}, which is to be replaced; choose another folder.")

@@ -34,7 +34,7 @@ from isogloss.data.recipes import all_corpora
 from isogloss.data.rows import language_named
 from isogloss.data.splits import assign_splits, check_splits, find_leaks, held_out_texts
 from isogloss.errors import IsoglossError, did_you_mean
-from isogloss.files import atomic_folder
+from isogloss.files import atomic_folder, require_new
 from isogloss.text.corpus import clean_text, read_text_lines, write_text_lines
 from isogloss.text.languages import normalise_language
 from isogloss.text.normalise import NORMALISER_VERSION
@@ -83,8 +83,7 @@ def prepare(
     if language is not None:
         language = normalise_language(language)
     out = out.expanduser().absolute()
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())) and not overwrite:
-        raise IsoglossError(f"{out} exists already; choose another folder or give --overwrite.")
+    require_new(out, overwrite)
     wanted = {normalise_language(tag) for tag in languages} if languages else None
     advance = on_progress or (lambda stage, done: None)
     given = resolve(source, language, cache, progress=on_progress is not None, tiers=tiers)

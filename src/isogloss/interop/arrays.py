@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -70,6 +70,11 @@ def adapter_names(folder: Path) -> list[str]:
     """Of the languages whose adapters lie in a folder."""
     found = [file for end in ("safetensors", "bin") for file in folder.glob(f"{ADAPTER}*.{end}")]
     return sorted({file.name.removeprefix(ADAPTER).rpartition(".")[0] for file in found})
+
+
+def read_settings(folder: Path, name: str) -> dict[str, Any]:
+    """A JSON file of a folder, such as config.json; {} where there is none."""
+    return read_json(folder / name) if (folder / name).exists() else {}
 
 
 def read_ctranslate2(path: Path) -> tuple[str, Tensors]:

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from isogloss.audio.reading import SAMPLE_RATE
-from isogloss.files import read_json
-from isogloss.interop.arrays import one_model_file
+from isogloss.interop.arrays import one_model_file, read_settings
 from isogloss.interop.families import FAMILIES
 from isogloss.interop.family import Family
-from isogloss.interop.whisper import WHISPER
+from isogloss.interop.whisper import SECONDS, WHISPER
 from isogloss.model.model import Model
 from isogloss.sequence import Sequence
 
@@ -25,7 +24,6 @@ BOUNDS = {"hf": 1e-4, "ct2": 1e-2}
 """Largest difference of hidden states, as a share of their root mean square: float32 sums in another order; CTranslate2
 approximates functions besides."""
 LIBRARIES = {"hf": "transformers", "ct2": "ctranslate2"}
-WHISPER_SECONDS = 30
 PROBE_SECONDS = 4.0
 
 
@@ -38,8 +36,8 @@ def difference(
     original's library is not installed, or none reads it.
     """
     if _is_whisper(model):
-        samples = samples[: WHISPER_SECONDS * SAMPLE_RATE]
-        samples = np.pad(samples, (0, WHISPER_SECONDS * SAMPLE_RATE - len(samples)))
+        samples = samples[: SECONDS * SAMPLE_RATE]
+        samples = np.pad(samples, (0, SECONDS * SAMPLE_RATE - len(samples)))
     with torch.inference_mode():
         features = model.features(Sequence.from_list([torch.from_numpy(samples)]))
         ours = model.encode(features).final.values
@@ -70,7 +68,7 @@ def _states(
     """What the original makes of a waveform (S,), or CTranslate2 of Whisper's features (1, T, F): states (1, T', D)."""
     if form == "ct2":
         return _ctranslate2_states(folder, features)
-    config = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
+    config = read_settings(folder, "config.json")
     if "model_type" not in config:
         return None  # under OpenAI's names no library reads it offline
     import transformers

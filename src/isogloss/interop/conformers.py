@@ -14,10 +14,12 @@ from isogloss.interop.arrays import Tensors
 from isogloss.interop.family import Family, Plain, Setting, Values
 from isogloss.interop.naming import Names, Theirs
 from isogloss.interop.wav2vec2 import (
+    ENCODER_SETTINGS,
     FEATURE_NORM,
     PROCESSOR,
     WAVEFORM_NAMES,
     WAVEFORM_SETTINGS,
+    unread_training,
     waveform_follows,
     waveform_unread,
 )
@@ -133,18 +135,8 @@ def _bert_follows(ours: Values) -> tuple[Plain, Plain]:
 
 
 def _bert_unread(ours: Values) -> tuple[Plain, Plain]:
-    dropout = ours["encoder.blocks.dropout"]
-    config = {
-        "activation_dropout": dropout,
-        "attention_dropout": 0.0,
-        "conformer_conv_dropout": dropout,
-        "final_dropout": 0.0,
-        "layerdrop": 0.0,
-        "apply_spec_augment": False,
-        "mask_time_prob": 0.0,
-        "mask_feature_prob": 0.0,
-    }
-    return config, {"padding_value": 0.0, "return_attention_mask": True}
+    own = {"conformer_conv_dropout": ours["encoder.blocks.dropout"], "apply_spec_augment": False}
+    return unread_training(ours) | own, {"padding_value": 0.0, "return_attention_mask": True}
 
 
 BERT = Family(
@@ -155,11 +147,7 @@ BERT = Family(
     reader="Wav2Vec2BertProcessor",
     prefixes=("wav2vec2_bert.",),
     settings={
-        "feat_proj_dropout": WAVEFORM_SETTINGS["feat_proj_dropout"],
-        "num_hidden_layers": WAVEFORM_SETTINGS["num_hidden_layers"],
-        "hidden_size": WAVEFORM_SETTINGS["hidden_size"],
-        "num_attention_heads": WAVEFORM_SETTINGS["num_attention_heads"],
-        "hidden_dropout": WAVEFORM_SETTINGS["hidden_dropout"],
+        **ENCODER_SETTINGS,
         **KERNEL,
         "position_embeddings_type": Setting(
             "encoder.blocks.position",

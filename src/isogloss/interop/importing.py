@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from isogloss.audio.reading import SAMPLE_RATE, as_waveform
 from isogloss.errors import IsoglossError
-from isogloss.files import read_json, sha256
+from isogloss.files import sha256
 from isogloss.heads.ctc import CTCConfig
 from isogloss.interop import hub, whisper
-from isogloss.interop.arrays import adapter_names, read_adapter, read_ctranslate2, read_safetensors_folder
-from isogloss.interop.comparing import BOUNDS, LIBRARIES, WHISPER_SECONDS, difference, made_sound
+from isogloss.interop.arrays import (
+    adapter_names,
+    read_adapter,
+    read_ctranslate2,
+    read_safetensors_folder,
+    read_settings,
+)
+from isogloss.interop.comparing import BOUNDS, LIBRARIES, difference, made_sound
 from isogloss.interop.families import FAMILIES
 from isogloss.interop.vocabulary import language_of_vocabulary, read_vocabulary
 from isogloss.model.folder import save_model
@@ -64,10 +69,10 @@ def import_model(
         raise IsoglossError(f'"{source}" names no format. Write hf:FOLDER (transformers) or ct2:FOLDER.')
     if not folder.is_dir():
         raise IsoglossError(f"There is no folder {folder}; give the one that holds the model's files.")
-    files = (_json(folder, "vocab.json"), adapter_names(folder)) if form == "hf" else ({}, [])
+    files = (read_settings(folder, "vocab.json"), adapter_names(folder)) if form == "hf" else ({}, [])
     name = language_of_vocabulary(*files, language)
     model, kind = _from_transformers(folder, name) if form == "hf" else _from_ctranslate2(folder)
-    samples = made_sound() if probe is None else as_waveform(probe)[: WHISPER_SECONDS * SAMPLE_RATE]
+    samples = made_sound() if probe is None else as_waveform(probe)[: whisper.SECONDS * SAMPLE_RATE]
     library, found = LIBRARIES[form], difference(form, folder, model, samples, name)
     if found is not None and not found <= BOUNDS[form]:
         raise IsoglossError(
@@ -80,11 +85,11 @@ def import_model(
 
 def _from_transformers(folder: Path, adapter: str | None) -> tuple[Model, str]:
     tensors = read_safetensors_folder(folder)
-    vocabulary = _json(folder, "vocab.json")
+    vocabulary = read_settings(folder, "vocab.json")
     if adapter is not None:
         tensors |= read_adapter(folder, adapter)
         vocabulary = vocabulary.get(adapter, vocabulary)
-    config = _json(folder, "config.json")
+    config = read_settings(folder, "config.json")
     if "model_type" not in config and OPENAI in tensors:
         return _built(*whisper.from_openai(tensors)), "Whisper"
     kind = config.get("model_type", "")
@@ -92,11 +97,11 @@ def _from_transformers(folder: Path, adapter: str | None) -> tuple[Model, str]:
         what = f'The model type "{kind}"' if kind else f"A folder whose config.json states no model_type ({folder})"
         raise IsoglossError(f"{what} cannot be imported; these can: {', '.join(FAMILIES)}.")
     family = FAMILIES[kind]
-    ours = family.read(config, _json(folder, "preprocessor_config.json"))
+    ours = family.read(config, read_settings(folder, "preprocessor_config.json"))
     weights = family.to_ours(ours, tensors)
     tokenizer = None
     if "lm_head.weight" in tensors and vocabulary:
-        tokenizer, rows = read_vocabulary(vocabulary, _json(folder, "tokenizer_config.json"))
+        tokenizer, rows = read_vocabulary(vocabulary, read_settings(folder, "tokenizer_config.json"))
         ours = ours.model_copy(update={"heads": {"ctc": CTCConfig()}})
         for part in ("weight", "bias"):
             weights[f"heads.ctc.output.{part}"] = tensors[f"lm_head.{part}"].float()[rows]
@@ -121,10 +126,6 @@ def _built(config: ModelConfig, weights: dict[str, Tensor], tokenizer: Tokenizer
             raise IsoglossError(f"{name} has the shape {tuple(weights[name].shape)}, and {tuple(shape)} is wanted.")
     model.load_state_dict(weights)
     return model
-
-
-def _json(folder: Path, name: str) -> dict[str, Any]:
-    return read_json(folder / name) if (folder / name).exists() else {}
 
 
 def _card(folder: Path, kind: str, library: str, found: float | None) -> str:

@@ -16,16 +16,20 @@ from isogloss.interop.family import Family, Plain, Setting, Values, flat
 from isogloss.interop.naming import Names, Theirs
 from isogloss.model.spec import ModelConfig
 
-WAVEFORM_SETTINGS: dict[str, Setting] = {
-    "conv_dim": Setting("features.channels", repeated="features.kernels"),
-    "conv_kernel": Setting("features.kernels"),
-    "conv_stride": Setting("features.strides"),
-    "conv_bias": Setting("features.bias"),
+ENCODER_SETTINGS: dict[str, Setting] = {
     "feat_proj_dropout": Setting("encoder.embed.dropout", default=0.0),
     "num_hidden_layers": Setting("encoder.blocks.layers"),
     "hidden_size": Setting("encoder.blocks.width"),
     "num_attention_heads": Setting("encoder.blocks.heads"),
     "hidden_dropout": Setting("encoder.blocks.dropout", default=0.1),
+}
+"""What all encoders have."""
+WAVEFORM_SETTINGS: dict[str, Setting] = {
+    "conv_dim": Setting("features.channels", repeated="features.kernels"),
+    "conv_kernel": Setting("features.kernels"),
+    "conv_stride": Setting("features.strides"),
+    "conv_bias": Setting("features.bias"),
+    **ENCODER_SETTINGS,
 }
 """What all encoders over a waveform have."""
 FEATURE_NORM = {"feat_extract_norm": Setting("features.norm")}
@@ -86,24 +90,27 @@ def waveform_follows(ours: Values) -> tuple[Plain, Plain]:
     return config, {"sampling_rate": SAMPLE_RATE}
 
 
-def waveform_unread(ours: Values) -> tuple[Plain, Plain]:
-    """What transformers wants to know besides: dropout and masks of its training, and how to pad."""
-    dropout = ours["encoder.blocks.dropout"]
-    config = {
-        "activation_dropout": dropout,
+def unread_training(ours: Values) -> Plain:
+    """What transformers wants to know of training: dropout and masks."""
+    return {
+        "activation_dropout": ours["encoder.blocks.dropout"],
         "attention_dropout": 0.0,
         "final_dropout": 0.0,
         "layerdrop": 0.0,
         "mask_time_prob": 0.0,  # with masks it wants a vector for them
         "mask_feature_prob": 0.0,
     }
+
+
+def waveform_unread(ours: Values) -> tuple[Plain, Plain]:
+    """What transformers wants to know besides: of training, and how to pad."""
     processor = {
         "feature_size": 1,
         "padding_value": 0.0,
         # With group norm it knows no masks: the first layer takes its statistics over the padding.
         "return_attention_mask": ours["features.norm"] == "layer",
     }
-    return config, processor
+    return unread_training(ours), processor
 
 
 def _data2vec_names(config: ModelConfig) -> Names:

@@ -18,8 +18,10 @@ from isogloss.nn.position import sinusoids
 
 HEAD_WIDTH = 64
 """Of every published Whisper."""
-FRAMES = 1500
-"""Positions it has: half a minute."""
+SECONDS = 30
+"""Of audio that it takes at once."""
+FRAMES = 50 * SECONDS
+"""Positions it has."""
 BLOCK = "encoder.stack.blocks.*."
 
 
@@ -96,7 +98,7 @@ def _unread(ours: Values) -> tuple[Plain, Plain]:
         "decoder_ffn_dim": 4 * ours["encoder.blocks.width"],
     }
     processor = {
-        "chunk_length": 30,
+        "chunk_length": SECONDS,
         "padding_value": 0.0,
         "return_attention_mask": False,
     }

@@ -15,10 +15,9 @@ from isogloss.audio.log_mel import LogMelConfig
 from isogloss.audio.reading import SAMPLE_RATE
 from isogloss.errors import IsoglossError
 from isogloss.interop.arrays import one_model_file
+from isogloss.interop.whisper import SECONDS
 from isogloss.sequence import Sequence
 
-SECONDS = 30
-"""Of audio that Whisper takes at once."""
 CODES = {"nb": "no", "jv": "jw", "fil": "tl", "cmn": "zh"}
 """Whisper's own codes where they are not the language subtag."""
 

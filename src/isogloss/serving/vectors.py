@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from fastapi import FastAPI, Request
@@ -20,6 +20,7 @@ from isogloss.model.space import PAUSE, embed_query, embed_speech, embed_text
 from isogloss.serving.asked import (
     EmbeddingRequest,
     FieldsT,
+    RecordingFields,
     SearchRequest,
     SpeechEmbeddingFields,
     SpeechSearchFields,
@@ -28,8 +29,10 @@ from isogloss.serving.asked import (
 )
 from isogloss.serving.problems import Problem
 from isogloss.serving.service import Service, told
-from isogloss.serving.uploads import Form, read_json, received_form
+from isogloss.serving.uploads import read_json, received_form
 from isogloss.text.languages import normalise_language
+
+RecordingT = TypeVar("RecordingT", bound=RecordingFields)
 
 
 def add_vectors(app: FastAPI, service: Service) -> None:
@@ -41,11 +44,7 @@ def add_vectors(app: FastAPI, service: Service) -> None:
     async def embeddings(request: Request) -> dict[str, Any]:
         """Vectors of sentences (JSON), or of the stretches of speech in a recording (a form)."""
         if _is_form(request):
-            async with received_form(request, settings) as form:
-                with told():
-                    fields = fields_of(form, SpeechEmbeddingFields)
-                    check_model(fields.model, settings.name)
-                pieces, vectors = await _of_speech(service, request, form, fields.language)
+            fields, _, pieces, vectors = await _of_speech(service, request, SpeechEmbeddingFields)
             places: list[dict[str, Any]] = [{"start": part.start, "end": part.end} for part in pieces]
             return _embeddings(settings.name, vectors, fields.encoding_format, places, 0)
         asked = await _json(service, request, EmbeddingRequest)
@@ -64,13 +63,9 @@ def add_vectors(app: FastAPI, service: Service) -> None:
             raise Problem(404, "This server has no index to search in; start it with --index.", code="no_index")
         asked: SearchRequest | SpeechSearchFields
         if _is_form(request):
-            async with received_form(request, settings) as form:
-                with told():
-                    asked = fields_of(form, SpeechSearchFields)
-                    check_model(asked.model, settings.name)
-                pieces, vectors = await _of_speech(service, request, form, asked.language)
+            asked, name, pieces, vectors = await _of_speech(service, request, SpeechSearchFields)
             if not pieces:
-                raise Problem(422, f"Nothing is said in {form.name}; search by a recording of speech.", param="file")
+                raise Problem(422, f"Nothing is said in {name}; search by a recording of speech.", param="file")
         else:
             asked = written = await _json(service, request, SearchRequest)
             with told():
@@ -102,13 +97,18 @@ def _tag(language: str | None) -> str | None:
 
 
 async def _of_speech(
-    service: Service, request: Request, form: Form, language: str | None
-) -> tuple[list[Piece], Tensor]:
-    """The stretches of speech in a recording and their vectors, (N, D)."""
-    await service.measured(form, longest=WINDOW_SECONDS)
-    with told(form):
-        work = service.worker.call(_embedded, service, form.file, _tag(language))
-        return await service.answer(request, work)
+    service: Service, request: Request, kind: type[RecordingT]
+) -> tuple[RecordingT, str, list[Piece], Tensor]:
+    """The fields of a form, the name of its recording, the stretches of speech in it and their vectors, (N, D)."""
+    async with received_form(request, service.settings) as form:
+        with told():
+            fields = fields_of(form, kind)
+            check_model(fields.model, service.settings.name)
+        await service.measured(form, longest=WINDOW_SECONDS)
+        with told(form):
+            work = service.worker.call(_embedded, service, form.file, _tag(fields.language))
+            pieces, vectors = await service.answer(request, work)
+    return fields, form.name, pieces, vectors
 
 
 def _embedded(service: Service, path: Path, tag: str | None) -> tuple[list[Piece], Tensor]:
