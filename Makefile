@@ -1,4 +1,4 @@
-# make demo | test | test-all | lint | install | docs | clean
+# make demo | demo-scratch | test | test-all | lint | install | docs | clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 VENV := .venv
@@ -8,10 +8,13 @@ TORCH_INDEX ?=
 PIP := $(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo test test-all lint install docs clean
+.PHONY: demo demo-scratch test test-all lint install docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/isogloss demo
+
+demo-scratch: $(VENV)/.demo
+	$(BIN)/isogloss demo --scratch --out demo-scratch
 
 # Two processes, a file in one of them: what a file sets up is made once.
 test: $(VENV)/.dev

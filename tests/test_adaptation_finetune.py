@@ -10,7 +10,7 @@ import isogloss
 from isogloss.adaptation import finetune
 from isogloss.adaptation.finetune import plan
 from isogloss.errors import IsoglossError
-from isogloss.model.folder import WEIGHTS, load_model, read_tensors, save_model
+from isogloss.model.folder import WEIGHTS, load_model, quantise_model, read_tensors, save_model
 from isogloss.model.model import Model
 from isogloss.training.recipe import Recipe
 from isogloss.training.trainer import train
@@ -76,8 +76,12 @@ def test_nothing_transcribed_is_told(letters, recogniser):
         plan(recogniser, [letters], languages=("ro",))
 
 
-def test_adapters_leave_the_base_bit_for_bit_and_make_a_small_folder(letters, recogniser, tmp_path):
-    before = load_model(recogniser).state_dict()
+@pytest.mark.parametrize("weights", ["float32", "int8"])
+def test_adapters_leave_the_base_bit_for_bit_and_make_a_small_folder(letters, recogniser, tmp_path, weights):
+    if weights == "int8":
+        quantise_model(recogniser, tmp_path / "small")
+        recogniser = tmp_path / "small"
+    before = load_model(recogniser).trainable().state_dict()
     folder = trained(plan(recogniser, [letters]).recipe, tmp_path / "run")
     model = load_model(folder)
     after = model.state_dict()

@@ -54,7 +54,8 @@ def workplace(letters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     sf.write(tmp_path / "recordings/one.flac", waveform(cuts[1]), SAMPLE_RATE)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sentences.txt").write_text("abc de\ncab\nbed ace\n" * 5, encoding="utf-8")
-    assert cli.run(["lm", "sentences.txt", "--language", "ro", "--model", "demo/run/model", "--out", "demo/lm"]) == 0
+    model = "demo/run/model"
+    assert cli.run(["lm", "sentences.txt", "--language", "ro", "--model", model, "--out", f"{model}/lm"]) == 0
     return tmp_path
 
 

@@ -146,6 +146,16 @@ def test_a_model_comes_whole_and_nothing_that_could_run(
     assert pull("team/small") == folder
 
 
+def test_of_many_adapters_only_the_one_that_is_asked_for_comes(
+    hub: type[Hub], ours: dict[str, bytes], capfd: pytest.CaptureFixture[str]
+) -> None:
+    adapters = {f"adapter.{name}.safetensors": b"x" for name in ("ron", "spa")}
+    hub.models["team/mms"] = ours | adapters | {"lm/config.json": b"{}", "onnx/model.safetensors": b"x"}
+    assert cli.run(["pull", "team/mms", "--language", "ron"]) == 0
+    assert set(hub.fetched) == {*ours, "adapter.ron.safetensors", "lm/config.json"}
+    assert 'no adapter "xyz"' in refusal(lambda: pull("team/mms", language="xyz"))
+
+
 def test_what_is_imported_from_it_says_which_commit(
     hub: type[Hub], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -419,6 +419,19 @@ def test_bad_audio_is_one_sentence(recogniser: Recogniser, tmp_path: Path, metho
         assert "\n" not in str(error.value)
 
 
+def test_segments_are_told_minute_by_minute(recogniser: Recogniser) -> None:
+    done: list[float] = []
+    told: list[tuple[float, float]] = []
+    recogniser.transcribe(
+        sound(150),
+        vad=False,
+        on_progress=lambda seconds, _: done.append(seconds),
+        on_segment=lambda _, segment: told.append((segment.start, done[-1])),
+    )
+    assert [start for start, _ in told] == [0, 30, 60, 90, 120]
+    assert all(seconds <= start + 60 for start, seconds in told)
+
+
 def test_a_beam_searches_and_greedy_is_its_narrow_end(recogniser: Recogniser) -> None:
     clips = [sound(2), sound(3, seed=1)]
     found = recogniser.transcribe(clips, beam=recogniser.beam(4))

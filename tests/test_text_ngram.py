@@ -93,7 +93,8 @@ def test_it_survives_its_folder_and_knows_its_tokenizer(tmp_path: Path) -> None:
     model = train_ngram(SENTENCES, VOCABULARY, 4)
     save_ngram(model, tmp_path / "lm", "these", {"sentences": len(SENTENCES)})
     again = load_ngram(tmp_path / "lm", "these")
-    assert again.perplexity(SENTENCES) == model.perplexity(SENTENCES) and again.calibration is None
+    assert again.perplexity(SENTENCES) == pytest.approx(model.perplexity(SENTENCES), rel=1e-3)  # stored in float16
+    assert again.calibration is None
     model.calibration = (0.5, -0.25)
     save_ngram(model, tmp_path / "sure", "these", {})
     assert load_ngram(tmp_path / "sure", "these").calibration == (0.5, -0.25)

@@ -7,7 +7,7 @@ import pytest
 
 import isogloss
 from isogloss.model import calibration as confidence
-from isogloss.model.folder import save_model
+from isogloss.model.folder import quantise_model, save_model
 from isogloss.text.ngram import load_ngram
 from isogloss.text.tokenizers import digest
 from isogloss.training.language_model import train_language_model
@@ -45,3 +45,19 @@ def test_text_alone_leaves_confidence_to_the_model(model: Path, tmp_path: Path) 
     (tmp_path / "some.txt").write_text("abc\nbad\ncab\n")
     train_language_model(model, tmp_path / "lm", texts=[tmp_path / "some.txt"], data=[], language="es", order=2)
     assert load_ngram(tmp_path / "lm", digest(model)).calibration is None
+
+
+def test_a_model_searches_with_the_language_model_in_its_folder(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "some.txt").write_text("abc\nbad\ncab\n")
+    train_language_model(model, tmp_path / "lm", texts=[tmp_path / "some.txt"], data=[], language="es", order=2)
+    plain, clip = isogloss.load(model), sound(3)
+    assert plain.search() is None and plain.search(4).language_model is None
+    greedy = plain.transcribe(clip)
+    train_language_model(model, model / "lm", texts=[tmp_path / "some.txt"], data=[], language="es", order=2)
+    own = isogloss.load(model)
+    given = own.search(language_model=tmp_path / "lm")
+    assert own.search().width == 8 and own.search(hotwords=["ab"]).language_model is own.language_model
+    assert own.transcribe(clip) == plain.transcribe(clip, beam=given)
+    assert own.search(1) is None and own.transcribe(clip, beam=None) == greedy
+    quantise_model(model, tmp_path / "small")
+    assert isogloss.load(tmp_path / "small").search() is not None

@@ -105,8 +105,7 @@ def plan(
 def _from_speech_alone(start: Model, steps: int, identifies: bool) -> tuple[dict[str, Any], list[Any]]:
     """A new CTC head, alone at first: gradients of a random head would undo the pre-training."""
     head = max(1, steps // 10)
-    encoder = sum(parameter.numel() for parameter in start.encoder.parameters())
-    peak = 1e-4 if encoder >= LARGE else 1e-3
+    peak = 1e-4 if _is_large(start) else 1e-3
     # Convolutions over the waveform stay as pre-training left them (wav2vec 2.0, arXiv 2006.11477 §4.3).
     kept = ("features",) if any(True for _ in start.features.parameters()) else ()
     model = {
@@ -137,10 +136,15 @@ def _adapters(start: Model, steps: int) -> tuple[dict[str, Any], list[Any]]:
 
 
 def _whole(start: Model, steps: int, identifies: bool) -> tuple[dict[str, Any], list[Any]]:
-    """All of a recogniser; the encoder, which knows much already, at a third of the rate."""
+    """All of a recogniser; the encoder, which knows much already, at a third of the rate or less."""
     untrained = () if identifies else _language_heads(start)
     stage = _stage("finetune", steps, [_recognition(GENTLE, untrained)], _unreached(start))
-    return {"keep": "all"}, [stage | _rates(3e-4, ema=0.99) | {"perturb": {}}]
+    return {"keep": "all"}, [stage | _rates(1e-4 if _is_large(start) else 3e-4, ema=0.99) | {"perturb": {}}]
+
+
+def _is_large(start: Model) -> bool:
+    """Whether the encoder is; int8 weights, which are no parameters, count too."""
+    return sum(parameter.numel() for parameter in start.trainable().encoder.parameters()) >= LARGE
 
 
 def _rates(encoder: float, ema: float, **both: Any) -> dict[str, Any]:

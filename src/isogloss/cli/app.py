@@ -40,7 +40,10 @@ AudioArguments = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto = a GPU if there is one")]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="also write the figures to a JSON file")]
-BeamWidth = Annotated[int, typer.Option(min=1, help="beam width of the search; 1 = greedy decoding")]
+BeamWidth = Annotated[
+    int | None,
+    typer.Option(min=1, help="beam width of the search, 1 = greedy; by default 8 where there is a language model"),
+]
 LanguageModel = Annotated[
     Path | None, typer.Option(help="language model made by isogloss lm; turns on beam search")
 ]

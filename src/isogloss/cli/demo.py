@@ -1,9 +1,10 @@
-"""`isogloss demo`: from untranscribed speech to a recogniser with honest figures, in minutes.
+"""`isogloss demo`: a recogniser of your own with honest figures, in minutes.
 
-    fetch ── prepare ── pre-train (BEST-RQ) ── add text (MOST) ── fine-tune (CTC + language) ── evaluate ── report.html
-                                                                           └── n-gram model of the same texts ─┘
+    fetch ── prepare ──┬── fine-tune the released model ─────────────────────┬── n-gram model ── evaluate ── report.html
+                       └── pre-train (BEST-RQ) ── add text (MOST) ── fine-tune
 
-Each step leaves a folder in `out` and is skipped where its result lies there already.
+The second way is that of `--scratch`, and of machines without the released model. Each step leaves a folder in `out`
+and is skipped where its result lies there already.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from isogloss.adaptation.finetune import plan
 from isogloss.data.manifests import CARD
 from isogloss.data.prepare import prepare
 from isogloss.errors import counted
@@ -24,6 +26,8 @@ from isogloss.evaluation.evaluate import evaluate
 from isogloss.evaluation.report import write_report
 from isogloss.evaluation.results import Evaluation
 from isogloss.evaluation.terminal import render
+from isogloss.model.folder import LANGUAGE_MODEL
+from isogloss.model.released import find_released
 from isogloss.training.language_model import train_language_model
 from isogloss.training.launch import train_in_processes, useful_processes
 from isogloss.training.recipe import Recipe, load_recipe
@@ -34,16 +38,18 @@ LANGUAGES = ("be", "el", "es", "ro")
 """Three scripts; the first two languages are weak in larger systems, the others well known to them."""
 CORPUS, OTHER = "tuxpaint", "ktuberling"
 SHOWN = 6
+MINUTES, SCRATCH_MINUTES = 6.0, 15.5
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Where things lie, and what was asked for."""
+    """Where things lie, and what was asked for. start: the model to fine-tune, None to train from the beginning."""
 
     out: Path
     data: Path | None
     languages: tuple[str, ...]
     minutes: float
+    start: Path | None
     console: Console
 
     def step(self, text: str) -> None:
@@ -55,22 +61,26 @@ def run_demo(
     *,
     data: Path | None = None,
     languages: tuple[str, ...] = (),
-    minutes: float = 15.5,
+    minutes: float | None = None,
+    scratch: bool = False,
     console: Console | None = None,
 ) -> Path:
     """Fetch, train and evaluate; returns the model folder.
 
     data: the user's own folder of audio and transcripts instead of the fetched corpus. languages:
-    only these. minutes: how long training may take here; the number of steps follows from it.
+    only these. minutes: how long training may take here; the number of steps follows from it. scratch: do not start
+    from the released model.
     """
     began = time.monotonic()
     chosen = languages or (() if data else LANGUAGES)
-    demo = Demo(out.absolute(), data, chosen, minutes, console or Console())
+    start = None if scratch else find_released()
+    minutes = minutes or (MINUTES if start else SCRATCH_MINUTES)
+    demo = Demo(out.absolute(), data, chosen, minutes, start, console or Console())
     corpora = _prepare(demo)
     model = _train(demo, corpora[0])
-    language_model = _language_model(demo, model, corpora[0])
+    _add_language_model(demo, model, corpora[0])
     demo.step("Evaluate on held-out speech: sentences that training never had, in any language")
-    evaluation = evaluate(model, corpora, language_model=language_model)
+    evaluation = evaluate(model, corpora)
     demo.console.print(render(evaluation))
     add_figures(model, evaluation)
     report = demo.out / "report.html"
@@ -117,12 +127,14 @@ def _train(demo: Demo, corpus: Path) -> Path:
         demo.step(f"Trained already: {run / 'model'}")
         return run / "model"
     resume = (run / "checkpoints").exists()
+    minutes = counted(round(demo.minutes), "minute")
     if resume:
         demo.step("Resume the training that was interrupted")
+    elif demo.start:
+        demo.step(f"Fine-tune the released model for about {minutes}; --scratch would train one from the beginning")
     else:
-        minutes = counted(round(demo.minutes), "minute")
         demo.step(f"Train for about {minutes}: pre-train on speech, add text, fine-tune on transcribed speech")
-    recipe = _recipe(corpus, demo.languages)
+    recipe = _recipe(corpus, demo.languages) if demo.start is None else _fine_tuning(demo, corpus)
     return train_in_processes(recipe, run, useful_processes(recipe), resume=resume, minutes=demo.minutes)
 
 
@@ -136,13 +148,21 @@ def _recipe(corpus: Path, languages: tuple[str, ...]) -> Recipe:
     return recipe.model_copy(update={"data": data})
 
 
-def _language_model(demo: Demo, model: Path, corpus: Path) -> Path:
-    """An n-gram model of the training transcripts and the unspoken text, for the search."""
-    folder = demo.out / "lm"
+def _fine_tuning(demo: Demo, corpus: Path) -> Recipe:
+    """That of `isogloss finetune released`, with its reasons."""
+    assert demo.start is not None
+    chosen = plan(demo.start, [corpus], languages=demo.languages, minutes=demo.minutes)
+    for reason in chosen.reasons:
+        demo.console.print(f"  {escape(reason)}", highlight=False)
+    return chosen.recipe
+
+
+def _add_language_model(demo: Demo, model: Path, corpus: Path) -> None:
+    """An n-gram model of the training transcripts and the unspoken text, in the model's folder."""
+    folder = model / LANGUAGE_MODEL
     if not folder.exists():
         demo.step("Train an n-gram model on the training transcripts and the unspoken text")
         train_language_model(model, folder, texts=[], data=[corpus])
-    return folder
 
 
 def _show_examples(demo: Demo, evaluation: Evaluation) -> None:
@@ -162,7 +182,7 @@ def _say_goodbye(demo: Demo, model: Path, report: Path, seconds: float) -> None:
         f"  report   {report}\n"
         f"  model    {model}\n\n"
         "Try next:\n"
-        f"  isogloss transcribe --model {model} --lm {demo.out / 'lm'} YOUR.wav\n"
+        f"  isogloss transcribe --model {model} YOUR.wav\n"
         f"  isogloss identify --model {model} YOUR.wav\n"
         "  isogloss demo --data FOLDER --out my-demo      your own speech: clip.wav beside clip.txt\n"
         "  isogloss train usm-small --out runs/usm-small  a larger model, more corpora",

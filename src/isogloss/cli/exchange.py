@@ -39,19 +39,21 @@ def import_(
 def pull(
     name: Annotated[str, typer.Argument(help="ORGANISATION/MODEL on the Hugging Face hub")],
     revision: Annotated[str, typer.Option(help="branch, tag or commit")] = "main",
+    language: Annotated[str | None, typer.Option(help="whose adapter to fetch too, of a model that has some")] = None,
 ) -> None:
     """Fetch a model from the Hugging Face hub. Only safetensors, JSON and tokenizers; the commit is recorded."""
     from isogloss.interop.hub import is_ours, origin
     from isogloss.interop.hub import pull as fetch
 
-    folder = fetch(name, revision)
+    folder = fetch(name, revision, language)
     found = origin(folder)
     if found is not None:
         terminal.note(f"{found.name} at commit {found.commit}.")
     if is_ours(folder):
         terminal.note(f"Next: isogloss transcribe --model {folder} RECORDING")
     else:
-        terminal.note(f"Next: isogloss import hf:{folder} --out models/{name.rpartition('/')[2]}")
+        adapter = f" --language {language}" if language else ""
+        terminal.note(f"Next: isogloss import hf:{folder} --out models/{name.rpartition('/')[2]}{adapter}")
     print(folder)
 
 

@@ -184,7 +184,7 @@ def evaluate(
     tell_language: Annotated[
         bool, typer.Option("--tell-language", help="give the model the language of each clip")
     ] = False,
-    beam: BeamWidth = 1,
+    beam: BeamWidth = None,
     lm: LanguageModel = None,
     lm_weight: LanguageModelWeight = 0.5,
     json: JsonFile = None,
@@ -236,10 +236,15 @@ def demo(
     data: Annotated[
         Path | None, typer.Option(help="your own speech instead of the fetched corpus: anything prepare accepts")
     ] = None,
-    minutes: Annotated[float, typer.Option(min=0.1, help="minutes of training")] = 15.5,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, help="minutes of training; by default 6, from scratch 15.5")
+    ] = None,
     languages: Annotated[str, typer.Option(help="only these languages: ro,bg")] = "",
+    scratch: Annotated[
+        bool, typer.Option("--scratch", help="do not start from the released model: pre-train, add text, fine-tune")
+    ] = False,
 ) -> None:
-    """Run everything on real speech. Fetches, pre-trains, fine-tunes, evaluates, transcribes."""
+    """Run everything on real speech. Fetches, fine-tunes or trains, evaluates, transcribes."""
     from isogloss.cli.demo import run_demo
 
-    run_demo(out, data=data, languages=tuple(listed(languages) or ()), minutes=minutes)
+    run_demo(out, data=data, languages=tuple(listed(languages) or ()), minutes=minutes, scratch=scratch)

@@ -24,7 +24,7 @@ def serve(
     adapter: Annotated[
         list[Path] | None, typer.Option(help="folder of adapters from isogloss finetune; may be repeated")
     ] = None,
-    beam: BeamWidth = 1,
+    beam: BeamWidth = None,
     lm: LanguageModel = None,
     lm_weight: LanguageModelWeight = 0.5,
     api_key_file: Annotated[
@@ -46,7 +46,6 @@ def serve(
         from isogloss.serving.server import serve as run
     except ImportError as error:
         raise IsoglossError(f"The server needs more packages ({error}): pip install 'isogloss[serve]'.") from None
-    from isogloss.decoding.beam import width_for
     from isogloss.model.index import load_index
     from isogloss.serving.settings import MIB, Settings, read_key
 
@@ -62,8 +61,7 @@ def serve(
     with bound(host, port) as listening:  # before anything is loaded
         known = None if index is None else load_index(index, model)
         recogniser = loaded(model, device, adapter)
-        width = width_for(beam, lm)
-        search = recogniser.beam(width, language_model=lm, weight=lm_weight) if width > 1 else None
+        search = recogniser.search(beam, language_model=lm, weight=lm_weight)
         if not recogniser.model.decoders:
             terminal.note(f"{model} cannot transcribe: it was pre-trained on speech alone. It is served for the rest.")
         if host not in LOCAL and settings.key is None:

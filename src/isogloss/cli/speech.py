@@ -42,7 +42,7 @@ def transcribe(
     adapter: Annotated[
         list[Path] | None, typer.Option(help="folder of adapters from isogloss finetune; may be repeated")
     ] = None,
-    beam: BeamWidth = 1,
+    beam: BeamWidth = None,
     nbest: Annotated[int, typer.Option(min=1, help="number of likeliest texts to show, with --format json")] = 1,
     lm: LanguageModel = None,
     lm_weight: LanguageModelWeight = 0.5,
@@ -63,7 +63,7 @@ def transcribe(
 ) -> None:
     """Transcribe recordings or live speech."""
     if stream:
-        if beam > 1 or nbest > 1 or lm or hotwords:
+        if (beam or 1) > 1 or nbest > 1 or lm or hotwords:
             raise typer.BadParameter("--stream decides frame by frame; leave out --beam, --nbest, --lm and --hotwords")
         if out or not vad:
             raise typer.BadParameter("--stream writes all speech to standard output; leave out --out and --no-vad")
@@ -77,7 +77,6 @@ def transcribe(
         transcribe_live(audio, lambda: loaded(model, device, adapter), language, decoder, format, raw)
         return
     from isogloss.cli.recordings import find_recordings, places
-    from isogloss.decoding.beam import width_for
     from isogloss.serving import writers
     from isogloss.text.languages import normalise_language
 
@@ -101,11 +100,8 @@ def transcribe(
         else:
             terminal.write(f"{recording.name}\t" * prefixed + write(recording.name, transcript))
 
-    search = None
-    width = max(width_for(beam, lm, hotwords, nbest > 1), nbest)
-    if width > 1:
-        words = listed(hotwords) or ()
-        search = recogniser.beam(width, most=nbest, language_model=lm, weight=lm_weight, hotwords=words)
+    words = listed(hotwords) or ()
+    search = recogniser.search(beam, most=nbest, language_model=lm, weight=lm_weight, hotwords=words)
     if not files:
         terminal.write(heading)
     options = {"language": tag, "decoder": decoder, "beam": search, "vad": vad, "errors": "return"}

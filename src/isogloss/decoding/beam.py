@@ -49,11 +49,6 @@ class Beam:
     allowed: Symbols | None = None
 
 
-def width_for(asked: int, *reasons: object) -> int:
-    """Texts to keep: as many as asked for; the default where nothing but a reason to search was given."""
-    return Beam.width if asked == 1 and any(reasons) else asked
-
-
 @dataclass(slots=True)
 class Prefix:
     """A text, as its last symbol and the prefix before it.

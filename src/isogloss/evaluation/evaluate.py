@@ -18,7 +18,7 @@ import torch
 from isogloss import __version__
 from isogloss.config import override
 from isogloss.data.manifests import fingerprint, language_of, read_cuts, source_of
-from isogloss.decoding.beam import width_for
+from isogloss.decoding.beam import Beam
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.evaluation.data import Data, Key, key_of
 from isogloss.evaluation.predictions import predict
@@ -49,9 +49,9 @@ def evaluate(
     split: str = "test",
     languages: list[str] | None = None,
     tell_language: bool = False,
-    beam: int = 1,
+    beam: int | None = None,
     language_model: Path | None = None,
-    weight: float = 0.5,
+    weight: float = Beam.weight,
     system: str | None = None,
     device: torch.device | str = "cpu",
     on_progress: Progress | None = None,
@@ -60,23 +60,23 @@ def evaluate(
 
     tasks: what to measure, by the names of the files in `tasks/`; by default everything that the model and the data
     are fit for. options: of tasks, as in `retrieval.pool=200`. languages: only clips in these. tell_language: the
-    model is told what is spoken instead of guessing it; only symbols of that language are then written. beam: texts
-    to keep while searching, 1 decodes greedily, and with a language model means 8; language_model: made by
-    `isogloss lm`, of this weight. system: the name in tables, by default that of the model.
+    model is told what is spoken instead of guessing it; only symbols of that language are then written. beam,
+    language_model, weight: of the search, as in `Recogniser.search`. system: the name in tables, by default that of
+    the model.
 
     Raises IsoglossError for a folder that is no model or no corpus, where there is no clip to evaluate, for a task
     that is asked for and cannot be run, and where none can.
     """
     chosen = _tasks(tasks, options)
     recogniser = load(model_folder, device)
-    width = width_for(beam, language_model)
+    search = recogniser.search(beam, language_model=language_model, weight=weight)
     cuts = _select([cut for folder in data for cut in read_cuts(folder, split)], languages, data, split)
     trained = trained_clips(model_folder)
     measured = Data(
         cuts=cuts,
         trained=None if trained is None else frozenset(trained),
         told=tell_language,
-        beam=recogniser.beam(width, language_model=language_model, weight=weight) if width > 1 else None,
+        beam=search,
     )
     tables, left_out = _run(chosen, recogniser, measured, on_progress, demanded=bool(tasks))
     kept = [cut for cut in cuts if key_of(cut) not in measured.broken]
@@ -89,7 +89,7 @@ def evaluate(
         seconds=sum(cut.duration for cut in kept),
         versions=versions(),
         language_told=tell_language,
-        search=_searched(width, language_model, weight),
+        search=_searched(search, language_model),
         known_languages=recogniser.languages,
         trained_sources=None if trained is None else tuple(sorted({source for source, _ in trained})),
         trained_clips=None if trained is None else sum(key_of(cut) in trained for cut in kept),
@@ -160,11 +160,12 @@ def _run(
     return tuple(tables), left_out
 
 
-def _searched(width: int, language_model: Path | None, weight: float) -> str:
+def _searched(beam: Beam | None, given: Path | None) -> str:
     """How texts were decided on, in words; nothing where it was frame by frame."""
-    if width == 1:
+    if beam is None:
         return ""
-    return f"beam {width}" + (f", language model {language_model.name} at weight {weight:g}" if language_model else "")
+    name = "of the model" if given is None else given.name
+    return f"beam {beam.width}" + (f", language model {name} at weight {beam.weight:g}" if beam.language_model else "")
 
 
 def _select(cuts: list[MonoCut], languages: list[str] | None, data: list[Path], split: str) -> list[MonoCut]:

@@ -56,9 +56,14 @@ def read_safetensors_folder(folder: Path) -> Tensors:
     return found
 
 
+def adapter_file(name: str) -> str:
+    """The file with the adapter of a language."""
+    return f"{ADAPTER}{name}.safetensors"
+
+
 def read_adapter(folder: Path, name: str) -> Tensors:
     """The tensors of the adapter of a language, by its name in the folder; raises IsoglossError where it is pickled."""
-    path = folder / f"{ADAPTER}{name}.safetensors"
+    path = folder / adapter_file(name)
     if not path.exists() and (pickled := path.with_suffix(".bin")).exists():
         raise IsoglossError(
             f"{pickled} is pickled, which could run any code; get {path.name}, which its authors publish beside it."

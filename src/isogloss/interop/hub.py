@@ -13,11 +13,17 @@ from pathlib import Path
 
 from isogloss.errors import IsoglossError
 from isogloss.files import read_json, write_json
+from isogloss.interop.arrays import adapter_file
 
-WANTED = ("*.safetensors", "*.json", "tokenizer.model", "vocab.txt", "merges.txt", "README.md", "LICENSE*")
-"""Weights, configuration, tokenizer, and what their owners say of them; nothing that could run."""
-LEFT_OUT = "*/*"
-"""Folders in it hold the same model for other libraries."""
+WANTED = (
+    "model*.safetensors*", "pretraining.safetensors", "config.json", "preprocessor_config.json",
+    "processor_config.json", "generation_config.json", "tokenizer*.json", "tokenizer.model", "special_tokens_map.json",
+    "added_tokens.json", "normalizer.json", "vocab.json", "vocab.txt", "merges.txt", "README.md", "LICENSE*", "lm/*",
+)  # fmt: skip
+"""Weights, configuration, tokenizer, and what their owners say of them; nothing that could run.
+
+None begins with a star: folders hold the same model for other libraries, but for `lm`, a language model of ours.
+"""
 PULLED = "pulled.json"
 
 
@@ -30,8 +36,10 @@ class Origin:
     commit: str
 
 
-def pull(name: str, revision: str = "main") -> Path:
+def pull(name: str, revision: str = "main", language: str | None = None) -> Path:
     """Fetch a model, and return its folder. name: ORGANISATION/MODEL. revision: a branch, tag or commit.
+
+    language: whose adapter comes too, as the model calls it; MMS has more than a thousand.
 
     Raises IsoglossError, in one sentence, for what is not there, may not be had, or has no safetensors weights.
     """
@@ -39,14 +47,17 @@ def pull(name: str, revision: str = "main") -> Path:
         from huggingface_hub import snapshot_download
     except ImportError:
         raise IsoglossError("isogloss pull needs huggingface_hub: pip install isogloss[interop].") from None
+    wanted = [*WANTED, *([adapter_file(language)] if language else [])]
     with _one_sentence(name, revision):
-        found = snapshot_download(name, revision=revision, allow_patterns=list(WANTED), ignore_patterns=[LEFT_OUT])
+        found = snapshot_download(name, revision=revision, allow_patterns=wanted)
     folder = Path(found)
     if not any(folder.glob("*.safetensors")):
         raise IsoglossError(
             f"{name} ({revision}) has no .safetensors weights, and other kinds could run any code; choose another "
             "model or --revision, or ask its owners to add them."
         )
+    if language and not (folder / adapter_file(language)).exists():
+        raise IsoglossError(f'{name} ({revision}) has no adapter "{language}"; its page names those that it has.')
     if not (folder / PULLED).exists():
         write_json(folder / PULLED, asdict(Origin(name, revision, folder.name)))
     return folder

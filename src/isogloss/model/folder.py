@@ -5,6 +5,7 @@
     pretraining.safetensors   what objectives learned for themselves, if anything: quantizers, softmaxes
     tokenizer.*         the tokenizer's files, if the model has one
     README.md           the model card
+    lm/                 its n-gram language model, if one was made there (`isogloss lm --out MODEL/lm`)
 
 A model that was adapted from another may leave out the weights the two share. Its folder is then small,
 names the base and is bound to the very files of it.
@@ -12,6 +13,7 @@ names the base and is bound to the very files of it.
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from isogloss.text.tokenizers import digest, load_tokenizer
 
 FORMAT = 2
 CONFIG, WEIGHTS, PRETRAINING, CARD = "config.json", "model.safetensors", "pretraining.safetensors", "README.md"
+LANGUAGE_MODEL = "lm"
 
 
 def save_model(
@@ -44,7 +47,7 @@ def save_model(
     """
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     if base is not None:
-        shared = load_model(base).state_dict()
+        shared = _as_stored_in(load_model(base), model.config).state_dict()
         weights = {name: w for name, w in weights.items() if name not in shared or not w.equal(shared[name])}
     origin = None if base is None else {"folder": str(base.absolute()), "digest": model_digest(base)}
     with atomic_folder(folder, CONFIG) as temporary:
@@ -75,6 +78,8 @@ def quantise_model(folder: Path, out: Path) -> None:
     title, _, rest = read_card(folder).partition("\n")
     note = f"Weights rounded to int8 from those of {folder.absolute()}; figures were measured before that."
     save_model(model.quantised(), out, f"{title}\n\n{note}\n{rest}", read_json(folder / CONFIG)["recipe"])
+    if (folder / LANGUAGE_MODEL).is_dir():
+        shutil.copytree(folder / LANGUAGE_MODEL, out / LANGUAGE_MODEL)
 
 
 def read_card(folder: Path) -> str:
@@ -89,8 +94,8 @@ def load_model(folder: Path, base: tuple[Path, Model] | None = None) -> Model:
     looked for where it lay if it is needed and not given.
     """
     config = _checked_config(folder)
-    shared = _base_weights(folder, config.get("base"), base)
     model_config = ModelConfig.parse(config["model"], f"{folder / CONFIG}")
+    shared = _base_weights(folder, config.get("base"), base, model_config)
     tokenizer = None
     if any(name.startswith("tokenizer") for name in config["files"]):
         same = base is not None and digest(folder) == digest(base[0])
@@ -119,7 +124,9 @@ def model_digest(folder: Path) -> str:
     return _digest(_checked_config(folder))
 
 
-def _base_weights(folder: Path, needed: dict[str, str] | None, given: tuple[Path, Model] | None) -> dict[str, Tensor]:
+def _base_weights(
+    folder: Path, needed: dict[str, str] | None, given: tuple[Path, Model] | None, config: ModelConfig
+) -> dict[str, Tensor]:
     """The weights that a folder leaves out because its base has them; none for a whole model."""
     if needed is None:
         if given is not None:
@@ -130,7 +137,12 @@ def _base_weights(folder: Path, needed: dict[str, str] | None, given: tuple[Path
         raise IsoglossError(f"{folder} adapts the model {place}, which is not there; give it with --model.")
     if model_digest(place) != needed["digest"]:
         raise IsoglossError(f"{folder} adapts another model than {place}: it was made for {needed['folder']}.")
-    return (given[1] if given else load_model(place)).state_dict()
+    return _as_stored_in(given[1] if given else load_model(place), config).state_dict()
+
+
+def _as_stored_in(base: Model, config: ModelConfig) -> Model:
+    """A base with its weights in the form of a model adapted from it: one trained from int8 weights has others."""
+    return base.trainable() if config.weights == "float32" else base
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str] | None = None) -> None:

@@ -31,6 +31,8 @@ PAD = (0.15, 0.05)
 """Seconds before and after speech that stay with it: voice activity notices its beginning late, and its end too."""
 GROUP_SECONDS = 600.0
 """Pieces among which batches of similar length are formed."""
+TOLD_SECONDS = 60.0
+"""The same where somebody waits for each segment."""
 BATCH_SECONDS = 120.0
 PADDING = 0.15
 
@@ -73,8 +75,8 @@ class Recordings:
     def __len__(self) -> int:
         return len(self._sources)
 
-    def speech(self) -> Iterator[list[Piece]]:
-        """The stretches between pauses, of at most `LONGEST`; in groups."""
+    def speech(self, group: float = GROUP_SECONDS) -> Iterator[list[Piece]]:
+        """The stretches between pauses, of at most `LONGEST`; in groups of so many seconds."""
         self.done = 0.0
         self.no_speech = [None] * len(self)
         if not self._probabilities:
@@ -82,15 +84,17 @@ class Recordings:
             short = [np.zeros(0, np.float32) if isinstance(item, Path) else item for item in self._sources]
             whole = [item if len(item) <= WINDOW_SECONDS * SAMPLE_RATE else item[:0] for item in short]
             self._probabilities = speech_probabilities(whole)
-        return _groups(piece for owner in range(len(self)) for piece in self._safely(owner, self._speech(owner)))
+        pieces = (piece for owner in range(len(self)) for piece in self._safely(owner, self._speech(owner)))
+        return _groups(pieces, group)
 
-    def even(self, framing: Framing) -> Iterator[list[Piece]]:
-        """Recordings in stretches of `LONGEST`, in groups; nothing is left out.
+    def even(self, framing: Framing, group: float = GROUP_SECONDS) -> Iterator[list[Piece]]:
+        """Recordings in stretches of `LONGEST`, in groups of so many seconds; nothing is left out.
 
         framing: the frames of all stretches together are those of the whole recording, each at its time.
         """
         self.done = 0.0
-        return _groups(piece for owner in range(len(self)) for piece in self._safely(owner, self._even(owner, framing)))
+        pieces = (piece for owner in range(len(self)) for piece in self._safely(owner, self._even(owner, framing)))
+        return _groups(pieces, group)
 
     def _safely(self, owner: int, pieces: Iterator[Piece]) -> Iterator[Piece]:
         """The pieces of a recording until it breaks off."""
@@ -182,13 +186,13 @@ def batches(pieces: list[Piece]) -> Iterator[list[Piece]]:
         yield batch
 
 
-def _groups(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+def _groups(pieces: Iterable[Piece], most: float) -> Iterator[list[Piece]]:
     group: list[Piece] = []
     seconds = 0.0
     for piece in pieces:
         group.append(piece)
         seconds += piece.end - piece.start
-        if seconds >= GROUP_SECONDS:
+        if seconds >= most:
             yield group
             group, seconds = [], 0.0
     if group:

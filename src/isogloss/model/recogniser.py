@@ -17,19 +17,16 @@ from torch import Tensor
 from isogloss.audio.channels import Channel
 from isogloss.audio.reading import Audio
 from isogloss.decoding.beam import Beam
-from isogloss.decoding.hotwords import Hotwords
 from isogloss.decoding.words import Word
 from isogloss.errors import AudioError, IsoglossError
-from isogloss.model.engine import Engine, Request, encode
+from isogloss.model.engine import Request, encode
 from isogloss.model.folder import load_model
-from isogloss.model.model import Model
-from isogloss.model.pieces import Piece, Recordings
+from isogloss.model.pieces import GROUP_SECONDS, TOLD_SECONDS, Piece, Recordings
 from isogloss.model.released import released_folder
 from isogloss.model.results import Identification, LanguageScores, Segment, Transcript, transcript
+from isogloss.model.searcher import Searcher
 from isogloss.model.streaming import WordStream, word_stream
 from isogloss.text.languages import normalise_language
-from isogloss.text.ngram import load_ngram
-from isogloss.text.tokenizers import digest
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -39,6 +36,8 @@ Told = Callable[[int, Segment], None]
 """Told the number of a recording and a segment of it."""
 Raise = Literal["raise"]
 Return = Literal["return"]
+Own = Literal["own"]
+"""The way a model's folder says: with the language model in it, else frame by frame."""
 
 
 class Common(TypedDict, total=False):
@@ -53,13 +52,13 @@ class Constraints(Common, total=False):
 
     language: str | list[str | None] | None
     decoder: str | list[str | None] | None
-    beam: Beam | list[Beam | None] | None
+    beam: Beam | list[Beam | None] | Own | None
     letters: str | list[str | None] | None
     vad: bool
     on_segment: Told | None
 
 
-class Recogniser:
+class Recogniser(Searcher):
     """Transcribes, identifies and encodes; made by `isogloss.load(folder)`.
 
     Every method takes one recording or a list of them, each a path, bytes of a file, a NumPy array
@@ -71,21 +70,6 @@ class Recogniser:
     speech. What is one value for all may be a list with a value for each recording: language, decoder, beam,
     letters, channel.
     """
-
-    def __init__(
-        self,
-        model: Model,
-        device: torch.device | str = "cpu",
-        folder: Path | None = None,
-        adapted: ListOf[Model] = (),
-    ):
-        self.engine = Engine(model, device, adapted)
-        self.folder = folder
-
-    @property
-    def model(self) -> Model:
-        """The model, without adapters of other folders."""
-        return self.engine.model
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -108,7 +92,7 @@ class Recogniser:
         *,
         language: Any = None,
         decoder: Any = None,
-        beam: Any = None,
+        beam: Any = "own",
         letters: Any = None,
         vad: bool = True,
         channel: Any = "mix",
@@ -120,14 +104,15 @@ class Recogniser:
 
         language: a BCP 47 tag, a code or a name of a language the model knows; only symbols of that language's
         transcripts are then written, and the language is not guessed. decoder: which head writes, one of
-        `model.decoders`; by default the first. beam: a search, made by `beam`. letters: the only characters to be
-        written, beside spaces. on_segment: told of the segments of each recording in order, those of a long one
-        every ten minutes of it.
+        `model.decoders`; by default the first. beam: a search, made by `beam`, or None to decide frame by frame; by
+        default `search()`. letters: the only characters to be written, beside spaces. on_segment: told of the segments
+        of each recording in order, every minute of what is said.
         """
         if not isinstance(audio, list):
             constraints = {"language": language, "decoder": decoder, "beam": beam, "letters": letters}
             constraints |= {"vad": vad, "on_progress": on_progress, "on_segment": on_segment}
             return self.transcribe([audio], channel=channel, **constraints)[0]
+        beam = self.search() if beam == "own" else beam
         requests = self._requests(len(audio), language, decoder, beam, letters)
         recordings = _opened(audio, channel, errors)
         scores = LanguageScores(len(audio), self.languages)
@@ -139,7 +124,8 @@ class Recogniser:
             requests = [replace(request, spoken=guess) for request, guess in zip(requests, guesses, strict=True)]
             on_progress = _half(on_progress, 1)
         segments: list[list[Segment]] = [[] for _ in audio]
-        for group, advance in self._groups(recordings, vad, on_progress):
+        told = GROUP_SECONDS if on_segment is None else TOLD_SECONDS
+        for group, advance in self._groups(recordings, vad, on_progress, told):
             written: list[tuple[int, Segment]] = []
             for piece, segment, found in self.engine.transcribe(group, requests):
                 if segment.text:
@@ -234,40 +220,6 @@ class Recogniser:
         ordered = [[item for _, item in sorted(part, key=lambda pair: pair[0])] for part in parts]
         return _results(recordings, errors, [torch.cat(part) if part else torch.zeros(0) for part in ordered])
 
-    def beam(
-        self,
-        width: int = 8,
-        *,
-        most: int = 1,
-        language_model: Path | None = None,
-        weight: float = 0.5,
-        bonus: float = 0.5,
-        hotwords: ListOf[str] = (),
-        hotword_bonus: float = 1.5,
-    ) -> Beam:
-        """A search for `transcribe`: slower than deciding frame by frame, and it may know the language.
-
-        width: texts that go on from step to step; most: texts to return. language_model: a folder made by
-        `isogloss lm` for this model, of this weight; bonus: nats a symbol, against its wish for short texts.
-        hotwords: words likelier to be said than the model thinks, by so many nats a symbol.
-        """
-        if width < 1:
-            raise IsoglossError(f"A beam of {width} holds nothing; give 1 or more.")
-        given = None
-        if language_model is not None:
-            if self.folder is None:
-                raise IsoglossError("A language model needs a recogniser that was loaded from a folder.")
-            if any(other.tokenizer is not self.model.tokenizer for other in self.engine.adapted):
-                raise IsoglossError("A language model knows the symbols of one model; leave out adapters with others.")
-            given = load_ngram(language_model, digest(self.folder))
-        words = [self.model.processor.tokens(word) for word in hotwords]
-        for word, tokens in zip(hotwords, words, strict=True):
-            if not tokens:
-                raise IsoglossError(f'The hotword "{word}" has no letters.')
-        favoured = Hotwords(words, hotword_bonus) if words else None
-        bonus = bonus if given else 0.0
-        return Beam(width, most=most, language_model=given, weight=weight, bonus=bonus, hotwords=favoured)
-
     def stream(
         self, pieces: Iterable[NDArray[np.float32]], *, language: str | None = None, decoder: str | None = None
     ) -> Iterator[Word]:
@@ -329,12 +281,13 @@ class Recogniser:
                 advance(piece)
 
     def _groups(
-        self, recordings: Recordings, vad: bool, on_progress: Progress | None
+        self, recordings: Recordings, vad: bool, on_progress: Progress | None, seconds: float = GROUP_SECONDS
     ) -> Iterator[tuple[list[Piece], Callable[[Piece], None]]]:
-        """Groups of pieces, each with a function that is to be told of every piece that is done."""
+        """Groups of so many seconds of pieces, each with a function that is to be told of every piece that is done."""
         progress = on_progress or (lambda done, total: None)
         before = 0.0
-        for group in recordings.speech() if vad else recordings.even(self.model.framing):
+        groups = recordings.speech(seconds) if vad else recordings.even(self.model.framing, seconds)
+        for group in groups:
             yield group, _advance(group, before, recordings, progress)
             before = recordings.done
         progress(recordings.total, recordings.total)

@@ -170,7 +170,7 @@ class Worker:
                 beam=[job.beam for job in jobs],
                 errors="return",
                 on_progress=between,
-                on_segment=tell,
+                on_segment=tell if any(job.on_segment for job in jobs) else None,
             )
         speed = (time.monotonic() - began - paused) / max(seconds, 1.0)
         self._speed = REMEMBERED * self._speed + (1 - REMEMBERED) * speed

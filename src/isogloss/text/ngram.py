@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from collections.abc import Sequence as ListOf
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from isogloss.files import atomic_folder, read_json, write_json
 
 BOUNDARY = 0
 LEAST = 0.05
-FORMAT = 1
+FORMAT = 2
 CONFIG, COUNTS = "config.json", "ngram.safetensors"
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -181,9 +182,9 @@ def save_ngram(model: NGram, folder: Path, symbols: str, notes: dict[str, object
     import safetensors.numpy
 
     arrays = {
-        f"{part}.{number}": getattr(order, part)
+        f"{part}.{number}": array
         for number, order in enumerate(model.orders, start=1)
-        for part in ("keys", "shares", "contexts", "backoffs")
+        for part, array in _packed(order, model.vocabulary).items()
     }
     with atomic_folder(folder, COUNTS) as temporary:
         safetensors.numpy.save_file(arrays, temporary / COUNTS)
@@ -210,9 +211,29 @@ def load_ngram(folder: Path, symbols: str) -> NGram:
         raise IsoglossError(f"{folder} was made for a model with other symbols; make one for this model: isogloss lm.")
     try:
         arrays = safetensors.numpy.load_file(folder / COUNTS)
-        parts = ("keys", "shares", "contexts", "backoffs")
-        orders = [_Order(*(arrays[f"{part}.{n}"] for part in parts)) for n in range(1, config["order"] + 1)]
+        orders = [_unpacked(arrays, n, config["vocabulary"]) for n in range(1, config["order"] + 1)]
     except (OSError, KeyError, safetensors.SafetensorError) as error:
         raise IsoglossError(f"{folder / COUNTS} is damaged ({error}); make the language model again.") from None
     calibration = config.get("calibration")
     return NGram(config["vocabulary"], orders, calibration and tuple(calibration))
+
+
+def _packed(order: _Order, vocabulary: int) -> dict[str, NDArray[Any]]:
+    """As it is stored: for each context how many symbols follow and which; probabilities in three digits."""
+    small = np.uint8 if vocabulary < 256 else np.uint32
+    counts = np.diff(np.searchsorted(order.keys, np.append(order.contexts, order.contexts[-1] + 1) * vocabulary))
+    return {
+        "contexts": order.contexts,
+        "backoffs": order.backoffs.astype(np.float16),
+        "counts": counts.astype(small),
+        "symbols": (order.keys % vocabulary).astype(small),
+        "shares": order.shares.astype(np.float16),
+    }
+
+
+def _unpacked(arrays: dict[str, NDArray[Any]], number: int, vocabulary: int) -> _Order:
+    contexts, backoffs, counts, symbols, shares = (
+        arrays[f"{part}.{number}"] for part in ("contexts", "backoffs", "counts", "symbols", "shares")
+    )
+    keys = np.repeat(contexts, counts) * vocabulary + symbols
+    return _Order(keys, shares.astype(np.float64), contexts, backoffs.astype(np.float64))
