@@ -85,6 +85,7 @@ def main() -> None:
     arguments.add_argument("--few", type=float, nargs="+", default=[0.0], help="minutes transcribed in those without")
     arguments.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0])
+    arguments.add_argument("--encoder-rate", type=float, help="learning rate of the encoder: lower for an imported one")
     add_options(arguments)
     arguments.add_argument("--plot", type=Path, metavar="FILE", help="draw the error rates there, as SVG")
     options = arguments.parse_args()
@@ -118,7 +119,7 @@ def result(options: Namespace, few: float, arm: str, seed: int) -> Evaluation:
     data = corpus(options, options.minutes if arm == "oracle" else few)
     run: Path = options.runs / f"{arm.replace(', ', '-').replace(' ', '-')}{data.name.removeprefix('data')}-{seed}"
     start = [f"model.start_from={settled(options, data, seed)}", "model.keep=all", "model.tokenizer=null"]
-    changes = [*start, f"data.folders=[{data}]", f"seed={seed}", *ARMS[arm]]
+    changes = [*start, f"data.folders=[{data}]", f"seed={seed}", *own_rate(options, "cosine"), *ARMS[arm]]
     model = trained(some_stages(RECIPE, slice(1, None), changes), run, options)
     asked: dict[str, Any] = {"tasks": ["recognition"], "languages": languages, "tell_language": True}
     return evaluated(run / "plain.json", lambda: evaluate(model, [data], **asked))
@@ -126,8 +127,16 @@ def result(options: Namespace, few: float, arm: str, seed: int) -> Evaluation:
 
 def settled(options: Namespace, data: Path, seed: int) -> Path:
     """The recogniser of what is transcribed in the data, from which arms start; made if it is not there."""
-    changes = [f"model.start_from={options.start}", f"data.folders=[{data}]", f"seed={seed}"]
+    start = [f"model.start_from={options.start}", *own_rate(options, "constant")]
+    changes = [*start, f"data.folders=[{data}]", f"seed={seed}"]
     return trained(some_stages(RECIPE, slice(1), changes), options.runs / f"settled-{data.name}-{seed}", options)
+
+
+def own_rate(options: Namespace, schedule: str) -> list[str]:
+    """The encoder's own learning rate, if it has one, on the schedule of the rest."""
+    if options.encoder_rate is None:
+        return []
+    return [f"stages.0.optimizers={{encoder: {{peak: {options.encoder_rate}, schedule: {schedule}, warmup: 0.02}}}}"]
 
 
 def corpus(options: Namespace, few: float) -> Path:

@@ -200,7 +200,7 @@ TINY: dict[str, Callable[[Workshop], str]] = {
     "word_times.py": lambda w: f"--model {w.model} --data {w.russian}",
     "zero_label.py": lambda w: (
         f"--start {w.pretrained} --data {w.letters} --labelled es --zero it --arms bytes {ALONE} "
-        f"--runs {w.folder}/zero --plot {w.folder}/zero.svg"
+        f"--encoder-rate 1e-4 --runs {w.folder}/zero --plot {w.folder}/zero.svg"
     ),
 }
 """How each script is called."""

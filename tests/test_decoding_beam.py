@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from isogloss.decoding import ctc_beam as searches
 from isogloss.decoding.attention_beam import attention_beam
 from isogloss.decoding.beam import Beam
 from isogloss.decoding.ctc_beam import ctc_beam
@@ -78,6 +79,21 @@ def test_a_batch_is_each_utterance_alone(lengths: list[int], seed: int) -> None:
         assert 1 <= len(found) <= 4
         for hypothesis in found:
             assert len(hypothesis.frames) == len(hypothesis.tokens) and 0 <= hypothesis.confidence <= 1
+
+
+WORDS = st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=3), max_size=2)
+
+
+@given(st.integers(1, 5), WORDS, st.integers(0, 999))
+@settings(max_examples=60)
+def test_what_is_not_looked_up_would_not_be_among_the_best(width: int, words: list, seed: int) -> None:
+    values = Sequence.from_list([scores(15, 4, seed)])
+    hotwords = Hotwords(words, 1.5) if words else None
+    beam = Beam(width, most=width, language_model=MODEL, hotwords=hotwords)
+    found = ctc_beam(values, beam)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(searches, "_least", lambda *_: -math.inf)
+        assert ctc_beam(values, beam) == found
 
 
 def test_sharp_posteriors_are_read_as_greedily() -> None:

@@ -48,6 +48,11 @@ class Beam:
     hotwords: Hotwords | None = None
     allowed: Symbols | None = None
 
+    @property
+    def most_gained(self) -> float:
+        """What another symbol can add to a text's score, but for log p(text | audio)."""
+        return self.bonus + (self.hotwords.bonus if self.hotwords else 0.0)
+
 
 @dataclass(slots=True)
 class Prefix:

@@ -73,20 +73,30 @@ def _search(frames: Scores, beam: Beam) -> list[Found]:
 
 
 def _extended(beams: Beams, scores: Scores, symbols: list[int], beam: Beam) -> Beams:
-    """Every prefix by one frame: as it is, and with every symbol tried."""
+    """Every prefix by one frame: as it is, and with every symbol tried that may bring it among the best."""
     found: Beams = {}
-
-    def add(prefix: Prefix, blank: float, symbol: float) -> None:
-        _, before, said = found.get(id(prefix), (prefix, -math.inf, -math.inf))
-        found[id(prefix)] = (prefix, total(before, blank), total(said, symbol))
-
+    for prefix, blank, said in beams.values():
+        again = said + scores[prefix.symbol] if prefix.parent else -math.inf
+        found[id(prefix)] = (prefix, total(blank, said) + scores[BLANK], again)
+    if not symbols:
+        return found
+    least = _least(found, beam)
     for prefix, blank, said in beams.values():
         both = total(blank, said)
-        add(prefix, both + scores[BLANK], said + scores[prefix.symbol] if prefix.parent else -math.inf)
         for symbol in symbols:
-            if not prefix.may_go_on(symbol, beam):
-                continue
             # The last symbol again is a second one only after a blank.
-            before = blank if symbol == prefix.symbol else both
-            add(prefix.then(symbol, beam), -math.inf, before + scores[symbol])
+            score = (blank if symbol == prefix.symbol else both) + scores[symbol]
+            known = prefix.following.get(symbol)
+            hopeless = score + prefix.extra + beam.most_gained < least and (known is None or id(known) not in beams)
+            if hopeless or not prefix.may_go_on(symbol, beam):
+                continue
+            longer = prefix.then(symbol, beam)
+            _, before, already = found.get(id(longer), (longer, -math.inf, -math.inf))
+            found[id(longer)] = (longer, before, total(already, score))
     return found
+
+
+def _least(found: Beams, beam: Beam) -> float:
+    """Below this no other prefix comes among the best of a step: so many have more."""
+    scores = sorted((total(blank, said) + prefix.extra for prefix, blank, said in found.values()), reverse=True)
+    return scores[beam.width - 1] if len(scores) >= beam.width else -math.inf

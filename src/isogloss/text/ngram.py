@@ -22,6 +22,8 @@ from isogloss.files import atomic_folder, read_json, write_json
 
 BOUNDARY = 0
 LEAST = 0.05
+REMEMBERED = 3_000_000
+"""Probabilities kept of contexts that were looked up."""
 FORMAT = 2
 CONFIG, COUNTS = "config.json", "ngram.safetensors"
 Integers = NDArray[np.int64]
@@ -51,7 +53,9 @@ class NGram:
         self.vocabulary = vocabulary
         self.orders = orders
         self.calibration = calibration
-        self._known: dict[tuple[int, ...], Floats] = {}
+        even = np.full(vocabulary, 1 / vocabulary)
+        self._even = even, np.log(even)
+        self._known: dict[tuple[int, ...], tuple[Floats, Floats]] = {}
 
     @property
     def order(self) -> int:
@@ -65,24 +69,27 @@ class NGram:
 
     def scores(self, context: tuple[int, ...]) -> Floats:
         """log p of each symbol after a context, (V,); that of 0 is of the sentence's end."""
+        if len(self._known) * self.vocabulary > REMEMBERED:
+            self._known.clear()
+        return self._looked_up(context)[1]
+
+    def _looked_up(self, context: tuple[int, ...]) -> tuple[Floats, Floats]:
+        """p and log p of each symbol after a context."""
         found = self._known.get(context)
         if found is None:
-            if len(self._known) > 100_000:
-                self._known.clear()
-            found = self._known[context] = np.log(self._probabilities(context))
+            found = self._known[context] = self._interpolated(context)
         return found
 
-    def _probabilities(self, context: tuple[int, ...]) -> Floats:
-        shares = np.full(self.vocabulary, 1 / self.vocabulary)
-        for length, order in enumerate(self.orders):
-            key = _key(context[len(context) - length :], self.vocabulary)
-            place = int(np.searchsorted(order.contexts, key))
-            if place == len(order.contexts) or order.contexts[place] != key:
-                break  # a context never seen; nor was any longer one that ends in it
-            start, end = np.searchsorted(order.keys, [key * self.vocabulary, (key + 1) * self.vocabulary])
-            shares = shares * order.backoffs[place]
-            shares[order.keys[start:end] % self.vocabulary] += order.shares[start:end]
-        return shares
+    def _interpolated(self, context: tuple[int, ...]) -> tuple[Floats, Floats]:
+        shorter = self._looked_up(context[1:]) if context else self._even
+        order, key = self.orders[len(context)], _key(context, self.vocabulary)
+        place = int(np.searchsorted(order.contexts, key))
+        if place == len(order.contexts) or order.contexts[place] != key:
+            return shorter  # a context never seen
+        start, end = np.searchsorted(order.keys, [key * self.vocabulary, (key + 1) * self.vocabulary])
+        shares = shorter[0] * order.backoffs[place]
+        shares[order.keys[start:end] % self.vocabulary] += order.shares[start:end]
+        return shares, np.log(shares)
 
     def log_probability(self, tokens: ListOf[int]) -> float:
         """log p of a whole sentence, its end included, in nats."""
