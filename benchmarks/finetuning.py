@@ -66,7 +66,7 @@ def adapted(options: Namespace, language: str, way: Any) -> Path:
 
 def counts(folder: Path, data: list[Path], languages: list[str]) -> ErrorCounts:
     """Errors of each test clip, the language told."""
-    found = evaluate(folder, data, tasks=["recognition"], languages=languages, tell_language=True)
+    found = evaluate(folder, data, tasks=["recognition"], languages=languages, tell_language=True, beam=1)
     return errors([prediction for prediction in found.predictions if prediction.scored])
 
 

@@ -39,7 +39,7 @@ def main() -> None:
         counts: dict[str, ErrorCounts] = {}
         for name, folder in folders.items():
             began = time.perf_counter()
-            asked: dict[str, Any] = {"tasks": ["recognition"], "languages": languages, "tell_language": True}
+            asked: dict[str, Any] = {"tasks": ["recognition"], "languages": languages, "tell_language": True, "beam": 1}
             predictions = evaluate(folder, options.data, **asked).predictions
             taken = time.perf_counter() - began
             counts[name] = errors([prediction for prediction in predictions if prediction.scored])

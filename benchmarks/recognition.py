@@ -68,6 +68,7 @@ def main() -> None:
                 tasks=["recognition"] if known else ["recognition", "language"],
                 languages=options.languages,
                 tell_language=known,
+                beam=1,
             )
             store[name] = keyed(found)
             conditions[name] = found.conditions

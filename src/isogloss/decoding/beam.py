@@ -38,11 +38,11 @@ class Beam:
     """
 
     width: int = 8
-    margin: float = 8.0
+    margin: float = 6.0
     most: int = 1
     language_model: NGram | None = None
     weight: float = 0.5
-    bonus: float = 0.5
+    bonus: float = 1.0
     internal: float = 0.0
     ctc: float = 0.5
     hotwords: Hotwords | None = None

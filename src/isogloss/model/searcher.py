@@ -54,14 +54,15 @@ class Searcher:
     ) -> Beam | None:
         """`beam` where something asks for it: a language model, be it the model's own, hotwords, several texts.
 
-        None where nothing does, and for a width of 1 where only the model's own language model does: what is said is
+        None where nothing does, and for a width of 1 if only the model's own language model does: what is said is
         then decided frame by frame.
         """
         asked = language_model is not None or bool(hotwords) or most > 1
-        if not asked and (width == 1 or (width is None and self.language_model is None)):
+        if width is None:
+            width = Beam.width if asked or self.language_model else 1
+        if width == 1 and not asked:
             return None
-        width = max(Beam.width if width is None or width == 1 else width, most)
-        return self.beam(width, most=most, language_model=language_model, weight=weight, hotwords=hotwords)
+        return self.beam(max(width, most), most=most, language_model=language_model, weight=weight, hotwords=hotwords)
 
     def beam(
         self,

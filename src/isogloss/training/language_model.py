@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -35,15 +35,16 @@ def train_language_model(
     """Train and write a language model; returns what is known of it.
 
     texts: .txt or .jsonl files. data: prepared corpora, of which the transcripts of the train split, their
-    translations and the unspoken text count; held-out sentences never do, but the dev clips say how sure to be of
-    words found with it. language: of plain text.
+    translations and the unspoken text count, in languages that the model writes; held-out sentences never do, but the
+    dev clips say how sure to be of words found with it. language: of plain text.
     perplexity: a symbol's, on sentences held out while it was measured; the model written has seen all.
     """
     model = load_model(model_folder)
     if model.tokenizer is None:
         raise IsoglossError(f"{model_folder} has no symbols: it was pre-trained on speech alone; fine-tune it first.")
     sentences, unknown = [], 0
-    for text, tag in sorted(set(_sentences(texts, data, language))):
+    written = model.config.alphabets
+    for text, tag in sorted({*_given(texts, language), *_prepared(data, written)}):
         try:
             tokens = model.processor.tokens(text, tag)
         except IsoglossError:
@@ -61,19 +62,23 @@ def train_language_model(
         "perplexity": round(train_ngram(rest, size, order).perplexity(held), 3) if rest else None,
     }
     ngram = train_ngram(sentences, size, order)
-    dev = [cut for folder in data for cut in read_cuts(folder, "dev") if language_of(cut) in model.config.alphabets]
+    dev = [cut for folder in data for cut in read_cuts(folder, "dev") if language_of(cut) in written]
     if dev:
         ngram.calibration = calibrate(model, load_batches(select(transcribed(dev))), Beam(language_model=ngram))
     save_ngram(ngram, out, digest(model_folder), notes)
     return notes
 
 
-def _sentences(texts: list[Path], data: list[Path], language: str | None) -> Iterator[tuple[str, str]]:
-    """(text, language) of everything given."""
+def _prepared(data: list[Path], languages: Container[str]) -> Iterator[tuple[str, str]]:
+    """(text, language) of corpora."""
     recipe = DataRecipe(folders=tuple(data), translations=True, shortest=0.0, longest=inf)
     for cut in [*read_data(recipe, "train"), *read_texts(recipe)]:
-        if text := text_of(cut):
+        if (text := text_of(cut)) and language_of(cut) in languages:
             yield text, language_of(cut)
+
+
+def _given(texts: list[Path], language: str | None) -> Iterator[tuple[str, str]]:
+    """(text, language) of files."""
     for path in texts:
         for line in read_text_lines(path, language):
             yield line.text, line.language
