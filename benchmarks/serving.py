@@ -4,8 +4,8 @@
 
 Clients send clips of prepared corpora to `isogloss serve` on the loopback, each the next as soon as it has its answer,
 and tell the language with `--language told`. Latency is from the first byte sent to the last received. `audio s/s`:
-seconds of audio answered in a second. Memory is that of the server's process, every second; its growth is from the
-median of the second tenth of the time to that of the last. `--peer DIR` also loads, with the same clients and clips,
+seconds of audio answered in a second. Memory is that of the server's process in MiB: the most, and the median of each
+tenth of the time. `--peer DIR` also loads, with the same clients and clips,
 thirty lines of FastAPI around faster-whisper, whose CTranslate2 folder DIR is; `--peer-python` is a Python with both.
 """
 
@@ -197,8 +197,7 @@ def figures(name: str, load: Load, options: Namespace) -> dict[str, Any]:
     """Throughput, latency in ms, memory in MiB."""
     if not load.latencies:
         raise SystemExit(f"{name} answered nothing: {dict(load.statuses)}")
-    tenth = max(1, len(load.memory) // 10)
-    early, late = load.memory[tenth : 2 * tenth] or load.memory[:1], load.memory[-tenth:]
+    tenths = [statistics.median(part) for part in np.array_split(load.memory, 10) if len(part)]
     quantiles = {f"{q} %": round(1000 * float(np.quantile(load.latencies, q / 100))) for q in (50, 90, 99)}
     return {
         "server": name,
@@ -208,7 +207,7 @@ def figures(name: str, load: Load, options: Namespace) -> dict[str, Any]:
         "audio s/s": round(load.audio / (60 * options.minutes), 2),
         **{f"latency: {share}": value for share, value in quantiles.items()},
         "memory": round(max(load.memory)),
-        "growth": round(statistics.median(late) - statistics.median(early)),
+        "memory by tenths": " ".join(f"{size:.0f}" for size in tenths),
     }
 
 

@@ -3,6 +3,7 @@
 import json
 import runpy
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -112,6 +113,20 @@ class Workshop:
         return path
 
     @cached_property
+    def short(self) -> Path:
+        """A recipe file that fine-tunes for a step."""
+        stage = {"name": "a", "steps": 1, "seconds": {"paired": 2}, "objectives": [{"name": "recognition"}]}
+        recipe = small_recipe(self.letters, [stage])
+        write_json(self.folder / "short.yaml", recipe | {"model": recipe["model"] | {"encoder": None}})
+        return self.folder / "short.yaml"
+
+    @cached_property
+    def twin(self) -> Path:
+        """The same clips as another corpus."""
+        shutil.copytree(self.letters, self.folder / "twin")
+        return self.folder / "twin"
+
+    @cached_property
     def evaluations(self) -> Path:
         """A folder with what `isogloss evaluate --json` writes of a corpus."""
         found = evaluate(self.model, [self.letters], tasks=["recognition"], tell_language=True)
@@ -172,6 +187,10 @@ TINY: dict[str, Callable[[Workshop], str]] = {
     ),
     "no_speech.py": lambda w: f"--model all={w.model} --minutes 0.05 --whisper",
     "onnx_models.py": lambda w: f"{ONCE} --model {w.model} --data {w.letters} {w.russian}",
+    "leave_one_out.py": lambda w: (
+        f"--recipe {w.short} --start {w.pretrained} --data {w.letters} {w.twin} --hold-out {w.letters.name} "
+        f"--minutes 0.05 --processes 1 --runs {w.folder}/without --hypotheses {w.of_corpora}"
+    ),
     "quantizer.py": lambda w: f"{ONCE} --batch 1 --frames 5 --width 8 --codes 16 --code-width 4",
     "quiet.py": lambda w: (
         f"--model one={w.model} --data {w.letters} --clips {w.letters} --limit 2 --seconds 0.2 "
