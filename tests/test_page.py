@@ -348,7 +348,7 @@ def test_without_a_key_or_an_index_nothing_speaks_of_them(opened: Callable[..., 
     expect(page.get_by_role("search")).to_be_hidden()
 
 
-def test_the_index_is_searched(opened: Callable[..., Page], tmp_path: Path) -> None:
+def test_the_index_is_searched(opened: Callable[..., Page], tmp_path: Path, spoken: Path) -> None:
     model = small_models.with_text().eval()
     sentences = ["abba", "cab", "dead bee"]
     vectors = embed_text(model, sentences, ["ro"] * 3).last
@@ -364,6 +364,13 @@ def test_the_index_is_searched(opened: Callable[..., Page], tmp_path: Path) -> N
         page.keyboard.press("Enter")
         expect(page.locator("#results li p:first-child")).to_have_text([found.item.name for found in expected])
         facts = page.locator("#results li p:last-child").all_inner_texts()
+        like = page.get_by_role("button", name="Search by the recording")
+        expect(like).to_be_disabled()
+        page.set_input_files("#file", spoken)
+        with page.expect_response("**/v1/search") as answered:
+            like.click()
+        assert [found["id"] for found in answered.value.json()["results"]] != []
+        expect(page.locator("#found")).to_contain_text("found, the nearest first")
     for found, told in zip(expected, facts, strict=True):
         known = "Romanian" if found.item.kind == "text" else "0:01.0–0:02.5"
         assert told == f"{known} · similarity {found.score:.2f}"

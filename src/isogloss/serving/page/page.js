@@ -56,6 +56,7 @@ async function choose(chosen) {
   $('items').replaceChildren(...items.map(itemButton));
   $('items').hidden = items.length < 2;
   $('again').hidden = false;
+  $('like').disabled = false;
   $('save').hidden = !chosen.recorded;
   $('result').hidden = $('answer').hidden = true;
   $('facts').textContent = '';
@@ -164,16 +165,16 @@ function recordingShown(on) {
 
 // Search.
 
-async function search() {
+async function search(query) {
   calm();
   $('found').textContent = 'Searching …';
   try {
-    const results = await server.search($('query').value);
+    const results = await server.search(query);
     $('found').textContent = results.length ? `${results.length} found, the nearest first.` : 'Nothing found.';
     $('results').replaceChildren(...results.map(resultItem));
   } catch (error) {
     $('found').textContent = '';
-    warn(error, search);
+    warn(error, () => search(query));
   }
 }
 
@@ -225,8 +226,9 @@ $('key-form').addEventListener('submit', (event) => {
 });
 $('search-form').addEventListener('submit', (event) => {
   event.preventDefault();
-  search();
+  search($('query').value);
 });
+$('like').addEventListener('click', () => search(item.file));
 
 addEventListener('dragover', (event) => {
   event.preventDefault();

@@ -63,11 +63,21 @@ export async function transcribe(file, { language, hotwords, signal }, tell) {
   return lost(new Error('The answer has no end.'));
 }
 
-/** What of the index is near a query, the nearest first: [{score, text, language, audio, start, end}]. */
+/** What of the index is near a sentence or a file, the nearest first: [{score, text, language, audio, start, end}]. */
 export async function search(query, count = 10) {
-  const body = JSON.stringify({ query, count });
-  const response = await call('v1/search', { method: 'POST', body, headers: { 'Content-Type': 'application/json' } });
+  const response = await call('v1/search', { method: 'POST', ...(query instanceof Blob ? formOf : jsonOf)(query, count) });
   return (await response.json()).results;
+}
+
+function formOf(file, count) {
+  const body = new FormData();
+  body.append('file', file);
+  body.append('count', count);
+  return { body };
+}
+
+function jsonOf(query, count) {
+  return { body: JSON.stringify({ query, count }), headers: { 'Content-Type': 'application/json' } };
 }
 
 /** A socket that takes chunks of PCM and tells `tell` each message of the server. */
