@@ -766,4 +766,4 @@ def test_counting_says_how_long_it_will_take(monkeypatch: pytest.MonkeyPatch) ->
             told("clips, recognition", done, 4000)
             time.sleep(0.1)
         told("clips, recognition", 30, 4000)
-    assert "30 of 4000 clips, recognition, 0:00:" in screen.getvalue() and " left" in screen.getvalue()
+    assert re.search(r"30 of 4000 clips, recognition, \d+:\d\d:\d\d left", screen.getvalue())
