@@ -42,7 +42,7 @@ class Beam:
     most: int = 1
     language_model: NGram | None = None
     weight: float = 0.5
-    bonus: float = 1.0
+    bonus: float = 0.5
     internal: float = 0.0
     ctc: float = 0.5
     hotwords: Hotwords | None = None

@@ -12,6 +12,7 @@ from isogloss.decoding.beam import Beam
 from isogloss.errors import IsoglossError
 from isogloss.model.calibration import calibrate
 from isogloss.model.folder import load_model
+from isogloss.model.searcher import bonus_for
 from isogloss.text.corpus import read_text_lines
 from isogloss.text.ngram import save_ngram, train_ngram
 from isogloss.text.tokenizers import digest
@@ -64,7 +65,8 @@ def train_language_model(
     ngram = train_ngram(sentences, size, order)
     dev = [cut for folder in data for cut in read_cuts(folder, "dev") if language_of(cut) in written]
     if dev:
-        ngram.calibration = calibrate(model, load_batches(select(transcribed(dev))), Beam(language_model=ngram))
+        search = Beam(language_model=ngram, bonus=bonus_for(model))
+        ngram.calibration = calibrate(model, load_batches(select(transcribed(dev))), search)
     save_ngram(ngram, out, digest(model_folder), notes)
     return notes
 
