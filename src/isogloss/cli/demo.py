@@ -91,10 +91,12 @@ def run_demo(
 
 
 def _prepare(demo: Demo) -> list[Path]:
-    """The corpus to train on, and one of other speakers and microphones to identify languages in."""
+    """The corpus to train on, and one of other speakers for a model that learns to identify languages."""
     if demo.data is not None:
         return [_prepared(demo, str(demo.data), "own", demo.languages)]
     learned = _prepared(demo, CORPUS, CORPUS, demo.languages)
+    if demo.start is not None:
+        return [learned]
     return [learned, _prepared(demo, OTHER, OTHER, demo.languages, dev=0.0, test=1.0)]
 
 
@@ -152,7 +154,8 @@ def _fine_tuning(demo: Demo, corpus: Path) -> Recipe:
     """That of `isogloss finetune released`, with its reasons."""
     assert demo.start is not None
     chosen = plan(demo.start, [corpus], languages=demo.languages, minutes=demo.minutes)
-    for reason in chosen.reasons:
+    known = [] if demo.data else ["The released model was trained on this corpus too; --data takes speech new to it."]
+    for reason in [*known, *chosen.reasons]:
         demo.console.print(f"  {escape(reason)}", highlight=False)
     return chosen.recipe
 
@@ -183,7 +186,7 @@ def _say_goodbye(demo: Demo, model: Path, report: Path, seconds: float) -> None:
         f"  model    {model}\n\n"
         "Try next:\n"
         f"  isogloss transcribe --model {model} YOUR.wav\n"
-        f"  isogloss identify --model {model} YOUR.wav\n"
+        f"  isogloss identify {'' if demo.start else f'--model {model} '}YOUR.wav\n"
         "  isogloss demo --data FOLDER --out my-demo      your own speech: clip.wav beside clip.txt\n"
         "  isogloss train usm-small --out runs/usm-small  a larger model, more corpora",
         highlight=False,
