@@ -19,13 +19,11 @@ from typing import Any
 
 from common import environment, finish, parser, table
 from recognition import compare, from_file, keyed
+from runs import add_options, some_stages, trained
 
-from isogloss.config import load_yaml, override
 from isogloss.data.manifests import language_of, read_cuts
 from isogloss.evaluation.evaluate import evaluate
 from isogloss.files import read_json
-from isogloss.training.launch import train_in_processes
-from isogloss.training.recipe import Recipe
 from isogloss.training.source import transcribed
 
 
@@ -36,8 +34,7 @@ def main() -> None:
     arguments.add_argument("--data", type=Path, nargs="+", required=True, help="folders made by isogloss prepare")
     arguments.add_argument("--hold-out", nargs="+", required=True, metavar="NAME", help="names of folders among --data")
     arguments.add_argument("--minutes", type=float, required=True, help="of training each")
-    arguments.add_argument("--processes", type=int, default=2)
-    arguments.add_argument("--runs", type=Path, required=True, help="where the models are, or will be")
+    add_options(arguments)
     arguments.add_argument("--hypotheses", type=Path, help="folder with NAME.json of whisper_base.py")
     options = arguments.parse_args()
     rows: list[dict[str, Any]] = []
@@ -52,17 +49,14 @@ def without(options: Namespace, name: str) -> list[dict[str, Any]]:
     """Figures on a corpus of the model that was trained on the others."""
     held = next(folder for folder in options.data if folder.name == name)
     others = [folder for folder in options.data if folder != held]
-    run = options.runs / name
     known = languages(others, "train")
     common = sorted(known & languages([held], "test"))
     if not common:
         raise SystemExit(f"The other corpora have no transcripts in a language of {name}.")
-    if not (run / "model").is_dir():
-        changes = [f"model.start_from={options.start}", f"data.folders={[str(folder) for folder in others]}"]
-        values = override(load_yaml(options.recipe), [*changes, f"data.languages={sorted(known)}"])
-        recipe = Recipe.parse(values, str(options.recipe))
-        train_in_processes(recipe, run, options.processes, minutes=options.minutes)
-    found = evaluate(run / "model", [held], tasks=["recognition"], languages=common, tell_language=True, beam=1)
+    changes = [f"model.start_from={options.start}", f"data.folders={[str(folder) for folder in others]}"]
+    recipe = some_stages(options.recipe, slice(None), [*changes, f"data.languages={sorted(known)}"])
+    model = trained(recipe, options.runs / name, options, options.minutes)
+    found = evaluate(model, [held], tasks=["recognition"], languages=common, tell_language=True, beam=1)
     systems = {"without this corpus": keyed(found)}
     if options.hypotheses:
         peer = read_json(options.hypotheses / f"{name}.json")

@@ -1,8 +1,8 @@
 """The released model beside Whisper base on the same clips, corpus by corpus, from transcripts made before.
 
     isogloss evaluate --model MODEL --data DIR --task recognition --tell-language --json released/CORPUS.json
-    python benchmarks/whisper_base.py --data DIR --limit 16 --json whisper/CORPUS.json    (in the peers' environment)
-    python benchmarks/released.py --model released=released before=earlier --hypotheses whisper
+    python benchmarks/whisper_base.py --data DIR --limit 32 --json whisper/CORPUS.json    (in the peers' environment)
+    python benchmarks/released.py --model released=released 'frame by frame'=greedy --hypotheses whisper
         --json benchmarks/results/released.json
 
 Each name is a folder with a file a corpus. Every system is told the language; both texts are normalised alike; only

@@ -24,14 +24,14 @@ def some_stages(recipe: Path, stages: slice, changes: list[str]) -> Recipe:
     return Recipe.parse(override(values | {"stages": values["stages"][stages]}, changes), recipe.name)
 
 
-def trained(recipe: Recipe, run: Path, options: Namespace) -> Path:
-    """The model folder of a run, which is made if it is not there."""
+def trained(recipe: Recipe, run: Path, options: Namespace, minutes: float | None = None) -> Path:
+    """The model folder of a run, which is made if it is not there. minutes: into which training is to fit."""
     if not (run / "model").is_dir():
         if options.steps:
             stages = tuple(stage.model_copy(update={"steps": options.steps}) for stage in recipe.stages)
             recipe = recipe.model_copy(update={"stages": stages})
         if options.processes > 1:
-            train_in_processes(recipe, run, options.processes)
+            train_in_processes(recipe, run, options.processes, minutes=minutes)
         else:
-            train(recipe, run)
+            train(recipe, run, minutes=minutes)
     return run / "model"

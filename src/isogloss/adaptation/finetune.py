@@ -144,7 +144,7 @@ def _whole(start: Model, steps: int, identifies: bool) -> tuple[dict[str, Any], 
 
 def _is_large(start: Model) -> bool:
     """Whether the encoder is; int8 weights, which are no parameters, count too."""
-    return sum(parameter.numel() for parameter in start.trainable().encoder.parameters()) >= LARGE
+    return sum(tensor.numel() for tensor in start.encoder.state_dict().values()) >= LARGE
 
 
 def _rates(encoder: float, ema: float, **both: Any) -> dict[str, Any]:
