@@ -116,7 +116,6 @@ def drawn(options: Namespace) -> dict[tuple[str, int], Batch]:
             chosen = middle[: max(1, round(seconds / middle[0].duration))]
             loader = Loader(chosen)
             batches[kind, seconds] = loader.load(range(len(chosen)))
-            loader.close()
     return batches
 
 

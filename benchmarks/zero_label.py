@@ -10,20 +10,24 @@ untranscribed speech of all languages beside them. The next read unspoken text o
 symbols spelled in Latin letters, or in bytes as in Maestro-U, and have an adapter for each language in the blocks
 that speech and text share; `phonemes of pairs alone` has all that and no unspoken text. Others change one thing: they
 leave out the adapters, matching's gradient on the speech side, that the text encoder is not told the language, the
-refiner or durations of single symbols; or add noise to what is read, or stretch it otherwise. `oracle` has the
+refiner or durations of single symbols; or add noise to what is read, or stretch it otherwise. With `own labels` the
+recogniser transcribes the untranscribed train clips, with the n-gram model that --search uses, and trains on as before,
+with these beside the transcripts. `oracle` has the
 transcripts of the zero-label languages from the beginning, and adapters, instead of text. No sentence of dev or test,
 in any language, is in the text, and dev transcripts of the zero-label languages choose nothing. CER in % of test
 clips, the language told, with the 95 % interval of the bootstrap. `±` is the difference from the first of --arms on
 the same clips (paired bootstrap), below 0 the arm is better, `relative` its share of the first arm's rate, and `gap
 closed` = (first - arm) / (first - oracle). `one sentence` gets no audio and always says the train text that is
-nearest to the others. With --few 1 5 the same languages have so many transcribed minutes instead of none. Runs that
-are there are not made again.
+nearest to the others. With --few 1 5 the same languages have so many transcribed minutes instead of none; with
+--search arms are measured once more, decoded with an n-gram model of all that the train split says and of the unspoken
+text, which every arm may read. Runs that are there are not made again.
 """
 
 from __future__ import annotations
 
 from argparse import Namespace
 from collections import defaultdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +35,25 @@ from common import environment, finish, parser, table
 from low_resource import Rates, draw_rates, evaluated, text_encoder, with_few_labels
 from runs import add_options, some_stages, trained
 
+from isogloss.adaptation.pseudo_labels import OwnTeacher, label
 from isogloss.data.manifests import language_of, read_cuts, split_of, text_of
 from isogloss.evaluation.evaluate import evaluate
 from isogloss.evaluation.predictions import by_language, errors
 from isogloss.evaluation.results import Evaluation
 from isogloss.metrics.bootstrap import bootstrap_interval, paired_difference
 from isogloss.metrics.error_rates import error_counts, nearest_to_others
+from isogloss.model.recogniser import load
 from isogloss.text.languages import language_name
 from isogloss.text.normalise import normalise
+from isogloss.training.language_model import train_language_model
 
 RECIPE = Path(__file__).with_suffix(".yaml")
 PAIRS = "{name: recognition, augment: {freq_width: 12, time_share: 0.05}}"
-NO_TEXT = ["stages.0.seconds={speech: 8, paired: 16}", f"stages.0.objectives=[{{name: best_rq}}, {PAIRS}]"]
+NO_TEXT = [
+    "stages.0.seconds={speech: 8, paired: 16}",
+    "stages.0.temperatures={speech: 3}",
+    f"stages.0.objectives=[{{name: best_rq}}, {PAIRS}]",
+]
 ENTRY = 2
 ADAPTERS = f"model.adapters={{share: language, after: {ENTRY}}}"
 STILL = "stages.0.objectives.1.both_sides=false"
@@ -62,7 +73,7 @@ ARMS: dict[str, list[str]] = {
     "phonemes": PHONEMES,
     "latin": reading("latin"),
     "bytes": reading("bytes"),
-    "phonemes of pairs alone": [*PHONEMES, NO_TEXT[0], f"stages.0.objectives=[{{name: best_rq}}, {MATCHED}]"],
+    "phonemes of pairs alone": [*PHONEMES, *NO_TEXT[:2], f"stages.0.objectives=[{{name: best_rq}}, {MATCHED}]"],
     "phonemes, no adapters": [change for change in PHONEMES if change != ADAPTERS],
     "phonemes, speech side still": [*PHONEMES, STILL],
     "phonemes, text told the language": reading("phonemes", languages=True),
@@ -71,8 +82,14 @@ ARMS: dict[str, list[str]] = {
     "phonemes, every symbol lasts alike": reading("phonemes", duration_layers=0),
     "phonemes, learned upsampling": reading("phonemes", upsampling="learned"),
     "latin, both of these": [*reading("latin", languages=True), STILL],
+    "phonemes, own labels": [],
+    "phonemes, own labels twice": [],
 }
 """What each arm changes in the recipe."""
+SURE = 0.3
+"""Confidence below which an own label is left out."""
+TEACHERS = {"phonemes, own labels": "phonemes", "phonemes, own labels twice": "phonemes, own labels"}
+"""Arms that go on from another, and learn from what that one makes of the speech, too."""
 
 
 def main() -> None:
@@ -86,15 +103,19 @@ def main() -> None:
     arguments.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0])
     arguments.add_argument("--encoder-rate", type=float, help="learning rate of the encoder: lower for an imported one")
+    arguments.add_argument("--search", action="store_true", help="measure with an n-gram model too")
     add_options(arguments)
     arguments.add_argument("--plot", type=Path, metavar="FILE", help="draw the error rates there, as SVG")
     options = arguments.parse_args()
-    ways = [(few, arm, seed) for few in options.few for seed in options.seeds for arm in options.arms]
+    searches = [False, True] if options.search else [False]
+    ways = list(product(options.few, searches, options.seeds, options.arms))
     found = {way: result(options, *way) for way in ways}
-    rows = [{"minutes": "", "arm": "one sentence", "seed": ""} | one_sentence(options)]
-    for (few, arm, seed), evaluation in found.items():
-        figures = row(evaluation, found[few, options.arms[0], seed], found.get((few, "oracle", seed)), options.zero)
-        rows.append({"minutes": few, "arm": arm, "seed": seed} | figures)
+    rows = [{"minutes": "", "n-gram model": "", "arm": "one sentence", "seed": ""} | one_sentence(options)]
+    for (*conditions, arm), evaluation in found.items():
+        base, oracle = found[(*conditions, options.arms[0])], found.get((*conditions, "oracle"))
+        few, searched, seed = conditions
+        known = {"minutes": few, "n-gram model": "yes" if searched else "no", "arm": arm, "seed": seed}
+        rows.append(known | row(evaluation, base, oracle, options.zero))
     table("languages without transcripts", rows)
     languages = {"labelled": options.labelled, "zero": options.zero}
     finish(options.json, environment() | languages | {"rows": rows})
@@ -102,27 +123,64 @@ def main() -> None:
         draw_rates(panels(found, options.zero), options.plot)
 
 
-def panels(found: dict[tuple[float, str, int], Evaluation], zero: list[str]) -> Rates:
-    """Error rates by language, transcribed minutes and arm; of the last seed."""
+def panels(found: dict[tuple[float, bool, int, str], Evaluation], zero: list[str]) -> Rates:
+    """Error rates by language, transcribed minutes, search and arm; of the last seed."""
     rates: Rates = {}
-    for (few, arm, _), evaluation in found.items():
+    for (few, searched, _, arm), evaluation in found.items():
+        name = f"{few:g} min transcribed{', n-gram model' if searched else ''}"
         for language in zero:
             sure = evaluation.table("recognition").figure("CER", language=language)
-            series = rates.setdefault(language_name(language), {}).setdefault(f"{few:g} min transcribed", {})
+            series = rates.setdefault(language_name(language), {}).setdefault(name, {})
             series[arm] = (100 * sure.value, 100 * sure.low, 100 * sure.high)
     return rates
 
 
-def result(options: Namespace, few: float, arm: str, seed: int) -> Evaluation:
-    """Figures of an arm on the test clips; its model is made if it is not there."""
-    languages = [*options.labelled, *options.zero]
+def result(options: Namespace, few: float, searched: bool, seed: int, arm: str) -> Evaluation:
+    """Figures of an arm on the test clips; its models of speech and of language are made if they are not there."""
     data = corpus(options, options.minutes if arm == "oracle" else few)
-    run: Path = options.runs / f"{arm.replace(', ', '-').replace(' ', '-')}{data.name.removeprefix('data')}-{seed}"
-    start = [f"model.start_from={settled(options, data, seed)}", "model.keep=all", "model.tokenizer=null"]
-    changes = [*start, f"data.folders=[{data}]", f"seed={seed}", *own_rate(options, "cosine"), *ARMS[arm]]
-    model = trained(some_stages(RECIPE, slice(1, None), changes), run, options)
+    model = recogniser(options, data, seed, arm)
+    languages = [*options.labelled, *options.zero]
     asked: dict[str, Any] = {"tasks": ["recognition"], "languages": languages, "tell_language": True}
-    return evaluated(run / "plain.json", lambda: evaluate(model, [data], **asked))
+    if not searched:
+        return evaluated(model.parent / "plain.json", lambda: evaluate(model, [data], **asked, beam=1))
+    add_language_model(model, data)
+    return evaluated(model.parent / "searched.json", lambda: evaluate(model, [data], **asked))
+
+
+def recogniser(options: Namespace, data: Path, seed: int, arm: str) -> Path:
+    """The model of an arm; made if it is not there."""
+    run: Path = options.runs / f"{arm.replace(', ', '-').replace(' ', '-')}{data.name.removeprefix('data')}-{seed}"
+    if teacher := TEACHERS.get(arm):
+        start = recogniser(options, data, seed, teacher)
+        folders = [data, own_labels(options, data, start)]
+    else:
+        start, folders = settled(options, data, seed), [data]
+    changes = [
+        f"model.start_from={start}",
+        "model.keep=all",
+        "model.tokenizer=null",
+        f"data.folders={[str(folder) for folder in folders]}",
+        f"seed={seed}",
+        *ARMS[arm],
+        *own_rate(options, "cosine", adapters=ADAPTERS in ARMS[TEACHERS.get(arm, arm)]),
+    ]
+    return trained(some_stages(RECIPE, slice(1, None), changes), run, options)
+
+
+def add_language_model(model: Path, data: Path) -> None:
+    """Give a recogniser an n-gram model of what it may read, if it has none."""
+    if not (model / "lm").is_dir():
+        train_language_model(model, model / "lm", texts=[], data=[data])
+
+
+def own_labels(options: Namespace, data: Path, model: Path) -> Path:
+    """What a recogniser makes of the untranscribed train clips; made if it is not there."""
+    folder = model.parent / "labels"
+    if not folder.is_dir():
+        add_language_model(model, data)
+        asked: dict[str, Any] = {"languages": tuple(options.zero), "confidence": SURE, "shortest": 0.3}
+        label(data, OwnTeacher(load(model)), folder, name=model.parent.name, **asked)
+    return folder
 
 
 def settled(options: Namespace, data: Path, seed: int) -> Path:
@@ -132,11 +190,14 @@ def settled(options: Namespace, data: Path, seed: int) -> Path:
     return trained(some_stages(RECIPE, slice(1), changes), options.runs / f"settled-{data.name}-{seed}", options)
 
 
-def own_rate(options: Namespace, schedule: str) -> list[str]:
-    """The encoder's own learning rate, if it has one, on the schedule of the rest."""
+def own_rate(options: Namespace, schedule: str, *, adapters: bool = False) -> list[str]:
+    """The encoder's own learning rate, if it has one, on the schedule of the rest; its new adapters have that of these.
+    """
     if options.encoder_rate is None:
         return []
-    return [f"stages.0.optimizers={{encoder: {{peak: {options.encoder_rate}, schedule: {schedule}, warmup: 0.02}}}}"]
+    known = f"schedule: {schedule}, warmup: 0.02"
+    new = f", encoder.adapters: {{{known}}}" if adapters else ""
+    return [f"stages.0.optimizers={{encoder: {{peak: {options.encoder_rate}, {known}}}{new}}}"]
 
 
 def corpus(options: Namespace, few: float) -> Path:

@@ -218,7 +218,7 @@ TINY: dict[str, Callable[[Workshop], str]] = {
     "windows.py": lambda w: f"--model {w.model} --data {w.letters} --seconds 2 --most 1 --threads 1",
     "word_times.py": lambda w: f"--model {w.model} --data {w.russian}",
     "zero_label.py": lambda w: (
-        f"--start {w.pretrained} --data {w.letters} --labelled es --zero it --arms bytes {ALONE} "
+        f"--start {w.pretrained} --data {w.letters} --labelled es --zero it --arms bytes --search {ALONE} "
         f"--encoder-rate 1e-4 --runs {w.folder}/zero --plot {w.folder}/zero.svg"
     ),
 }
@@ -245,3 +245,11 @@ def test_it_runs(script: str, workshop: Workshop, run: Run, capsys: pytest.Captu
     for picture in shlex.split(arguments)[1:]:
         if picture.endswith(".svg"):
             assert "<svg" in Path(picture).read_text(encoding="utf-8")
+
+
+def test_every_arm_of_an_experiment_is_a_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    script = runpy.run_path(str(BENCHMARKS / "zero_label.py"))
+    for changes in script["ARMS"].values():
+        assert script["some_stages"](script["RECIPE"], slice(1, None), changes).stages
+    assert script["TEACHERS"].keys() | set(script["TEACHERS"].values()) <= script["ARMS"].keys()

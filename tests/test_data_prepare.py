@@ -87,6 +87,19 @@ def test_a_table_becomes_a_corpus(speech, tmp_path):
     assert no_traces(tmp_path)
 
 
+def test_a_corpus_moves_with_the_recordings_beside_it(speech, tmp_path):
+    prepare(str(table(speech, distinct(many()), COLUMNS)), tmp_path / "out", test=0.2)
+    before = read_cuts(tmp_path / "out")
+    place = tmp_path / "elsewhere" / "project"
+    place.mkdir(parents=True)
+    for entry in [entry for entry in tmp_path.iterdir() if entry.name != "elsewhere"]:
+        entry.rename(place / entry.name)
+    after = read_cuts(place / "out")
+    names = [audio_of(cut).relative_to(tmp_path) for cut in before]
+    assert [audio_of(cut).relative_to(place) for cut in after] == names
+    assert all(audio_of(cut).is_file() for cut in after)
+
+
 def test_same_input_in_any_order_gives_the_same_bytes(speech, tmp_path):
     rows = distinct(many())
     first = prepare(str(table(speech, rows, COLUMNS)), tmp_path / "one")

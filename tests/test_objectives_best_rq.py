@@ -56,11 +56,21 @@ def mask(rq: BestRQ, clips: Batch) -> Tensor:
     return prepared
 
 
+def targets_of(rq: BestRQ, clips: Batch) -> Tensor:
+    """(B, ⌈T / 4⌉) bool, as they were prepared."""
+    found = rq.prepare(clips, True).extras
+    rows, frames = found["mask"].shape
+    whole = torch.zeros(rows, -(-frames // 4), dtype=torch.bool)
+    for row, targets in enumerate(found["targets"]):
+        whole[row, targets] = True
+    return whole
+
+
 def codes(rq: BestRQ, model: Model, audio: Sequence) -> list[Tensor]:
     """The labels of all whole frames of each clip, (T/4, K) each."""
     features = model.features(audio)
-    everything = torch.ones(stack(features, model.spec.stride).shape[:2], dtype=torch.bool)
-    labels = rq.masked.codes(features, everything).unflatten(0, everything.shape)
+    rows, frames = stack(features, model.spec.stride).shape[:2]
+    labels = rq.masked.codes(features, torch.arange(rows * frames)).unflatten(0, (rows, frames))
     return [row[: n // 4] for row, n in zip(labels, features.lengths.tolist(), strict=True)]
 
 
@@ -96,8 +106,8 @@ def test_targets_are_frames_whose_four_inputs_are_all_masked() -> None:
     samples = [400 + 160 * (frames - 1) for frames in (203, 90)] + [100]
     assert model.spec.feature_frames(torch.tensor(samples)).tolist() == [203, 90, 0]
     for seed in range(20):
-        hidden = mask(rq, batch(samples, seed=seed))
-        targets = rq.masked.targets(hidden)
+        clips = batch(samples, seed=seed)
+        hidden, targets = mask(rq, clips), targets_of(rq, clips)
         assert targets.shape == (3, 51)
         for row in range(3):
             for i in range(51):
@@ -127,7 +137,7 @@ def test_what_is_under_the_mask_does_not_leak() -> None:
     clips = batch([48000, 30000])
     features, hidden = model.features(clips.audio), mask(rq, clips)
     other = features.with_values(torch.where(hidden[..., None], torch.randn_like(features.values), features.values))
-    targets = rq.masked.targets(hidden)
+    targets = targets_of(rq, clips).flatten().nonzero()[:, 0]
     assert (rq.masked.codes(features, targets) != rq.masked.codes(other, targets)).float().mean() > 0.9
     inputs = []
     for content in (features, other):
@@ -149,7 +159,7 @@ def test_forward_does_what_its_steps_do() -> None:
     torch.manual_seed(5)
     states = model.encoder(rq.masked.corrupt(features, hidden)).final.values
     total, frames = 0.0, 0
-    for row, i in rq.masked.targets(hidden).nonzero().tolist():
+    for row, i in targets_of(rq, clips).nonzero().tolist():
         four = features.values[row, 4 * i : 4 * i + 4].flatten()
         labels = rq.masked.quantizer(four[None])[0]
         scores = rq.masked.softmax(states[row, i]).detach().view(3, 50).log_softmax(dim=-1)

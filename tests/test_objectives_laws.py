@@ -309,12 +309,12 @@ def test_two_objectives_with_one_statistic_have_a_window_each() -> None:
     alarm = Alarm("blank", "All-blank CTC: after {step} steps.", most=0.999)
     health = Health({"most": (alarm,), "aligned_mlm": (alarm,)})
     for step in range(WINDOW - 1):
-        health.check(step, {"most/blank": 0.2, "aligned_mlm/blank": 1.0})
+        health.check(step, step / 100, {"most/blank": 0.2, "aligned_mlm/blank": 1.0})
     with pytest.raises(IsoglossError, match=f"^aligned_mlm: All-blank CTC: after {WINDOW} steps"):
-        health.check(WINDOW, {"most/blank": 0.2, "aligned_mlm/blank": 1.0})
+        health.check(WINDOW, 1.0, {"most/blank": 0.2, "aligned_mlm/blank": 1.0})
     alone = Health({"most": (alarm,), "aligned_mlm": (alarm,)})
     for step in range(3 * WINDOW):  # left out by its guard, an objective has no statistics
-        alone.check(step, {"most/blank": 0.2})
+        alone.check(step, 0.0, {"most/blank": 0.2})
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ def test_alarms_stop_a_run_by_the_name_of_the_objective(name: str, stat: str, va
     health = Health({name: stage.objectives[name].health()})
     with pytest.raises(IsoglossError, match=f"^{name}: {said}"):
         for step in range(2000):
-            health.check(step, {f"{name}/{stat}": value})
+            health.check(step, step / 100, {f"{name}/{stat}": value})
 
 
 def test_terms_with_counts_of_their_own_add_up(monkeypatch: pytest.MonkeyPatch) -> None:

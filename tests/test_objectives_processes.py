@@ -53,7 +53,7 @@ def recipe(letters: Path) -> dict[str, Any]:
 
 def means(run: Path) -> list[dict[str, float]]:
     """What a run logged of its steps."""
-    dropped = {"event", "stage", "step", "speed", "skipped", "time"}
+    dropped = {"event", "stage", "step", "speed", "waited", "skipped", "time"}
     steps = [record for record in read_log(run) if record["event"] == "step"]
     return [{name: value for name, value in record.items() if name not in dropped} for record in steps]
 

@@ -24,7 +24,7 @@ from isogloss.training.schedule import learning_rate
 from isogloss.training.trainer import train
 from small_models import small_recipe
 
-VOLATILE = {"time", "speed"}
+VOLATILE = {"time", "speed", "waited"}
 
 
 @pytest.fixture

@@ -63,7 +63,6 @@ def clips_of(folder: Path) -> Iterable[Batch]:
     cuts = [cut for cut in read_cuts(folder, "train") if cut.duration >= 0.1]
     loader = Loader(cuts)
     yield from (loader.load([place]) for place in range(len(cuts)))
-    loader.close()
 
 
 def test_a_model_that_is_normalised_by_its_corpus_trains(letters: Path, tmp_path: Path) -> None:

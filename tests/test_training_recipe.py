@@ -1,12 +1,16 @@
 """What a recipe says about features and encoder."""
 
+from pathlib import Path
+
 import pytest
+import yaml
 
 from isogloss.audio.log_mel import LogMelConfig
 from isogloss.audio.waveform import WaveformConfig
+from isogloss.config import load_yaml
 from isogloss.encoders.presets import preset, preset_features
 from isogloss.errors import IsoglossError
-from isogloss.training.recipe import ModelRecipe, load_recipe
+from isogloss.training.recipe import SHIPPED, ModelRecipe, load_recipe
 
 
 @pytest.mark.parametrize("name", ["tiny", "apc", "wav2vec2_base", "wav2vec2_large"])
@@ -37,3 +41,22 @@ def test_a_mistake_in_the_parts_is_named(override: str, said: str) -> None:
     with pytest.raises(IsoglossError) as caught:
         load_recipe("usm-tiny", [override])
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(("memory", "encoder", "width"), [(0.0, "tiny", 144), (20, "small", 256), (79.2, "base", 512)])
+def test_a_recipe_is_larger_on_a_larger_gpu(
+    memory: float, encoder: str, width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("isogloss.training.recipe.gpu_memory", lambda device: memory if device == "auto" else 0.0)
+    shipped = load_yaml(SHIPPED / "usm-tiny.yaml")
+    shipped["gpus"] = {16: ["model.encoder=small"], 70: ["model.encoder=base", "stages.0.seconds.speech=320"]}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(shipped))
+    found = load_recipe(tmp_path / "recipe.yaml")
+    assert found.model.encoder.blocks.width == width and (encoder == "tiny") == (not found.adapted)
+    assert found.stages[0].seconds == {"speech": 320 if encoder == "base" else 40}
+    told = load_recipe(tmp_path / "recipe.yaml", ["model.encoder=tiny", "stages.0.seconds={speech: 20}"])
+    assert told.model.encoder.blocks.width == 144 and told.stages[0].seconds == {"speech": 20} and not told.adapted
+    assert not load_recipe(tmp_path / "recipe.yaml", ["device=cpu"]).adapted
+    saved = tmp_path / "saved.yaml"
+    saved.write_text(yaml.safe_dump(found.plain()))  # what was chosen is chosen once
+    assert load_recipe(saved) == found

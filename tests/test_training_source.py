@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 from lhotse.cut import MonoCut
 from rich.console import Console
 
@@ -122,3 +123,38 @@ def test_processes_that_change_the_batches_say_so(letters: Path) -> None:
     told, changed = batches(letters, 2, batch_seconds=8)
     assert "4 micro-batches instead of 3, to divide by 2 processes" in told and len(changed) == 4
     assert batches(letters, 3, batch_seconds=8) == batches(letters, 1, batch_seconds=8)
+
+
+def test_processes_that_read_change_nothing(letters: Path) -> None:
+    """However many read ahead, and wherever reading begins again."""
+    recipe = StageRecipe.parse(STAGE | {"seconds": {"paired": 24}, "batch_seconds": 12}, "test")
+    data = DataRecipe(folders=(letters,), shortest=0.1, speeds=(0.9, 1.0, 1.1))
+    streams = {"paired": Stream(read_data(data, "train"), Needs(text=True))}
+    prepare = {"recognition": ("paired", lambda batch, _: batch.with_extras({"halved": batch.audio.lengths // 2}))}
+    alone, helped, resumed = (Source(streams, prepare, data, recipe, seed=0, workers=n) for n in (0, 2, 1))
+    expected = [alone.work(step) for step in range(4)]
+    found = [helped.work(step) for step in range(4)]
+    resumed.positions = expected[1].positions
+    found += [resumed.work(2)]
+    for source in (alone, helped, resumed):
+        source.close()
+    for work, known in zip(found, [*expected, expected[2]], strict=True):
+        assert work.positions == known.positions and work.seconds == known.seconds
+        for micro, own in zip(work.micro, known.micro, strict=True):
+            batch, reference = micro["recognition"], own["recognition"]
+            assert batch.ids == reference.ids and batch.seeds == reference.seeds
+            assert torch.equal(batch.audio.values, reference.audio.values)
+            assert torch.equal(batch.extras["halved"], reference.extras["halved"])
+
+
+def test_broken_clips_are_counted_where_others_read(letters: Path, tmp_path: Path) -> None:
+    recipe = StageRecipe.parse(STAGE | {"seconds": {"paired": 24}, "batch_seconds": 12}, "test")
+    data = DataRecipe(folders=(letters,), shortest=0.1, max_bad=1.0)
+    cuts = read_data(data, "train")[:20]
+    (tmp_path / "noise.wav").write_bytes(b"this is no audio")
+    cuts[3].recording.sources[0].source = str(tmp_path / "noise.wav")
+    source = Source({"paired": Stream(cuts, Needs(text=True))}, {}, data, recipe, seed=0, workers=1)
+    for step in range(3):
+        source.work(step)
+    source.close()
+    assert source.bad_clips() == {cuts[3].id: "unreadable"}

@@ -77,7 +77,6 @@ def test_text_is_a_batch_without_audio(letters: Path) -> None:
     cuts = read_texts(DataRecipe(folders=(letters,)))
     loader = Loader(cuts, speeds=(0.9, 1.1))
     batch = loader.load([0, 1, 2])
-    loader.close()
     assert batch.audio.values.shape == (3, 0) and batch.audio.lengths.tolist() == [0, 0, 0] and batch.seconds == 0
     assert batch.texts == [text_of(cut) for cut in cuts[:3]]
     assert cuts[0].duration == pytest.approx(len(text_of(cuts[0]) or "") / CHARACTERS_A_SECOND)

@@ -25,6 +25,9 @@ class AudioError(IsoglossError):
         super().__init__(message)
         self.cause = cause
 
+    def __reduce__(self) -> tuple[type["AudioError"], tuple[str, str]]:
+        return type(self), (str(self), self.cause)  # for processes that read audio
+
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`' Did you mean "x"?'` for the nearest known word, or an empty string."""

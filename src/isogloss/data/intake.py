@@ -186,14 +186,14 @@ class Intake:
             self.dropped[rule] += 1
 
     def _final(self, audio: Path) -> Path:
-        """Where a file will lie once the corpus folder has its name."""
+        """Where a file lies: in the corpus folder, whatever its name will be, or anywhere."""
         if audio.is_relative_to(self.folder):
-            return self.out / audio.relative_to(self.folder)
+            return audio.relative_to(self.folder)
         if audio.absolute().is_relative_to(self.out):
             raise IsoglossError(
                 f"{audio} lies in {self.out}, which is to be replaced; choose another folder."
             )
-        return audio
+        return audio.absolute()
 
 
 def _is_worded(text: str, language: str) -> bool:

@@ -1,14 +1,13 @@
-"""From cuts to batches: reading clips side by side, skipping and counting the broken ones."""
+"""From cuts to batches: reading clips, skipping and counting the broken ones."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as ListOf
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor
 from isogloss.audio.perturb import PerturbConfig, change_speed, perturb
 from isogloss.audio.reading import read
 from isogloss.data.manifests import channel_of, language_of, speaker_of, text_of, translations_of
+from isogloss.data.plan import Indices
 from isogloss.errors import AudioError, IsoglossError
 from isogloss.sequence import Sequence
 from isogloss.text.corpus import TextLine
@@ -40,7 +40,8 @@ class Batch:
     same of each clip, which go with it into whatever batch; drawn from `seed` where they are not given.
     translations: what they say in other languages, by BCP 47 tag, or no list at all. speakers: None where unknown.
     labels: (B, T) int64 by name, one number a frame. views: further views of the clips, each with a speed and
-    distortions of its own, (B, S) each. extras: what an objective has prepared, by name.
+    distortions of its own, (B, S) each. extras: what an objective has prepared, by name. broken: why clips that should
+    be in it could not be read, by id.
     """
 
     ids: list[str]
@@ -54,11 +55,16 @@ class Batch:
     labels: dict[str, Sequence] = field(default_factory=dict)
     views: list[Sequence] = field(default_factory=list)
     extras: dict[str, Any] = field(default_factory=dict)
+    broken: dict[str, AudioError] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.seeds:
             drawn = np.random.SeedSequence(self.seed).generate_state(len(self.ids), np.uint32)
             object.__setattr__(self, "seeds", drawn.tolist())
+
+    def pin_memory(self) -> Batch:
+        """In memory from which a GPU copies while it computes."""
+        return with_tensors({"": self}, Tensor.pin_memory)[""]
 
     @property
     def seconds(self) -> float:
@@ -73,24 +79,34 @@ class Batch:
         """The same clips with more that was prepared."""
         return replace(self, extras={**self.extras, **extras})
 
-    def to(self, device: torch.device | str, moved: dict[int, Any] | None = None) -> Batch:
-        """On another device; moved: what is there already, by id, for batches that share their audio."""
-        known = {} if moved is None else moved
+    def to(self, device: torch.device | str) -> Batch:
+        """On another device."""
+        return with_tensors({"": self}, lambda tensor: tensor.to(device))[""]
 
-        def move(value: Any) -> Any:
-            if not isinstance(value, Sequence | Tensor):
-                return value
-            if id(value) not in known:
-                known[id(value)] = value.to(device)
-            return known[id(value)]
 
-        return replace(
-            self,
-            audio=move(self.audio),
-            labels={name: move(value) for name, value in self.labels.items()},
-            views=[move(view) for view in self.views],
-            extras={name: move(value) for name, value in self.extras.items()},
+def with_tensors(batches: Mapping[str, Batch], change: Callable[[Tensor], Tensor]) -> dict[str, Batch]:
+    """The batches with every tensor changed; what several of them share is changed once, and shared again."""
+    changed: dict[int, Tensor] = {}
+
+    def new(value: Any) -> Any:
+        if isinstance(value, Sequence):
+            return Sequence(new(value.values), new(value.lengths))
+        if not isinstance(value, Tensor):
+            return value
+        if id(value) not in changed:
+            changed[id(value)] = change(value)
+        return changed[id(value)]
+
+    return {
+        name: replace(
+            batch,
+            audio=new(batch.audio),
+            labels={key: new(value) for key, value in batch.labels.items()},
+            views=[new(view) for view in batch.views],
+            extras={key: new(value) for key, value in batch.extras.items()},
         )
+        for name, batch in batches.items()
+    }
 
 
 def as_cut(line: TextLine) -> MonoCut:
@@ -112,25 +128,26 @@ def waveform(cut: MonoCut) -> NDArray[np.float32]:
 
 
 class Loader:
-    """Reads batches of cuts with a few threads (decoding releases the interpreter lock).
+    """Reads batches of cuts.
 
-    Broken clips are left out; `bad` has the cause of each, by id. Above `max_bad` of all clips (and more than three),
+    Broken clips are left out; `bad` says why, by id. Above `max_bad` of all clips (and more than three),
     or when a whole batch is broken, it stops with the causes and an example.
     Each clip is played at one of `speeds` and perturbed, drawn from the seed of its batch and its place in it; but as
     it is where it has labels, which count its frames. A cut without a recording is text alone (`as_cut`). views: of
-    each clip, each with a speed and perturbations of its own. labels: by name and clip, (T,) int64.
+    each clip, each with a speed and perturbations of its own. labels: by name and clip, (T,) int64. remembered: bytes
+    of decoded audio that are kept, so that a small corpus is decoded once and not once a round.
     """
 
     def __init__(
         self,
         cuts: ListOf[MonoCut],
         *,
-        workers: int = 2,
         max_bad: float = 0.01,
         speeds: tuple[float, ...] = (1.0,),
         perturbed: PerturbConfig | None = None,
         views: int = 1,
         labels: Mapping[str, Mapping[str, Tensor]] | None = None,
+        remembered: int = REMEMBERED_BYTES,
     ):
         self.cuts = cuts
         self.labels = labels or {}
@@ -138,82 +155,85 @@ class Loader:
         self.perturbed = None if labels else perturbed
         self.views = views
         self.max_bad = max_bad
-        self.bad: dict[str, str] = {}
-        self.example = ""
+        self.bad: dict[str, AudioError] = {}
         self._remembered: dict[int, NDArray[np.float32]] = {}
-        self._room = REMEMBERED_BYTES
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="read")
+        self._room = remembered
 
-    def load(self, indices: ListOf[int] | NDArray[np.int64], seed: int = 0) -> Batch:
-        """The batch of the cuts at `indices`, without the broken ones."""
-        indices = [int(index) for index in indices]
-        cuts = [self.cuts[index] for index in indices]
-        draws = [np.random.default_rng([seed, place]) for place in range(len(cuts))]
-        kept: list[tuple[int, NDArray[np.float32]]] = []
-        for place, clip in enumerate(self._threads.map(self._play, indices, draws)):
-            if isinstance(clip, AudioError):
-                self.bad[cuts[place].id] = clip.cause
-                self.example = self.example or str(clip)
+    def load(self, indices: ListOf[int] | Indices, seed: int = 0) -> Batch:
+        """The batch of the cuts at `indices`, without the broken ones, which are counted."""
+        batch = self.read(indices, seed)
+        self.count(batch.broken)
+        return batch
+
+    def read(self, indices: ListOf[int] | Indices, seed: int = 0) -> Batch:
+        """The batch as `load` gives it, with the broken clips to be counted: what another process may do."""
+        cuts = [self.cuts[int(index)] for index in indices]
+        kept: list[tuple[int, MonoCut, NDArray[np.float32]]] = []
+        broken: dict[str, AudioError] = {}
+        for place, (index, cut) in enumerate(zip(indices, cuts, strict=True)):
+            try:
+                clip = self._play(int(index), cut, np.random.default_rng([seed, place]))
+            except AudioError as error:
+                broken[cut.id] = error
             else:
-                kept.append((place, clip))
-        broken = len(self.bad)
-        if not kept or (broken > 3 and broken > self.max_bad * len(self.cuts)):
-            causes = ", ".join(f"{cause} {count}" for cause, count in Counter(self.bad.values()).most_common())
-            raise IsoglossError(
-                f"{broken} of {len(self.cuts)} clips could not be read ({causes}); the first: {self.example} "
-                "Prepare the data again to drop them."
-            )
-        cuts, indices = [cuts[place] for place, _ in kept], [indices[place] for place, _ in kept]
+                kept.append((int(index), cut, clip))
+        if not kept:
+            self._refuse(broken)
         return Batch(
-            ids=[cut.id for cut in cuts],
-            audio=_padded([clip for _, clip in kept]),
-            texts=[text_of(cut) for cut in cuts],
-            languages=[language_of(cut) for cut in cuts],
+            ids=[cut.id for _, cut, _ in kept],
+            audio=_padded([clip for _, _, clip in kept]),
+            texts=[text_of(cut) for _, cut, _ in kept],
+            languages=[language_of(cut) for _, cut, _ in kept],
             seed=seed,
-            translations=[translations_of(cut) for cut in cuts],
-            speakers=[speaker_of(cut) for cut in cuts],
-            labels={name: Sequence.from_list([known[cut.id] for cut in cuts]) for name, known in self.labels.items()},
-            views=[self._view(indices, seed, view) for view in range(1, self.views)],
+            translations=[translations_of(cut) for _, cut, _ in kept],
+            speakers=[speaker_of(cut) for _, cut, _ in kept],
+            labels={
+                name: Sequence.from_list([known[cut.id] for _, cut, _ in kept]) for name, known in self.labels.items()
+            },
+            views=[
+                _padded(
+                    [
+                        self._play(index, cut, np.random.default_rng([seed, place, view]))
+                        for place, (index, cut, _) in enumerate(kept)
+                    ]
+                )
+                for view in range(1, self.views)
+            ],
+            broken=broken,
         )
 
-    def _view(self, indices: list[int], seed: int, view: int) -> Sequence:
-        """Another view of clips that can be read, the `view`-th."""
-        draws = [np.random.default_rng([seed, place, view]) for place in range(len(indices))]
-        clips = [clip for clip in self._threads.map(self._play, indices, draws) if not isinstance(clip, AudioError)]
-        return _padded(clips)
+    def count(self, broken: Mapping[str, AudioError]) -> None:
+        """Take note of broken clips, by id."""
+        self.bad |= broken
+        if broken and len(self.bad) > max(3, self.max_bad * len(self.cuts)):
+            self._refuse(self.bad)
 
-    def _play(self, index: int, random: np.random.Generator) -> NDArray[np.float32] | AudioError:
+    def _refuse(self, bad: Mapping[str, AudioError]) -> NoReturn:
+        causes = ", ".join(f"{cause} {count}" for cause, count in Counter(e.cause for e in bad.values()).most_common())
+        raise IsoglossError(
+            f"{len(bad)} of {len(self.cuts)} clips could not be read ({causes}); the first: "
+            f"{next(iter(bad.values()))} Prepare the data again to drop them."
+        )
+
+    def _play(self, index: int, cut: MonoCut, random: np.random.Generator) -> NDArray[np.float32]:
         """A clip at the speed and with the perturbation that are drawn this time."""
-        clip = self._clip(index)
-        if isinstance(clip, AudioError) or not len(clip):
+        clip = self._clip(index, cut)
+        if not len(clip):
             return clip
         speed = float(random.choice(self.speeds))
         if speed != 1.0:
             clip = change_speed(clip, speed)
         return clip if self.perturbed is None else perturb(clip, self.perturbed, random)
 
-    def _clip(self, index: int) -> NDArray[np.float32] | AudioError:
-        clip: NDArray[np.float32] | AudioError | None = self._remembered.get(index)
+    def _clip(self, index: int, cut: MonoCut) -> NDArray[np.float32]:
+        clip = self._remembered.get(index)
         if clip is None:
-            clip = _read(self.cuts[index])
-            if not isinstance(clip, AudioError) and self._room >= clip.nbytes:
+            clip = np.zeros(0, np.float32) if cut.recording is None else waveform(cut)
+            if self._room >= clip.nbytes:
                 self._remembered[index] = clip
                 self._room -= clip.nbytes
         return clip
 
-    def close(self) -> None:
-        self._threads.shutdown(cancel_futures=True)
-
 
 def _padded(clips: list[NDArray[np.float32]]) -> Sequence:
     return Sequence.from_list([torch.from_numpy(clip) for clip in clips])
-
-
-def _read(cut: MonoCut) -> NDArray[np.float32] | AudioError:
-    """A clip, or why it cannot be had (counted by the caller, in the order of the batch)."""
-    if cut.recording is None:
-        return np.zeros(0, dtype=np.float32)
-    try:
-        return waveform(cut)
-    except AudioError as error:
-        return error

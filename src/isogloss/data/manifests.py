@@ -8,11 +8,13 @@
 A cut carries `supervision.text` (None = untranscribed), `.language` (BCP 47), `.speaker`,
 `.alignment["phone"]` where known, and in `cut.custom`: `split` (train, dev, test), `source` (the
 corpus name), where known `role`, `concept` and `translations` ({language: text}), and `channel` where the
-recording has several: one of them, counted from 1, or `mix`, their mean. Audio paths are absolute.
+recording has several: one of them, counted from 1, or `mix`, their mean. Paths of audio that lies in or beside the
+folder are relative to it on disk, so that both can be moved together; those of cuts in memory are absolute.
 """
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -66,7 +68,7 @@ class Utterance:
 
 
 def to_cut(utterance: Utterance, info: "AudioInfo", audio: Path | None = None) -> "MonoCut":
-    """The utterance as a lhotse cut; `info` is its file's header, `audio` another path to store.
+    """The utterance as a lhotse cut; `info` is its file's header, `audio` another path, maybe relative to the corpus.
 
     The recording is built from the header read by `isogloss.audio`, because lhotse would guess a
     backend by file name and open the file a second time. Phones are counted from the clip's start.
@@ -74,7 +76,7 @@ def to_cut(utterance: Utterance, info: "AudioInfo", audio: Path | None = None) -
     from lhotse import AudioSource, MonoCut, Recording, SupervisionSegment
     from lhotse.supervision import AlignmentItem
 
-    path = (audio or utterance.audio).absolute()
+    path = audio or utterance.audio.absolute()
     source = AudioSource(type="file", channels=list(range(info.channels)), source=str(path))
     recording = Recording(
         id=path.stem,
@@ -118,13 +120,18 @@ def write_cuts(folder: Path, cuts: Iterable["MonoCut"]) -> None:
     """
     cuts = list(cuts)
     _refuse(_problems(cuts), "The clips")
+    place = folder.resolve()
     with atomic_file(folder / CUTS) as temporary, plain_gzip(temporary) as file:
-        file.writelines(map(_line, cuts))
+        file.writelines(_line(cut, place) for cut in cuts)
 
 
-def _line(cut: "MonoCut") -> bytes:
+def _line(cut: "MonoCut", place: Path) -> bytes:
     # Without custom, because lhotse would copy every translation deeply: half the time of writing.
     value = {**replace(cut, custom=None).to_dict(), "custom": cut.custom or {}}
+    for source in _audio_sources(value):
+        # Anything further away than beside the folder does not move with it.
+        if Path(source["source"]).is_relative_to(place.parent):
+            source["source"] = os.path.relpath(source["source"], place)
     return json_text(value).encode() + b"\n"
 
 
@@ -141,12 +148,14 @@ def read_cuts(folder: Path, split: str | None = None) -> list["MonoCut"]:
         raise IsoglossError(
             f"{folder} is no prepared corpus ({CUTS} is missing); make it with isogloss prepare."
         )
-    cuts = []
+    cuts, place = [], folder.resolve()
     for line, item in read_manifest(path):
         if type(item).__name__ != "MonoCut" or len(item.supervisions) != 1:
             raise IsoglossError(
                 f"{path}, line {line}: not a cut with one supervision; prepare the corpus again."
             )
+        for source in item.recording.sources if item.recording else ():
+            source.source = os.path.normpath(place / source.source)
         cuts.append(item)
     _refuse(_problems(cuts), str(path))
     return [cut for cut in cuts if split is None or split_of(cut) == split]

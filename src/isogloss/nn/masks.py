@@ -68,8 +68,9 @@ def attention_mask(valid: Tensor, context: Context, past: int = 0) -> Tensor | N
     finite and are zeroed by whoever mixes time next.
     """
     allowed = _policy(valid.shape[1], past, context, valid.device)
-    # A graph that is exported serves batches of all lengths, and cannot ask.
-    if not torch.compiler.is_exporting() and bool(valid.all()):
+    # A graph that is exported serves batches of all lengths, and cannot ask; a GPU that trains would stand still.
+    may_ask = valid.device.type == "cpu" or not torch.is_grad_enabled()
+    if not torch.compiler.is_exporting() and may_ask and bool(valid.all()):
         return None if allowed is None else allowed[None, None]
     itself = torch.eye(valid.shape[1], dtype=torch.bool, device=valid.device)
     keys, itself = functional.pad(valid, (past, 0), value=True), functional.pad(itself, (past, 0))

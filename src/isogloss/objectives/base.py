@@ -105,7 +105,8 @@ class Loss:
 class Alarm:
     """What stops a run: a statistic whose mean over the last steps leaves its bounds.
 
-    said: what is wrong and what helps, with {value} and {step}. patience: steps before it counts.
+    said: what is wrong and what helps, with {value}, {step} and {hours}, those of audio heard. It counts after
+    `patience` steps, or when so many `hours` were heard. only_warns: it is said once, and the run goes on.
     """
 
     stat: str
@@ -113,6 +114,8 @@ class Alarm:
     least: float = -inf
     most: float = inf
     patience: int = 0
+    hours: float = inf
+    only_warns: bool = False
 
 
 class Objective(nn.Module, ABC):

@@ -14,7 +14,7 @@ codebooks; it starts at ln C = 9.01.
 Differs from the paper: nothing; the projection is drawn Xavier-uniform per codebook.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -66,18 +66,27 @@ class MaskedCodes(nn.Module):
         )
         self.softmax = nn.Linear(spec.width, config.books * config.codes)
 
-    def mask(self, audio: Sequence, batch: Batch) -> Tensor:
-        """(B, T) bool over feature frames of audio (B, S), which the clips of a batch say; True = masked."""
+    def hidden(self, audio: Sequence, batch: Batch) -> dict[str, Any]:
+        """What is masked of audio (B, S), as the clips of a batch say: `mask` (B, T) bool over feature frames.
+
+        And `targets`, the encoder frames of each clip all of whose feature frames are: they are counted here, while
+        reading, for a GPU would stand still for it.
+        """
         span = round(self.config.mask_ms / self.spec.frame_ms)
         lengths = self.spec.feature_frames(audio.lengths).tolist()
         rows = zip(lengths, batch.draws("mask"), strict=True)
         masks = [span_mask(length, self.config.start_probability, span, draw) for length, draw in rows]
-        return padded_masks(masks, self.spec.feature_frames(audio.values.shape[1]))
-
-    def targets(self, mask: Tensor) -> Tensor:
-        """(B, T) over feature frames -> (B, ⌈T / stride⌉): True where all frames of a stack are masked."""
+        mask = padded_masks(masks, self.spec.feature_frames(audio.values.shape[1]))
         stride = self.spec.stride
-        return pad(mask, (0, -mask.shape[1] % stride)).unflatten(1, (-1, stride)).all(dim=-1)
+        whole = pad(mask, (0, -mask.shape[1] % stride)).unflatten(1, (-1, stride)).all(dim=-1)
+        return {"mask": mask, "targets": [row.nonzero()[:, 0].tolist() for row in whole]}
+
+    def targets(self, batch: Batch, width: int, device: torch.device) -> Tensor:
+        """The `targets` of all clips, (M,) int64, in states (B, width, D) whose rows stand one behind the other."""
+        rows = enumerate(batch.extras["targets"])
+        places = torch.tensor([row * width + frame for row, frames in rows for frame in frames], dtype=torch.int64)
+        # Only from pinned memory a copy does not wait for the GPU.
+        return (places.pin_memory() if device.type == "cuda" else places).to(device, non_blocking=True)
 
     def corrupt(self, features: Sequence, mask: Tensor) -> Sequence:
         """Gaussian noise in place of the masked frames."""
@@ -85,8 +94,8 @@ class MaskedCodes(nn.Module):
         return features.with_values(torch.where(mask[..., None], noise, features.values))
 
     def codes(self, features: Sequence, targets: Tensor) -> Tensor:
-        """The codes of chosen encoder frames of clean features: (B, T, F) and (B, ⌈T / stride⌉) bool -> (M, K)."""
-        return self.quantizer(stack(features, self.spec.stride)[targets])
+        """The codes of clean features (B, T, F) in the encoder frames `targets` (M,) -> (M, K)."""
+        return self.quantizer(stack(features, self.spec.stride).flatten(0, 1)[targets])
 
     def predict(self, states: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy and share of right codes of each frame, averaged over books: (M, D), (M, K) -> (M,), (M,)."""
@@ -96,15 +105,15 @@ class MaskedCodes(nn.Module):
         return losses.view_as(codes).mean(dim=1), right.float().mean(dim=1)
 
     def counts(self, batch: Batch) -> dict[str, int]:
-        """Masked encoder frames of a batch with a `mask`."""
-        return {"codes": int(self.targets(batch.extras["mask"]).sum())}
+        """Masked encoder frames."""
+        return {"codes": sum(map(len, batch.extras["targets"]))}
 
     def loss(self, model: Model, features: Sequence, batch: Batch, weight: float = 1.0) -> Loss:
-        """Features (B, T, F) of a batch with a `mask` -> cross-entropy summed over the masked encoder frames."""
-        targets = self.targets(batch.extras["mask"])
-        codes = self.codes(features, targets)
+        """Features (B, T, F) of a batch with `hidden` -> cross-entropy summed over the masked encoder frames."""
         hidden = self.corrupt(features, batch.extras["mask"])
-        states = model.encoder(hidden, languages=batch.languages).final.values[targets]
+        encoded = model.encoder(hidden, languages=batch.languages).final.values
+        targets = self.targets(batch, encoded.shape[1], encoded.device)
+        states, codes = encoded.flatten(0, 1)[targets], self.codes(features, targets)
         losses, right = self.predict(states, codes)
         return Loss({"codes": Term(losses.sum(), len(codes), weight)}, self.stats(states, codes, right))
 
@@ -143,8 +152,8 @@ class BestRQ(Objective):
         self.masked = MaskedCodes(config, spec)
 
     def prepare(self, batch: Batch, training: bool) -> Batch:
-        """The mask over features, (B, T) bool."""
-        return batch.with_extras({"mask": self.masked.mask(batch.audio, batch)})
+        """What is masked: `mask` (B, T) of features and `targets`."""
+        return batch.with_extras(self.masked.hidden(batch.audio, batch))
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Masked encoder frames."""
@@ -165,7 +174,8 @@ def perplexity(codes: Tensor, size: int) -> Tensor:
         return torch.zeros((), device=codes.device)
     per_book = []
     for book in codes.unbind(dim=1):
-        share = torch.bincount(book, minlength=size).float() / len(book)
+        share = book.new_zeros(size, dtype=torch.float32).index_add(0, book, torch.ones_like(book, dtype=torch.float32))
+        share = share / len(book)
         per_book.append(torch.special.entr(share).sum().exp())
     return torch.stack(per_book).mean()
 

@@ -165,27 +165,27 @@ class Pairs(HeadLosses):
         self.same = nn.Linear(spec.width, 1) if config.matching else None
 
     def prepare(self, batch: Batch, training: bool) -> Batch:
-        """Also what is hidden: `mask` (B, T) of features, `units_mask` of `units`, both (B, U)."""
+        """Also what is hidden: `mask` and `targets` of features, `units_mask` of `units`, both (B, U)."""
         units = self.spec.processor.unit_ids(batch.texts, batch.languages)
         hidden = {
             "units": units,
             "units_mask": self.hidden.mask(units, batch),
-            "mask": self.speech.mask(batch.audio, batch),
         }
-        return super().prepare(batch, training).with_extras(hidden)
+        return super().prepare(batch, training).with_extras(hidden | self.speech.hidden(batch.audio, batch))
 
     def forward(self, model: Model, batch: Batch, clock: Clock) -> Loss:
         """Audio (B, S) with texts and languages -> losses summed over utterances."""
         features, mask = model.features(batch.audio), batch.extras["mask"]
         tokens, symbols, rows = batch.extras["units"], batch.extras["units_mask"], len(batch.ids)
-        frames = self.speech.targets(mask)
         speech = model.encode_speech(self.speech.corrupt(features, mask), batch.languages)  # e_s
         text = model.encode_text(blanked(tokens, symbols), batch.languages)  # e_t
         spoken, written = self.together(model, speech, text, batch)
-        states, codes = spoken.values[frames], self.speech.codes(features, frames)
+        width = spoken.values.shape[1]
+        targets = self.speech.targets(batch, width, spoken.device)
+        states, codes = spoken.values.flatten(0, 1)[targets], self.speech.codes(features, targets)
         losses, right = self.speech.predict(states, codes)
         terms = {
-            "speech": Term(mean_by_row(losses, frames.nonzero()[:, 0], rows).sum(), rows),
+            "speech": Term(mean_by_row(losses, targets // width, rows).sum(), rows),
             "text": Term(self.hidden.predict(written, tokens, symbols).sum(), rows),
         }
         stats = self.speech.stats(states, codes, right)

@@ -110,8 +110,8 @@ class SpeechT5Speech(SpeechT5):
         self.masked = MaskedCodes(config.speech, spec)
 
     def prepare(self, batch: Batch, training: bool) -> Batch:
-        """The mask over features, (B, T) bool."""
-        return batch.with_extras({"mask": self.masked.mask(batch.audio, batch)})
+        """What is masked: `mask` (B, T) of features and `targets`."""
+        return batch.with_extras(self.masked.hidden(batch.audio, batch))
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Masked encoder frames."""
@@ -120,10 +120,11 @@ class SpeechT5Speech(SpeechT5):
     def forward(self, model: Model, batch: Batch, clock: Clock) -> Loss:
         """Audio (B, S) -> losses summed over utterances, and over masked frames."""
         features, mask, rows = model.features(batch.audio), batch.extras["mask"], len(batch.ids)
-        targets = self.masked.targets(mask)
         states = model.encoder(self.masked.corrupt(features, mask), languages=batch.languages).final
+        targets = self.masked.targets(batch, states.values.shape[1], states.device)
         codes = self.masked.codes(features, targets)
-        losses, right = self.masked.predict(states.values[targets], codes)
+        chosen = states.values.flatten(0, 1)[targets]
+        losses, right = self.masked.predict(chosen, codes)
         mixed, diversity = self.mixed(model, states, clock)
         decoder = model.head("speech", SpeechDecoder)
         rough, fine, end = decoder(mixed, features, model.head("attention", AttentionDecoder))
@@ -133,7 +134,7 @@ class SpeechT5Speech(SpeechT5):
             "end": Term(ending(end, states.lengths).sum(), rows),
             "diversity": diversity,
         }
-        return Loss(terms, self.masked.stats(states.values[targets], codes, right))
+        return Loss(terms, self.masked.stats(chosen, codes, right))
 
     def health(self) -> tuple[Alarm, ...]:
         """Codes or states that are all alike."""

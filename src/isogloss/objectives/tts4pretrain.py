@@ -85,10 +85,10 @@ class TTS4Pretrain(Recognition):
         self.masked = MaskedCodes(config.speech, spec) if config.masked else None
 
     def prepare(self, batch: Batch, training: bool) -> Batch:
-        """The texts as `synthetic` speech (B, S), and its `mask` over features (B, T)."""
+        """The texts as `synthetic` speech (B, S), and what of it is masked: `mask` and `targets`."""
         audio = aloud(batch, self.speak)
-        mask = {"mask": self.masked.mask(audio, batch)} if self.masked is not None else {}
-        return super().prepare(batch, training).with_extras({"synthetic": audio} | mask)
+        hidden = self.masked.hidden(audio, batch) if self.masked is not None else {}
+        return super().prepare(batch, training).with_extras({"synthetic": audio} | hidden)
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Also masked encoder frames."""

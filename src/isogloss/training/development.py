@@ -140,9 +140,7 @@ def load_batches(
     loader = Loader(cuts, views=views, labels=labels)
     order = np.argsort([cut.duration for cut in cuts], kind="stable")
     groups = [order[start : start + TOGETHER] for start in range(0, len(order), TOGETHER)]
-    batches = [loader.load(group, seed=number) for number, group in enumerate(groups)]
-    loader.close()
-    return batches
+    return [loader.load(group, seed=number) for number, group in enumerate(groups)]
 
 
 def chosen_by(recipe: StageRecipe, figures: dict[str, float]) -> float | None:

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from isogloss.data.ahead import made_ahead
 from isogloss.data.loading import Batch, Loader
 from isogloss.errors import IsoglossError, counted
 from isogloss.files import atomic_folder, read_json, sha256, write_json
@@ -88,16 +90,23 @@ class Clips:
         self.cuts, self.recipe, self.batch_seconds, self.machine = cuts, recipe, batch_seconds, machine
 
     def __iter__(self) -> Iterator[Batch]:
-        loader = Loader(self.cuts, workers=self.recipe.workers, max_bad=self.recipe.max_bad)
+        loader = Loader(self.cuts, max_bad=self.recipe.max_bad, remembered=0)
+        readers = self.machine.readers(self.recipe.workers)
+        with closing(made_ahead(loader.read, self._groups(), readers, pinned=self.machine.pinned)) as batches:
+            for batch in batches:
+                loader.count(batch.broken)
+                yield batch.to(self.machine.device)
+
+    def _groups(self) -> Iterator[list[int]]:
+        """The clips of each batch."""
         durations = np.array([cut.duration for cut in self.cuts])
         group: list[int] = []
         for place in np.argsort(durations, kind="stable").tolist():
             if group and durations[place] * (len(group) + 1) > self.batch_seconds:
-                yield loader.load(group).to(self.machine.device)
+                yield group
                 group = []
             group.append(place)
-        yield loader.load(group).to(self.machine.device)
-        loader.close()
+        yield group
 
 
 def write_artefact(folder: Path, artefact: Artefact, labels: dict[str, Tensor], about: dict[str, Any]) -> None:

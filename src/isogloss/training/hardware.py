@@ -14,6 +14,8 @@ import torch.distributed as dist
 from isogloss.errors import IsoglossError
 from isogloss.objectives.base import Mean
 
+READERS = 8
+"""Processes that read for one GPU, at most: more are not waited for."""
 PATIENCE = timedelta(days=1)
 """How long a process waits for the others: one may fit something while they wait."""
 
@@ -30,6 +32,23 @@ class Machine:
     def autocast(self) -> AbstractContextManager[None]:
         """The precision of forward passes."""
         return autocast(self.device, self.precision)
+
+    @property
+    def pinned(self) -> bool:
+        """Whether batches should lie in memory from which the device copies while it computes."""
+        return self.device.type == "cuda"
+
+    @property
+    def steps_between_reports(self) -> int:
+        """Steps after which the device is asked what they came to; a GPU would stand still at each."""
+        return 10 if self.device.type == "cuda" else 1
+
+    def readers(self, asked: int | None) -> int:
+        """Processes that read audio for this one: as asked; else one beside a CPU, for a GPU its share of the cores."""
+        if asked is not None:
+            return asked
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, min(READERS, cores // self.world - 1)) if self.device.type == "cuda" else 1
 
     def wait(self) -> None:
         """Until all processes are here."""
@@ -49,6 +68,13 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise IsoglossError(f'The device "{name}" cannot be used here ({str(error).splitlines()[0]}).') from None
     return device
+
+
+def gpu_memory(device: str) -> float:
+    """GiB of the GPU that `device` would choose; 0 without one."""
+    if not torch.cuda.is_available() or not (device == "auto" or device.startswith("cuda")):
+        return 0.0
+    return torch.cuda.get_device_properties(choose_device(device)).total_memory / 2**30
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
@@ -76,7 +102,8 @@ def start_group() -> tuple[int, int]:
     if world == 1:
         return 0, 1
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+        # What lies on the host is shared by gloo also beside GPUs: no number waits for a device.
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
     return dist.get_rank(), world
 
 
@@ -111,12 +138,11 @@ def gathered(text: str) -> list[str]:
     """A text of every process, as bytes in tensors: nothing is unpickled."""
     if not dist.is_initialized():
         return [text]
-    device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
-    own = torch.tensor(list(text.encode()), dtype=torch.uint8, device=device)
-    sizes = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(dist.get_world_size())]
-    dist.all_gather(sizes, torch.tensor([len(own)], device=device))
+    own = torch.tensor(list(text.encode()), dtype=torch.uint8)
+    sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(dist.get_world_size())]
+    dist.all_gather(sizes, torch.tensor([len(own)]))
     longest = max(int(size) for size in sizes)
-    padded = torch.zeros(longest, dtype=torch.uint8, device=device)
+    padded = torch.zeros(longest, dtype=torch.uint8)
     padded[: len(own)] = own
     texts = [torch.zeros_like(padded) for _ in sizes]
     dist.all_gather(texts, padded)

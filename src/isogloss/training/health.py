@@ -14,25 +14,38 @@ WINDOW = 50
 class Health:
     """Watches the averages of recent steps; `check` raises with the name of the trouble.
 
-    alarms: of each objective, by its name.
+    alarms: of each objective, by its name. said: warnings that were given.
     """
 
     alarms: Mapping[str, tuple[Alarm, ...]] = field(default_factory=dict)
     unusable: int = 0
     recent: dict[str, deque[float]] = field(default_factory=dict)
+    said: set[str] = field(default_factory=set)
 
-    def check(self, step: int, means: Mapping[str, float]) -> None:
-        """Look at the `OBJECTIVE/STATISTIC` means of one step."""
+    def check(self, step: int, hours: float, means: Mapping[str, float]) -> list[str]:
+        """Look at the `OBJECTIVE/STATISTIC` means of one step; returns what should be said.
+
+        step, hours: taken and heard in the stage so far.
+        """
+        warnings = []
+        for name in {f"{objective}/{alarm.stat}" for objective, alarms in self.alarms.items() for alarm in alarms}:
+            if name in means:
+                self.recent.setdefault(name, deque(maxlen=WINDOW)).append(means[name])
         for objective, alarms in self.alarms.items():
             for alarm in alarms:
-                name = f"{objective}/{alarm.stat}"
-                if name not in means:
+                seen = self.recent.get(f"{objective}/{alarm.stat}", ())
+                if len(seen) < WINDOW or (step < alarm.patience and hours < alarm.hours):
                     continue
-                seen = self.recent.setdefault(name, deque(maxlen=WINDOW))
-                seen.append(means[name])
                 value = sum(seen) / len(seen)
-                if len(seen) == WINDOW and step >= alarm.patience and not alarm.least <= value <= alarm.most:
-                    raise IsoglossError(f"{objective}: {alarm.said.format(value=value, step=step)}")
+                if alarm.least <= value <= alarm.most:
+                    continue
+                sentence = f"{objective}: {alarm.said.format(value=value, step=step, hours=hours)}"
+                if not alarm.only_warns:
+                    raise IsoglossError(sentence)
+                if objective not in self.said:
+                    warnings.append(sentence)
+                self.said.add(objective)
+        return warnings
 
     def usable(self, step: int, norm: float, ids: list[str]) -> bool:
         """False if the gradient is not finite (the step is skipped); the third in a row stops the run."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from isogloss.data.loading import waveform
+from isogloss.data.loading import waveform, with_tensors
 from isogloss.errors import AudioError, IsoglossError, counted, lasting
 from isogloss.training.hardware import autocast
 from isogloss.training.health import require_gradients
@@ -59,18 +59,16 @@ def preflight(
     recipe = stage.recipe
     longest = seconds * source.micro_batches / source.world
     hours = (longest if measured is None else measured) * recipe.steps / 3600
-    audio = sum(recipe.seconds[name] for name, stream in streams.items() if stream.needs.audio) * recipe.steps / 3600
     about = "at most about" if measured is None else "about"
     return (
-        f"{recipe.name}: {counted(recipe.steps, 'step')}, {audio:.1f} hours of audio, "
+        f"{recipe.name}: {counted(recipe.steps, 'step')}, {stage.hours(recipe.steps):.1f} hours of audio, "
         f"{about} {lasting(hours * 3600)} here; memory so far {_memory(device):.1f} GiB{source.rounding()}"
     )
 
 
 def on_device(micro: Micro, device: torch.device) -> Micro:
-    """The batches on a device; what they share is moved once."""
-    moved: dict[int, object] = {}
-    return {name: batch.to(device, moved) for name, batch in micro.items()}
+    """The batches on a device, where the copy need not have arrived yet."""
+    return with_tensors(micro, lambda tensor: tensor.to(device, non_blocking=True))
 
 
 def check_counts(sums: Sums, counts: Counts) -> None:

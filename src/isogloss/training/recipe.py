@@ -22,6 +22,7 @@ from isogloss.heads import Heads, usual_heads
 from isogloss.objectives import AnyFit, ObjectiveConfig
 from isogloss.text.languages import normalise_language
 from isogloss.text.tokenizers import TokenizerConfig
+from isogloss.training.hardware import gpu_memory
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
 
@@ -91,7 +92,12 @@ class DataRecipe(Config):
     translations: bool = Field(False, description="use translations of train clips as unspoken text")
     speeds: tuple[float, ...] = Field((1.0,), description="factors of speed; one is drawn each time a clip is read")
     max_bad: float = Field(0.01, ge=0, le=1, description="largest share of unreadable clips; above it the run stops")
-    workers: int = Field(2, ge=1, description="threads that read audio")
+    workers: int | None = Field(
+        None,
+        ge=0,
+        description="processes that read and prepare audio; by default one beside a CPU, and for a GPU its share of "
+        "the cores, up to 8; 0 = the training process itself",
+    )
 
 
 class AdamWRecipe(Config):
@@ -196,6 +202,12 @@ class Recipe(Config):
     compile: bool = Field(False, description="torch.compile the encoder")
     tensorboard: bool = Field(False, description="write TensorBoard curves beside log.jsonl")
     keep: int = Field(2, ge=1, description="number of checkpoints to keep beside the best")
+    gpus: dict[float, tuple[str, ...]] = Field(
+        {},
+        description="what is otherwise on a GPU with at least so many GiB, as on the command line: "
+        "{16: [model.encoder=small]}; the largest that applies is taken when the recipe is read",
+    )
+    adapted: tuple[str, ...] = Field((), description="what was taken of `gpus`")
     model: ModelRecipe = Field(default_factory=ModelRecipe, description="the model to build")
     data: DataRecipe = Field(description="the data to train on")
     stages: tuple[AnyStage, ...] = Field(min_length=1, description="the stages, one after another")
@@ -213,7 +225,10 @@ class Recipe(Config):
 
 
 def load_recipe(recipe: str | Path, assignments: list[str] | None = None) -> Recipe:
-    """Read a recipe, by path or by the name of one that comes with isogloss, with `key=value` overrides."""
+    """Read a recipe, by path or by the name of one that comes with isogloss, with `key=value` overrides.
+
+    Where it is to run on a GPU, its own changes for so large ones come first.
+    """
     path = Path(recipe)
     shipped = {file.stem: file for file in sorted(SHIPPED.glob("*.yaml"))}
     if not path.exists():
@@ -221,4 +236,17 @@ def load_recipe(recipe: str | Path, assignments: list[str] | None = None) -> Rec
             near = did_you_mean(path.stem, shipped)
             raise IsoglossError(f'There is no recipe "{recipe}".{near} Shipped: {", ".join(shipped)}; or give a file.')
         path = shipped[str(recipe)]
-    return Recipe.parse(override(load_yaml(path), assignments or []), str(recipe))
+    asked = assignments or []
+    found = Recipe.parse(override(load_yaml(path), asked), str(recipe))
+    memory = gpu_memory(found.device) if found.gpus else 0.0
+    if not (fitting := [least for least in found.gpus if least <= memory]):
+        return found.model_copy(update={"gpus": {}})
+    chosen = [change for change in found.gpus[max(fitting)] if not _told(change, asked)]
+    changed = Recipe.parse(override(load_yaml(path), [*chosen, *asked]), str(recipe))
+    return changed.model_copy(update={"gpus": {}, "adapted": tuple(chosen)})
+
+
+def _told(change: str, asked: list[str]) -> bool:
+    """Whether somebody has said what a change would say."""
+    path = change.partition("=")[0]
+    return any(path == told or path.startswith(f"{told}.") for told in (one.partition("=")[0] for one in asked))

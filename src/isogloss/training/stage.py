@@ -85,6 +85,10 @@ class Stage(nn.Module):
             found[stream] = found[stream] | own if stream in found else own
         return found
 
+    def hours(self, steps: int) -> float:
+        """Of audio in so many steps, of the streams that have any."""
+        return steps * sum(self.recipe.seconds[name] for name, needs in self.needs().items() if needs.audio) / 3600
+
     def begin(self) -> None:
         """Make the slow copies that objectives learn from, from the model as it is."""
         for objective in self.objectives.values():

@@ -22,6 +22,7 @@ from isogloss.training.health import Health
 from isogloss.training.journal import Journal
 from isogloss.training.preflight import on_device, preflight
 from isogloss.training.recipe import StageRecipe
+from isogloss.training.reports import Reports
 from isogloss.training.run import Run
 from isogloss.training.schedule import Average, build_optimizer, learning_rate, set_rates
 from isogloss.training.stage import Counts, Stage, Sums, begin_training, gradient_norms, only_trying, trainable
@@ -59,8 +60,11 @@ class StageRun:
             seed=run.recipe.seed + number,
             rank=run.machine.rank,
             world=run.machine.world,
+            workers=run.machine.readers(run.recipe.data.workers),
+            pinned=run.machine.pinned,
         )
         self.health = Health({name: objective.health() for name, objective in self.stage.objectives.items()})
+        self.reports = Reports(self.stage, journal, self.health, run.machine)
         self.best: tuple[float, int] | None = None  # (figure, global step)
         self.done = 0
         if run.found is not None:
@@ -87,7 +91,10 @@ class StageRun:
                 if last:
                     self.run.refit(ended=self._ended)
                 save = last or self.done % self.recipe.save_every == 0
-                if last or self.done % self.recipe.evaluate_every == 0:
+                look = last or self.done % self.recipe.evaluate_every == 0
+                if save or look:
+                    self.reports.write()
+                if look:
                     save |= self._evaluate()
                 if save and self.run.machine.rank == 0:
                     self._save()
@@ -137,25 +144,26 @@ class StageRun:
             self.forward = DistributedDataParallel(self.stage, find_unused_parameters=True)
 
     def _step(self) -> None:
+        """One step; nothing in it waits for the device."""
         began = time.perf_counter()
         work = self.source.work(self.step)
+        waited = time.perf_counter() - began
         counts = self._global_counts(work)
         rate = learning_rate(self.recipe.optimizer, self.done, self.recipe.steps)
         set_rates(self.optimizer, self.done, self.recipe.steps)
         if self.done % self.recipe.evaluate_every == 0 and len(self.stage.objectives) > 1:
             self._compare_gradients(work, counts)
         sums = self._accumulate(work, counts)
-        norm = float(nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.optimizer.clip))
-        ids = [name for micro in work.micro for batch in micro.values() for name in batch.ids]
-        usable = self.health.usable(self.step, norm, ids)
-        if usable:
-            self.optimizer.step()
-            self.stage.after_step()
+        norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.optimizer.clip)
+        # A gradient that is not finite changes nothing, and that is decided on the device.
+        self.optimizer.found_inf = (~norm.isfinite()).to(torch.float32)  # type: ignore[attr-defined]
+        self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.stage.after_step()
         self.done += 1
         if self.average is not None:
             self.average.update(self.done)
-        self._report(work, sums, norm, rate, usable, time.perf_counter() - began)
+        self.reports.add(self.step, self.done, work, sums, norm, rate=rate, began=began, waited=waited)
         self.stage.clock = Clock(self.done, self.recipe.steps)
 
     def _accumulate(self, work: Work, counts: Counts) -> list[Sums]:
@@ -183,39 +191,8 @@ class StageRun:
     def _global_counts(self, work: Work) -> Counts:
         """Over how much the losses of the whole step are averaged, over micro-batches and processes."""
         local = [self.stage.counts(micro) for micro in work.micro]
-        totals = torch.tensor(
-            [sum(count[name] for count in local) for name in local[0]],
-            dtype=torch.float64,
-            device=self.run.machine.device,
-        )
+        totals = torch.tensor([sum(count[name] for count in local) for name in local[0]], dtype=torch.float64)
         return dict(zip(local[0], sum_over_group(totals).tolist(), strict=True))
-
-    def _report(self, work: Work, sums: list[Sums], norm: float, rate: float, usable: bool, seconds: float) -> None:
-        """Average terms and statistics over all processes, check health, write the log."""
-        names = [*sums[0].terms, *sums[0].stats]
-        rows = [{**micro.terms, **micro.stats} for micro in sums]
-        device = self.run.machine.device
-        means_of_rows = [[row[name] for row in rows] for name in names]
-        totals = [sum(mean.total for mean in found) for found in means_of_rows]
-        counts = [sum(mean.count for mean in found) for found in means_of_rows]
-        # Stacked on the device: reading one number at a time would wait for it so many times.
-        local = torch.stack(
-            [torch.as_tensor(x, dtype=torch.float64, device=device) for x in (*totals, *counts, work.seconds)]
-        )
-        *values, audio = sum_over_group(local).tolist()
-        means = {name: values[n] / max(1.0, values[n + len(names)]) for n, name in enumerate(names)}
-        losses = {f"{name}/loss": 0.0 for name in self.stage.objectives if self.stage.weight(name)}
-        for name, term in sums[0].terms.items():
-            losses[f"{name.partition('/')[0]}/loss"] += term.weight * means[name]
-        loss = sum(self.stage.weight(name.partition("/")[0]) * value for name, value in losses.items())
-        if usable:
-            self.health.check(self.done, means)
-        self.journal.step(
-            {"event": "step", "stage": self.recipe.name, "step": self.step, "loss": loss}
-            | losses
-            | means
-            | {"norm": norm, "rate": rate, "seconds": audio, "speed": audio / seconds, "skipped": not usable}
-        )
 
     def _report_bad_clips(self) -> None:
         """Say which clips could not be read, and why."""

@@ -1,20 +1,22 @@
-"""The micro-batches of each step, read one step ahead."""
+"""The micro-batches of each step, read and prepared ahead."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
 from math import ceil
 from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
-from isogloss.data.loading import Batch, Loader
+from isogloss.data.ahead import made_ahead
+from isogloss.data.loading import REMEMBERED_BYTES, Batch, Loader, with_tensors
 from isogloss.data.manifests import language_of, source_of
 from isogloss.data.needs import Needs
-from isogloss.data.plan import BatchPlan, Position
+from isogloss.data.plan import BatchPlan, Indices, Position
+from isogloss.errors import AudioError
 from isogloss.training.recipe import DataRecipe, StageRecipe
 
 if TYPE_CHECKING:
@@ -45,14 +47,35 @@ class Work:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Request:
+    """Which clips a micro-batch is made of, by stream."""
+
+    indices: dict[str, Indices]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """A micro-batch as it was read and prepared, with the broken clips of each stream that are not in it."""
+
+    micro: Micro
+    seconds: float
+    broken: dict[str, dict[str, AudioError]]
+
+    def pin_memory(self) -> Part:
+        """In memory from which a GPU copies while it computes."""
+        return replace(self, micro=with_tensors(self.micro, Tensor.pin_memory))
+
+
 class Source:
-    """Yields the work of one process, step by step, reading and preparing one step ahead.
+    """Yields the work of one process, step by step, read and prepared ahead by processes of its own.
 
     A step has `stage.seconds[stream]` seconds of audio of each stream, in as many micro-batches as memory asks for,
     `alone`; in some more where the processes do not divide them, so that none waits for another: then the batches
     differ from those of one process. Process r takes every world-th from r on.
 
-    prepare: of each objective, with its stream.
+    prepare: of each objective, with its stream. workers: processes that read. pinned: for a GPU.
     """
 
     def __init__(
@@ -66,22 +89,25 @@ class Source:
         seed: int,
         rank: int = 0,
         world: int = 1,
+        workers: int = 0,
+        pinned: bool = False,
     ):
         largest = max(stage.seconds.values())
         self.alone = ceil(largest / stage.batch_seconds)
         self.micro_batches = ceil(self.alone / world) * world
         self.rank, self.world, self.seed = rank, world, seed
+        self.workers, self.pinned = workers, pinned
         self.prepare = dict(prepare)
         self.loaders = {
             name: Loader(
                 stream.cuts,
-                workers=recipe.workers,
                 max_bad=recipe.max_bad,
                 speeds=recipe.speeds,
                 # What is predicted of speech alone is the speech itself, which noise would change.
                 perturbed=stage.perturb if stream.needs.text else None,
                 views=stream.needs.views,
                 labels={label: (labels or {})[label] for label in sorted(stream.needs.labels)},
+                remembered=REMEMBERED_BYTES // max(1, workers),
             )
             for name, stream in streams.items()
         }
@@ -96,17 +122,22 @@ class Source:
             for name, stream in streams.items()
         }
         self.positions: dict[str, Position] = {name: Position() for name in self.plans}
-        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="ahead")
-        self._next: tuple[int, Future[Work]] | None = None
+        self._parts: Generator[Part] | None = None
+        self._step = 0
+        self._after: dict[int, dict[str, Position]] = {}
 
     def work(self, step: int) -> Work:
         """The micro-batches of a step; steps must be asked for in order from where the source stands."""
-        if self._next is None or self._next[0] != step:
-            self._next = (step, self._ahead.submit(self._read, step, self.positions))
-        work = self._next[1].result()
-        self.positions = work.positions
-        self._next = (step + 1, self._ahead.submit(self._read, step + 1, work.positions))
-        return work
+        if self._parts is None or step != self._step:
+            self.close()
+            self._parts = made_ahead(self._read, self._requests(step), self.workers, pinned=self.pinned)
+        parts = list(islice(self._parts, self.micro_batches // self.world))
+        for part in parts:
+            for name, broken in part.broken.items():
+                self.loaders[name].count(broken)
+        self.positions = self._after.pop(step)
+        self._step = step + 1
+        return Work([part.micro for part in parts], self.positions, sum(part.seconds for part in parts))
 
     def largest(self) -> Micro:
         """The largest micro-batch of the first round, by padded seconds."""
@@ -122,7 +153,7 @@ class Source:
 
     def bad_clips(self) -> dict[str, str]:
         """Why clips could not be read so far, by id."""
-        return {name: cause for loader in self.loaders.values() for name, cause in loader.bad.items()}
+        return {name: error.cause for loader in self.loaders.values() for name, error in loader.bad.items()}
 
     def rounding(self) -> str:
         """That the number of processes changes the batches, where it does; to be put behind another remark."""
@@ -134,22 +165,28 @@ class Source:
         )
 
     def close(self) -> None:
-        self._ahead.shutdown(cancel_futures=True)
-        for loader in self.loaders.values():
-            loader.close()
+        """End the processes that read."""
+        if self._parts is not None:
+            self._parts.close()
+        self._parts = None
 
-    def _read(self, step: int, positions: dict[str, Position]) -> Work:
-        read: list[dict[str, Batch]] = [{} for _ in range(self.micro_batches // self.world)]
-        after: dict[str, Position] = {}
-        for name, plan in self.plans.items():
-            batches = plan.batches(positions[name])
-            for number in range(self.micro_batches):
-                indices, after[name] = next(batches)
-                if number % self.world == self.rank:
-                    seed = batch_seed(self.seed, step, number)
-                    read[number // self.world][name] = self.loaders[name].load(indices, seed)
-        seconds = sum(batch.seconds for batches in read for batch in batches.values())
-        return Work([self.prepared(batches) for batches in read], after, seconds)
+    def _requests(self, step: int) -> Iterator[Request]:
+        """What this process is to read from a step on; remembers where the plans stand after each."""
+        positions = self.positions
+        while True:
+            requests = [Request({}, batch_seed(self.seed, step, n)) for n in range(self.micro_batches)]
+            for name, plan in self.plans.items():
+                for request, (indices, after) in zip(requests, plan.batches(positions[name]), strict=False):
+                    request.indices[name], positions = indices, positions | {name: after}
+            self._after[step] = positions
+            yield from requests[self.rank :: self.world]
+            step += 1
+
+    def _read(self, request: Request) -> Part:
+        """Read and prepare a micro-batch, in whichever process."""
+        read = {name: self.loaders[name].read(indices, request.seed) for name, indices in request.indices.items()}
+        seconds = sum(batch.seconds for batch in read.values())
+        return Part(self.prepared(read), seconds, {name: batch.broken for name, batch in read.items()})
 
 
 def build_plan(

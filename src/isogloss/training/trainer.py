@@ -60,6 +60,8 @@ def train(
     )
     with journal:
         journal.say(run.data.summary)
+        if run.recipe.adapted:
+            journal.say(f"For a GPU as large as this, {run.recipe.name} has {', '.join(run.recipe.adapted)}.")
         _all_stages(run, journal)
     if run.machine.rank == 0:
         _export(run)
