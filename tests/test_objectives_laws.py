@@ -287,7 +287,7 @@ def test_what_is_logged_carries_its_name_and_what_alarms_watch_is_logged(case: C
     watched = {alarm.stat for alarm in objective.health()}
     assert watched <= {name.partition("/")[2] for name in sums.stats}
     for alarm in objective.health():
-        assert alarm.said.format(value=0.5, step=7)
+        assert alarm.said.format(value=0.5, step=7, hours=0.1)
     if any(isinstance(part, RandomProjectionQuantizer) for part in objective.modules()):
         assert {"code_perplexity", "spread"} <= watched
 
@@ -315,6 +315,21 @@ def test_two_objectives_with_one_statistic_have_a_window_each() -> None:
     alone = Health({"most": (alarm,), "aligned_mlm": (alarm,)})
     for step in range(3 * WINDOW):  # left out by its guard, an objective has no statistics
         alone.check(step, 0.0, {"most/blank": 0.2})
+
+
+def test_a_warning_is_said_once_by_steps_or_by_hours() -> None:
+    words = "still blanks after {step} steps ({hours:.1f} h)."
+    early = Alarm("blank", words, most=0.999, patience=400, hours=5, only_warns=True)
+    late = Alarm("blank", "All-blank CTC.", most=0.999, patience=1500)
+    for hours_a_step, expected in ((0.1, WINDOW), (0.001, 400)):
+        health, said = Health({"recognition": (early, late)}), {}
+        for step in range(1, 1500):
+            if found := health.check(step, step * hours_a_step, {"recognition/blank": 1.0}):
+                said[step] = found
+        sentence = f"recognition: still blanks after {expected} steps ({expected * hours_a_step:.1f} h)."
+        assert said == {expected: [sentence]}
+        with pytest.raises(IsoglossError, match=r"^recognition: All-blank CTC"):
+            health.check(1500, 1500 * hours_a_step, {"recognition/blank": 1.0})
 
 
 @pytest.mark.parametrize(

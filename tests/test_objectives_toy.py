@@ -168,7 +168,8 @@ def runs(letters: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def records(run: Path, event: str) -> list[dict[str, Any]]:
     found = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in one.items() if k not in ("time", "speed", "waited")} for one in found if one["event"] == event]
+    timed = ("time", "speed", "waited")
+    return [{k: v for k, v in one.items() if k not in timed} for one in found if one["event"] == event]
 
 
 def tensors(run: Path, name: str) -> dict[str, torch.Tensor]:

@@ -47,8 +47,10 @@ from isogloss.text.normalise import normalise
 if TYPE_CHECKING:
     from lhotse.cut import MonoCut
 
-BLANK_PATIENCE = 1500
-"""Steps a CTC model may emit blanks only; all start so, small ones for several hundred steps."""
+BLANK_STEPS, BLANK_HOURS = 1500, 100.0
+"""After which a CTC model that emits blanks only is stopped; all start so, small ones for several hundred steps."""
+BLANK_WARNING = 400, 5.0
+"""Steps and hours after which it is told of."""
 UNKNOWN = -100
 """The class of a clip in a language that the model does not identify."""
 
@@ -180,11 +182,21 @@ class HeadLosses(Objective):
 
     def health(self) -> tuple[Alarm, ...]:
         """CTC that never leaves its all-blank phase."""
-        said = (
-            "All-blank CTC: after {step} steps nothing but blank is recognised; check that texts belong to "
-            "their clips (isogloss inspect), raise the learning rate, or train with more steps."
+        if self.ctc is None:
+            return ()
+        warning = (
+            "still blanks only after {step} steps ({hours:.1f} h). It is the number of steps that counts: if it lasts, "
+            "take shorter ones (seconds), a higher rate (optimizer.peak), no augment until symbols are written."
         )
-        return (Alarm("blank", said, most=0.999, patience=BLANK_PATIENCE),) if self.ctc else ()
+        said = (
+            "All-blank CTC: after {step} steps ({hours:.1f} h) nothing but blank is recognised; check that texts "
+            "belong to their clips (isogloss inspect), raise the learning rate, or train with more and shorter steps."
+        )
+        steps, hours = BLANK_WARNING
+        return (
+            Alarm("blank", warning, most=0.999, patience=steps, hours=hours, only_warns=True),
+            Alarm("blank", said, most=0.999, patience=BLANK_STEPS, hours=BLANK_HOURS),
+        )
 
     def check(self, cuts: ListOf[MonoCut]) -> None:
         """Refuse data in which more than 1 % of the transcripts have more symbols than the encoder has frames."""
