@@ -65,7 +65,7 @@ def row(options: Namespace, encoder: str, seconds: float, way: str) -> dict[str,
     taken = [record for record in log if record["event"] == "step"]
     blank = [record["recognition/blank"] for record in taken]
     left = next((n for n in range(TOGETHER, len(blank)) if sum(blank[n - TOGETHER : n]) < FRAMES * TOGETHER), None)
-    looks = [record["recognition/cer"] for record in log if record["event"] == "dev"]
+    looks = [record["cer"] for record in log if record["event"] == "dev"]
     return {
         "encoder": encoder,
         "seconds a step": seconds,

@@ -165,6 +165,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
 
 
 TINY: dict[str, Callable[[Workshop], str]] = {
+    "blank_phase.py": lambda w: (
+        f"--data {w.letters} --encoders test --seconds 6 --memory 3 --hours 0.01 --ways 'as it is' 'attention beside' "
+        f"--runs {w.folder}/blank {ALONE}"
+    ),
     "classical.py": lambda w: f"--model {w.model} --data {w.letters} --languages es --clips 3 --order 2",
     "durations.py": lambda w: f"--model {w.model} --data {w.russian}",
     "encoder.py": lambda w: f"{ONCE} --layers 1 --width 16 --heads 2 --seconds 1 --clips 1",

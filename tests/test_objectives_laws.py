@@ -3,6 +3,7 @@
 import math
 import random
 import re
+import traceback
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import isogloss.objectives
 from isogloss.config import Config
@@ -378,3 +380,33 @@ def test_every_objective_in_the_folder_is_under_law() -> None:
     assert {"best_rq", "recognition", "maestro", "sonar"} <= {case.name for case in CASES} <= named
     fits = {kind.model_fields["name"].default for kind in get_args(get_args(AnyFit)[0])}
     assert named - fits == {case.name for case in CASES}
+
+
+class Waiting(TorchDispatchMode):
+    """Which lines of ours ask for a value or for a shape that depends on values: a GPU would stand still for them."""
+
+    ASKING = frozenset({"_local_scalar_dense", "nonzero", "masked_select", "bincount", "_unique2"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: set[str] = set()
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = operation.__name__.partition(".")[0]
+        chosen = args[1] if name in ("index", "index_put", "index_put_") else ()
+        if name in self.ASKING or any(place is not None and place.dtype == torch.bool for place in chosen):
+            ours = [frame for frame in traceback.extract_stack() if "/isogloss/" in frame.filename]
+            self.lines.add(f"{Path(ours[-1].filename).name}: {ours[-1].line}")
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["best_rq", "recognition"])
+def test_a_step_waits_for_nothing(name: str) -> None:
+    """But on a CPU, where it costs nothing, for whether all is valid."""
+    stage = stage_of(Case(name))
+    micro = prepared(stage, clips(stage))
+    counts = stage.counts(micro)
+    with Waiting() as waiting:
+        stage(micro, counts).total.backward()
+    assert {line.partition(":")[0] for line in waiting.lines} <= {"masks.py", "transducer.py"}, waiting.lines
+    assert not any("tolist" in line for line in waiting.lines)

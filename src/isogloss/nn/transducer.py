@@ -286,9 +286,17 @@ def _checked(shape: torch.Size, tokens: Tensor, frames: Tensor, symbols: Tensor,
     for name, lengths, most in (("frames", frames, time), ("symbols", symbols, width - 1)):
         if lengths.shape != (batch,) or lengths.is_floating_point():
             raise ValueError(f"The numbers of {name} must be {batch} integers, not {tuple(lengths.shape)}.")
-        if any(not 0 <= length <= most for length in lengths.tolist()):
-            raise ValueError(f"The numbers of {name} {lengths.tolist()} are not all between 0 and {most}.")
-    written = tokens[torch.arange(width - 1, device=tokens.device) < symbols[:, None]]
-    if bool(((written < 0) | (written >= vocabulary) | (written == blank)).any()):
-        raise ValueError(f"tokens hold a symbol that is blank ({blank}) or not below {vocabulary}.")
+        _require(((lengths >= 0) & (lengths <= most)).all(), f"The numbers of {name} are not all between 0 and {most}.")
+    written = torch.arange(width - 1, device=tokens.device) < symbols[:, None]
+    symbol = (tokens >= 0) & (tokens < vocabulary) & (tokens != blank)
+    _require((symbol | ~written).all(), f"tokens hold a symbol that is blank ({blank}) or not below {vocabulary}.")
     return blank
+
+
+def _require(holds: Tensor, said: str) -> None:
+    """Raises ValueError; on a GPU, which would stand still while it is asked, its kernel ends the program instead."""
+    if holds.device.type == "cpu":
+        if not bool(holds):
+            raise ValueError(said)
+    else:
+        torch._assert_async(holds, said)
