@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 SAMPLE_RATE = 16000
 
-Audio: TypeAlias = "Source | np.ndarray | torch.Tensor | tuple[np.ndarray | torch.Tensor, float] | Mapping[str, Any]"
+Audio: TypeAlias = (
+    "Source | Stretch | np.ndarray | torch.Tensor | tuple[np.ndarray | torch.Tensor, float] | Mapping[str, Any]"
+)
 Waveform = NDArray[np.float32]
 
 _BYTES_A_SECOND = 2000  # of compressed speech
@@ -54,6 +56,15 @@ class AudioInfo:
     format: str
     frames: int
     seeks: bool = True
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A part of a source, in seconds."""
+
+    source: Source
+    start: float
+    duration: float
 
 
 def info(source: Source, *, limits: Limits = DEFAULT_LIMITS) -> AudioInfo:
@@ -164,11 +175,14 @@ def as_waveform(audio: Audio, *, channel: Channel = "mix", limits: Limits = DEFA
 
     What `read` takes, or an array or tensor at 16 kHz: (S,), (S, channels) or (channels, S), of at most 8
     channels; `(array, rate)` and {"array": array, "sampling_rate": rate} are at that rate in Hz. Floats are
-    taken as they are; uint8, int8, int16 and int32 are scaled to [-1, 1). channel: as in `read`.
+    taken as they are; uint8, int8, int16 and int32 are scaled to [-1, 1). A `Stretch` is read alone. channel: as in
+    `read`.
     Raises AudioError as `read` does, and for a shape or a type that says nothing clear.
     """
     if isinstance(audio, Mapping) and "array" not in audio and {"bytes", "path"} <= audio.keys():
         audio = audio["bytes"] or audio["path"]  # of datasets that are not to decode audio
+    if isinstance(audio, Stretch):
+        return read(audio.source, start=audio.start, duration=audio.duration, channel=channel, limits=limits)
     if isinstance(audio, (str, os.PathLike, bytes)) or hasattr(audio, "read"):
         return read(audio, channel=channel, limits=limits)  # type: ignore[arg-type]
     name = "The given array"

@@ -39,6 +39,13 @@ AudioArguments = Annotated[
     list[str], typer.Argument(metavar="AUDIO", help="audio files, folders of them, or - for standard input")
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto = a GPU if there is one")]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="spread the work over a Ray cluster: local starts one of this machine's cores, auto or HOST:PORT join one",
+    ),
+]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="also write the figures to a JSON file")]
 BeamWidth = Annotated[
     int | None,

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from isogloss.cli import terminal
-from isogloss.cli.app import FAILED, AudioArguments, Device, ModelFolder, app, loaded
+from isogloss.cli.app import FAILED, AudioArguments, Device, ModelFolder, Ray, app, loaded
 from isogloss.cli.speech import all_read
 from isogloss.errors import counted
 
 if TYPE_CHECKING:
-    from isogloss.cli.recordings import Recording
+    from torch import Tensor
+
+    from isogloss.cli.recordings import Recording, Work
+    from isogloss.errors import AudioError
+    from isogloss.model.recogniser import Progress
+
+    Vector = tuple[float, float, Tensor]
+    """Of what is said between two times, in seconds."""
 
 
 @app.command()
@@ -28,6 +35,7 @@ def embed(
         str | None, typer.Option(help="language of sentences where neither they nor a file name like ro.txt state it")
     ] = None,
     device: Device = "auto",
+    ray: Ray = None,
 ) -> None:
     """Build a search index of recordings and sentences. Long recordings are cut at pauses."""
     from isogloss.cli.recordings import find_recordings
@@ -43,24 +51,30 @@ def embed(
     recordings = find_recordings(audio)
     tag = None if language is None else normalise_language(language)
     lines = [line for path in text or [] for line in read_text_lines(path, language_named(path) or tag)]
-    network = loaded(model, device).model
-    sentences = embed_text(network, [line.text for line in lines], [line.language for line in lines])
     items = [Item("text", line.text, language=line.language) for line in lines]
-    vectors = list(sentences.last)
+    texts, tags = [line.text for line in lines], [line.language for line in lines]
+    vectors = list(embed_text(loaded(model, device).model, texts, tags).last) if lines else []
 
-    def embedded(audio: list[Any], *, channel: list[Any], on_progress: Any) -> list[Any]:
-        opened = Recordings(audio, channels=channel, max_pause=PAUSE)
-        pieces, found = embed_speech(network, opened, languages=[tag] * len(audio), vad=True)
-        both = list(zip(pieces, found.last, strict=True))
-        own = [[pair for pair in both if pair[0].owner == owner] for owner in range(len(audio))]
-        return [opened.errors.get(owner, pairs) for owner, pairs in enumerate(own)]
+    def opened(device: str) -> Work[list[Vector]]:
+        network = loaded(model, device).model
 
-    def keep(recording: Recording, found: Any) -> None:
-        for piece, vector in found:
-            items.append(Item("speech", recording.name, round(piece.start, 2), round(piece.end, 2)))
+        def work(recordings: list[Recording], on_progress: Progress) -> list[list[Vector] | AudioError]:
+            sources, channels = [one.source for one in recordings], [one.channel for one in recordings]
+            heard = Recordings(sources, channels=channels, max_pause=PAUSE)
+            pieces, found = embed_speech(network, heard, languages=[tag] * len(recordings), vad=True)
+            own: list[list[Vector]] = [[] for _ in recordings]
+            for piece, vector in zip(pieces, found.last, strict=True):
+                own[piece.owner].append((piece.start, piece.end, vector))
+            return [heard.errors.get(owner, vectors) for owner, vectors in enumerate(own)]
+
+        return work
+
+    found: dict[Recording, list[Vector]] = {}
+    whole = all_read(recordings, opened, found.__setitem__, device, ray)
+    for recording in filter(found.__contains__, recordings):
+        for start, end, vector in found[recording]:
+            items.append(Item("speech", recording.name, round(start, 2), round(end, 2)))
             vectors.append(vector)
-
-    whole = all_read(recordings, embedded, keep)
     Index(items, vectors, model).save(out)
     print(f"{out}: {counted(len(items), 'entry', 'entries')}")
     if not whole:

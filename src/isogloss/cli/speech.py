@@ -18,13 +18,17 @@ from isogloss.cli.app import (
     LanguageModel,
     LanguageModelWeight,
     ModelFolder,
+    Ray,
     app,
     listed,
     loaded,
 )
+from isogloss.cli.outputs import LINES, Files, Lines, Output, Resume, StandardOutput, remaining
 
 if TYPE_CHECKING:
     from isogloss.cli.recordings import Recording, Result, Work
+    from isogloss.errors import AudioError
+    from isogloss.model.recogniser import Progress
     from isogloss.model.results import Identification, Transcript
 
 ChannelChoice = Annotated[
@@ -50,7 +54,10 @@ def transcribe(
     format: Annotated[
         Literal["text", "json", "tsv", "srt", "vtt", "ctm", "textgrid"], typer.Option(help="output format")
     ] = "text",
-    out: Annotated[Path | None, typer.Option(help="folder for one file per recording")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder for one file per recording, or FILE.jsonl for all, with --format json")
+    ] = None,
+    resume: Resume = False,
     stream: Annotated[
         bool, typer.Option("--stream", help="transcribe live, word by word; AUDIO is - (raw samples) or microphone")
     ] = False,
@@ -60,13 +67,16 @@ def transcribe(
     channel: ChannelChoice = "mix",
     vad: VoiceActivity = True,
     device: Device = "auto",
+    ray: Ray = None,
 ) -> None:
     """Transcribe recordings or live speech."""
     if stream:
         if (beam or 1) > 1 or nbest > 1 or lm or hotwords:
             raise typer.BadParameter("--stream decides frame by frame; leave out --beam, --nbest, --lm and --hotwords")
-        if out or not vad:
-            raise typer.BadParameter("--stream writes all speech to standard output; leave out --out and --no-vad")
+        if out or resume or ray or not vad:
+            raise typer.BadParameter(
+                "--stream writes all speech to standard output; leave out --out, --resume, --ray and --no-vad"
+            )
         from isogloss.audio.channels import parse_channel
         from isogloss.cli.live import RawSamples, transcribe_live
 
@@ -76,36 +86,32 @@ def transcribe(
         raw = RawSamples(encoding, rate, channels, wanted)
         transcribe_live(audio, lambda: loaded(model, device, adapter), language, decoder, format, raw)
         return
-    from isogloss.cli.recordings import find_recordings, places
+    from isogloss.cli.recordings import by_method, find_recordings
     from isogloss.serving import writers
     from isogloss.text.languages import normalise_language
 
     recordings = find_recordings(audio, channel)
     if out is None and format in ("srt", "vtt", "textgrid") and len(recordings) > 1:
         raise typer.BadParameter(f"{format} of several recordings needs a folder; add --out FOLDER")
-    files = places(recordings, out, writers.SUFFIXES[format]) if out else {}
     tag = None if language is None else normalise_language(language)
-    recogniser = loaded(model, device, adapter)
-    if tag is None and (known := recogniser.unsure_of):
-        terminal.note(f"This model does not identify languages; give --language ({', '.join(known)}).")
-    write = writers.WRITERS[format]
+    words = listed(hotwords) or ()
     heading = writers.TSV_HEADING if format == "tsv" else ""
-    prefixed = format == "text" and len(recordings) > 1
+    output = _output(recordings, out, resume, format, heading)
+    write = writers.WRITERS[format]
+
+    def opened(device: str) -> Work[Transcript]:
+        recogniser = loaded(model, device, adapter)
+        if tag is None and (known := recogniser.unsure_of):
+            terminal.note(f"This model does not identify languages; give --language ({', '.join(known)}).")
+        search = recogniser.search(beam, most=nbest, language_model=lm, weight=lm_weight, hotwords=words)
+        return by_method(partial(recogniser.transcribe, language=tag, decoder=decoder, beam=search, vad=vad))
 
     def show(recording: Recording, transcript: Transcript) -> None:
         if vad and not transcript.segments:
             terminal.note(f"No speech found in {recording.name}.")
-        if recording in files:
-            _save(files[recording], heading + write(recording.name, transcript))
-        else:
-            terminal.write(f"{recording.name}\t" * prefixed + write(recording.name, transcript))
+        output.write(recording, write(recording.name, transcript))
 
-    words = listed(hotwords) or ()
-    search = recogniser.search(beam, most=nbest, language_model=lm, weight=lm_weight, hotwords=words)
-    if not files:
-        terminal.write(heading)
-    options = {"language": tag, "decoder": decoder, "beam": search, "vad": vad, "errors": "return"}
-    each(recordings, partial(recogniser.transcribe, **options), show)
+    each(remaining(recordings, output, out, resume), opened, show, device, ray)
 
 
 @app.command()
@@ -113,26 +119,33 @@ def identify(
     audio: AudioArguments,
     model: ModelFolder,
     format: Annotated[Literal["text", "json", "tsv"], typer.Option(help="output format")] = "text",
+    out: Annotated[Path | None, typer.Option(metavar="FILE.jsonl", help="file for all, with --format json")] = None,
+    resume: Resume = False,
     channel: ChannelChoice = "mix",
     vad: VoiceActivity = True,
     device: Device = "auto",
+    ray: Ray = None,
 ) -> None:
     """Identify the language of recordings."""
-    from isogloss.cli.recordings import find_recordings
+    from isogloss.cli.recordings import by_method, find_recordings
     from isogloss.serving import writers
 
     recordings = find_recordings(audio, channel)
+    if out and out.suffix != LINES:
+        raise typer.BadParameter(f"--out is one file for all; name it FILE{LINES}")
+    heading = writers.IDENTIFICATION_HEADING if format == "tsv" else ""
+    output = _output(recordings, out, resume, format, heading)
     write = writers.IDENTIFICATION_WRITERS[format]
-    prefixed = format == "text" and len(recordings) > 1
-    recogniser = loaded(model, device)
-    terminal.write(writers.IDENTIFICATION_HEADING if format == "tsv" else "")
+
+    def opened(device: str) -> Work[Identification]:
+        return by_method(partial(loaded(model, device).identify, vad=vad))
 
     def show(recording: Recording, found: Identification) -> None:
         if found.language is None and format == "tsv":  # which has no row for it
             terminal.note(f"No speech found in {recording.name}.")
-        terminal.write(f"{recording.name}\t" * prefixed + write(recording.name, found))
+        output.write(recording, write(recording.name, found))
 
-    each(recordings, partial(recogniser.identify, vad=vad, errors="return"), show)
+    each(remaining(recordings, output, out, resume), opened, show, device, ray)
 
 
 @app.command()
@@ -140,62 +153,95 @@ def encode(
     audio: AudioArguments,
     model: ModelFolder,
     out: Annotated[Path, typer.Option(help="folder for one .safetensors file per recording", show_default=False)],
+    resume: Resume = False,
     layer: Annotated[int | None, typer.Option(help="0 = before the first block; the last by default")] = None,
     device: Device = "auto",
+    ray: Ray = None,
 ) -> None:
     """Write the encoder's hidden states. A file has a tensor `states` of shape (frames, width)."""
-    from isogloss.cli.recordings import find_recordings, places
+    from isogloss.cli.recordings import by_method, find_recordings, places
+    from isogloss.errors import AudioError
     from isogloss.files import atomic_file
 
     recordings = find_recordings(audio)
     files = places(recordings, out, ".safetensors")
-    recogniser = loaded(model, device)
-    from isogloss.model.folder import write_tensors
 
-    about = {
-        "frame_seconds": str(recogniser.model.frame_seconds),
-        "layer": "last" if layer is None else str(layer),
-    }
+    def opened(device: str) -> Work[Path]:
+        from isogloss.model.folder import write_tensors
 
-    def save(recording: Recording, states: Any) -> None:
-        with atomic_file(files[recording]) as temporary:
-            write_tensors(temporary, {"states": states.contiguous()}, about | {"audio": recording.name})
-        print(files[recording])
+        recogniser = loaded(model, device)
+        encoded = by_method(partial(recogniser.encode, layer=layer))
+        about = {
+            "frame_seconds": str(recogniser.model.frame_seconds),
+            "layer": "last" if layer is None else str(layer),
+        }
 
-    each(recordings, partial(recogniser.encode, layer=layer, errors="return"), save)
+        def save(recording: Recording, states: Any) -> Path:
+            with atomic_file(files[recording]) as temporary:
+                write_tensors(temporary, {"states": states.contiguous()}, about | {"audio": recording.name})
+            return files[recording]
+
+        def work(recordings: list[Recording], on_progress: Progress) -> list[Path | AudioError]:
+            results = zip(recordings, encoded(recordings, on_progress), strict=True)
+            return [found if isinstance(found, AudioError) else save(recording, found) for recording, found in results]
+
+        return work
+
+    left = remaining(recordings, Files(files), out, resume)
+    each(left, opened, lambda _, path: print(path), device, ray)
+
+
+def _output(recordings: Sequence[Recording], out: Path | None, resume: bool, format: str, heading: str) -> Output:
+    """Where results in a format go."""
+    from isogloss.cli.recordings import places
+    from isogloss.serving.writers import SUFFIXES
+
+    if out is None:
+        return StandardOutput(heading, named=format == "text" and len(recordings) > 1)
+    if out.suffix != LINES:
+        return Files(places(recordings, out, SUFFIXES[format]), heading)
+    if format != "json":
+        raise typer.BadParameter(f"a {LINES} file takes --format json")
+    return Lines(out, resume)
 
 
 def each(
-    recordings: Sequence[Recording], work: Work[Result], show: Callable[[Recording, Result], None]
+    recordings: Sequence[Recording],
+    opened: Callable[[str], Work[Result]],
+    show: Callable[[Recording, Result], None],
+    device: str,
+    ray: str | None,
 ) -> None:
     """Work on all recordings; broken ones are reported and make the exit code 1."""
-    if not all_read(recordings, work, show):
+    if not all_read(recordings, opened, show, device, ray):
         raise typer.Exit(FAILED)
 
 
 def all_read(
-    recordings: Sequence[Recording], work: Work[Result], show: Callable[[Recording, Result], None]
+    recordings: Sequence[Recording],
+    opened: Callable[[str], Work[Result]],
+    show: Callable[[Recording, Result], None],
+    device: str,
+    ray: str | None,
 ) -> bool:
-    """Work on all recordings and report broken ones; returns whether there were none."""
-    from isogloss.cli.recordings import process
+    """Work on all recordings, report broken ones when all are done, and return whether there were none.
 
-    def complain(error: Exception) -> None:
-        with bar.aside():
+    opened: loads on a device what the work needs. ray: the address of a Ray cluster to do it; None for this process.
+    """
+    from isogloss.cli.recordings import here, on_ray, process
+
+    if not recordings:
+        return True
+    run = here(opened(device)) if ray is None else on_ray(opened, ray, device)
+    broken: list[AudioError] = []
+    try:
+        with terminal.AudioBar("Working") as bar:
+            for recording, result in process(recordings, run, broken.append, bar.advance if bar.shown else None):
+                with bar.aside():
+                    show(recording, result)
+    finally:
+        for error in broken:
             terminal.complain(str(error))
-
-    done = 0
-    with terminal.AudioBar("Working") as bar:
-        for recording, result in process(recordings, work, complain, bar.advance if bar.shown else None):
-            with bar.aside():
-                show(recording, result)
-            done += 1
-    if done < len(recordings) > 1:
-        terminal.complain(f"{len(recordings) - done} of {len(recordings)} recordings could not be read.")
-    return done == len(recordings)
-
-
-def _save(path: Path, text: str) -> None:
-    from isogloss.files import write_text
-
-    write_text(path, text)
-    print(path)
+    if broken and len(recordings) > 1:
+        terminal.complain(f"{len(broken)} of {len(recordings)} recordings could not be read.")
+    return not broken

@@ -259,12 +259,14 @@ class Recogniser(Searcher):
 
     def _requests(self, count: int, language: Any, decoder: Any, beam: Any, letters: Any) -> list[Request]:
         """One for each recording; raises IsoglossError for what the model cannot do."""
-        tags = [None if tag is None else normalise_language(tag) for tag in _each(count, "language", language)]
-        told = {"language": tags, "decoder": decoder, "beam": beam, "letters": letters}
-        columns = {name: _each(count, name, value) for name, value in told.items()}
-        found = [Request(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
-        self.engine.check(found or [Request()])
-        return found
+        told = {"language": language, "decoder": decoder, "beam": beam, "letters": letters}
+        columns = [_each(count, name, value) for name, value in told.items()]
+        rows = [dict(zip(told, row, strict=True)) for row in zip(*columns, strict=True)]
+        # What is asked of all recordings can be wrong where there is none.
+        rows = rows or [{name: None if isinstance(value, list) else value for name, value in told.items()}]
+        asked = [Request(**row | {"language": row["language"] and normalise_language(row["language"])}) for row in rows]
+        self.engine.check(asked)
+        return asked[:count]
 
     def _identify(
         self,
