@@ -189,6 +189,7 @@ TINY: dict[str, Callable[[Workshop], str]] = {
     "long_form.py": lambda w: (
         f"--data {w.russian} --depths 1 --longer 1 --runs {w.folder}/long {ALONE} --plot {w.folder}/long.svg"
     ),
+    "memory.py": lambda w: "--preset test --clips 1 --seconds 1",
     "no_speech.py": lambda w: f"--model all={w.model} --minutes 0.05 --whisper",
     "onnx_models.py": lambda w: f"{ONCE} --model {w.model} --data {w.letters} {w.russian}",
     "leave_one_out.py": lambda w: (

@@ -241,6 +241,7 @@ def raising(error: BaseException) -> Callable[[], Any]:
             "/there/file: Permission denied",
         ),
         (MemoryError(), 1, "memory"),
+        (RuntimeError("[gloo/pair.cc:553] Connection closed by peer [127.0.0.1]:1"), 1, "Another process of this run"),
         (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried…"), 1, "batch_seconds"),
         (KeyboardInterrupt(), 130, "Stopped"),
     ],

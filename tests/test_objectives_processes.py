@@ -58,11 +58,11 @@ def means(run: Path) -> list[dict[str, float]]:
     return [{name: value for name, value in record.items() if name not in dropped} for record in steps]
 
 
-def test_two_processes_are_one(recipe: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_two_processes_are_one(recipe: dict[str, Any], sharding: str, tmp_path: Path) -> None:
     """The same terms, statistics and gradients of every step, and the same weights and slow copies after them."""
-    parsed = Recipe.parse(recipe, "test")
-    train(parsed, tmp_path / "one", console=Console(quiet=True))
-    train_in_processes(parsed, tmp_path / "two", 2)
+    train(Recipe.parse(recipe, "test"), tmp_path / "one", console=Console(quiet=True))
+    train_in_processes(Recipe.parse(recipe | {"sharding": sharding}, "test"), tmp_path / "two", 2)
     one, two = means(tmp_path / "one"), means(tmp_path / "two")
     assert len(one) == len(two) == 2
     for alone, shared in zip(one, two, strict=True):

@@ -2,11 +2,6 @@
 
 import json
 import os
-import re
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,17 +9,14 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-import yaml
 from rich.console import Console
 
 from isogloss.errors import IsoglossError
-from isogloss.training.journal import read_log
 from isogloss.training.recipe import OptimizerRecipe, Recipe, load_recipe
 from isogloss.training.schedule import learning_rate
 from isogloss.training.trainer import train
+from launched import finish, kill_after, start, steps, weights
 from small_models import small_recipe
-
-VOLATILE = {"time", "speed", "waited"}
 
 
 @pytest.fixture
@@ -82,54 +74,8 @@ def joined(recipe: dict[str, Any]) -> dict[str, Any]:
     return recipe | {"stages": [*recipe["stages"], join]}
 
 
-def start(recipe: dict[str, Any], run: Path, *options: str, processes: int = 1) -> subprocess.Popen[str]:
-    """`isogloss train` in a process of its own."""
-    path = run.parent / f"{run.name}.yaml"
-    path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
-    command = [sys.executable, *(launch if processes > 1 else ["-m"]), "isogloss", "train", str(path)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [*command, "--out", str(run), *options],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-        start_new_session=True,
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> None:
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors[-3000:]
-
-
-def steps(run: Path) -> list[dict[str, Any]]:
-    """The records of a run without what depends on the clock."""
-    return [{k: v for k, v in record.items() if k not in VOLATILE} for record in read_log(run)]
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return safetensors.torch.load_file(folder / "model.safetensors")
-
-
 def run_here(recipe: dict[str, Any], run: Path, resume: bool = False) -> Path:
     return train(Recipe.parse(recipe, "test"), run, resume=resume, console=Console(quiet=True))
-
-
-def kill_after(process: subprocess.Popen[str], run: Path, step: int) -> None:
-    """SIGKILL as soon as the log shows a step."""
-    deadline = time.monotonic() + 120
-    pattern = re.compile(rf'"event": "step", "stage": "\w+", "step": {step},')
-    while time.monotonic() < deadline:
-        log = run / "log.jsonl"
-        if log.exists() and pattern.search(log.read_text(encoding="utf-8")):
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            return
-        assert process.poll() is None, process.stderr and process.stderr.read()
-        time.sleep(0.005)
-    raise AssertionError("the run never came so far")
 
 
 def test_resume_after_sigkill_is_bit_identical(joined: dict[str, Any], tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ def main() -> int:
 def run(arguments: Sequence[str]) -> int:
     """Run a command line without the program's name and return its exit code.
 
-    0 done · 1 something the user can mend · 2 usage · 70 a bug · 130 stopped by Ctrl-C.
+    0 done, or saved and ended because a scheduler asked for it · 1 something the user can mend · 2 usage · 70 a bug ·
+    130 stopped by Ctrl-C.
     """
     debug = "--debug" in arguments
     if not debug:

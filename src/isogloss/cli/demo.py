@@ -28,6 +28,7 @@ from isogloss.evaluation.results import Evaluation
 from isogloss.evaluation.terminal import render
 from isogloss.model.folder import LANGUAGE_MODEL
 from isogloss.model.released import find_released
+from isogloss.training.interruption import Interrupted
 from isogloss.training.language_model import train_language_model
 from isogloss.training.launch import train_in_processes, useful_processes
 from isogloss.training.recipe import Recipe, load_recipe
@@ -137,7 +138,11 @@ def _train(demo: Demo, corpus: Path) -> Path:
     else:
         demo.step(f"Train for about {minutes}: pre-train on speech, add text, fine-tune on transcribed speech")
     recipe = _recipe(corpus, demo.languages) if demo.start is None else _fine_tuning(demo, corpus)
-    return train_in_processes(recipe, run, useful_processes(recipe), resume=resume, minutes=demo.minutes)
+    try:
+        return train_in_processes(recipe, run, useful_processes(recipe), resume=resume, minutes=demo.minutes)
+    except Interrupted as end:
+        demo.console.print(f"  Give the same command to go on from step {end.step}, where it was saved last.")
+        raise
 
 
 def _recipe(corpus: Path, languages: tuple[str, ...]) -> Recipe:

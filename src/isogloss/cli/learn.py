@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -86,6 +87,7 @@ def finetune(
 def _trained(recipe: Recipe, out: Path, processes: int, resume: bool, minutes: float | None) -> Path:
     """The model folder of a run."""
     from isogloss.training.checkpoint import newest_checkpoint
+    from isogloss.training.interruption import Interrupted
     from isogloss.training.launch import train_in_processes  # slow to import: a wrong recipe is told before it
     from isogloss.training.trainer import train as work
 
@@ -93,11 +95,20 @@ def _trained(recipe: Recipe, out: Path, processes: int, resume: bool, minutes: f
         if processes > 1:
             return train_in_processes(recipe, out, processes, resume=resume, minutes=minutes)
         return work(recipe, out, resume=resume, minutes=minutes, console=terminal.remarks())
+    except Interrupted as end:
+        _say_how_to_go_on(end.step)
+        raise
     except KeyboardInterrupt:
         found = newest_checkpoint(out)
-        begin = f"step {found.state['step']}, where it was saved last" if found else "the beginning"
-        terminal.note(f"Give the same command with --resume to go on from {begin}.")
+        _say_how_to_go_on(found.state["step"] if found else None)
         raise
+
+
+def _say_how_to_go_on(step: int | None) -> None:
+    """Once for all processes that torchrun started. step: of the last checkpoint."""
+    if os.environ.get("RANK", "0") == "0":
+        begin = "the beginning" if step is None else f"step {step}, where it was saved last"
+        terminal.note(f"Give the same command with --resume to go on from {begin}.")
 
 
 @app.command()

@@ -128,7 +128,8 @@ def _clock(seconds: float) -> str:
 
 def is_mendable(error: Exception) -> bool:
     """Whether the user can do something about an error; else it is a bug."""
-    return isinstance(error, IsoglossError | OSError) or _is_disk_full(error) or _is_out_of_memory(error)
+    known = _is_disk_full(error) or _is_out_of_memory(error) or _has_lost_another(error)
+    return known or isinstance(error, IsoglossError | OSError)
 
 
 def sentence(error: Exception) -> str:
@@ -141,6 +142,8 @@ def sentence(error: Exception) -> str:
         return str(error)
     if _is_out_of_memory(error):
         return "There is not enough memory; give less audio at once (when training: a smaller batch_seconds)."
+    if _has_lost_another(error):
+        return "Another process of this run has ended; see what it said."
     if isinstance(error, OSError):
         return f"Cannot use {error.filename or 'a file'}: {error.strerror or error}."
     name = type(error).__name__
@@ -150,6 +153,11 @@ def sentence(error: Exception) -> str:
 def _is_disk_full(error: Exception) -> bool:
     # Writers outside Python wrap the system's message in exceptions of their own.
     return getattr(error, "errno", None) in NO_SPACE or "No space left on device" in str(error)
+
+
+def _has_lost_another(error: Exception) -> bool:
+    """Whether a process stopped because another that it trains with is gone: so Gloo says it."""
+    return isinstance(error, RuntimeError) and "by peer" in str(error)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

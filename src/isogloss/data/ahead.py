@@ -66,5 +66,5 @@ def made_ahead(
 
 
 def _begin(number: int) -> None:
-    """A reading process ends when it is told to, whatever the training process does with signals."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """A reading process ends with the training process: schedulers ask both, and that one may need what is read yet."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -14,6 +14,7 @@ names the base and is bound to the very files of it.
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -154,12 +155,19 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str] 
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, or one sentence on why not.
+    """The tensors of a safetensors file, or one sentence on why not."""
+    return dict(each_tensor(path))
+
+
+def each_tensor(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """The same one after another, so that no more than one need be in memory.
 
     Copied, for in the file they begin at any multiple of four bytes, on which last bits of products may depend.
     """
     try:
-        return {name: tensor.clone() for name, tensor in safetensors.torch.load_file(path).items()}
+        with safetensors.safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118, it is no dictionary
+                yield name, file.get_tensor(name).clone()
     except FileNotFoundError:
         raise IsoglossError(f"{path} is missing.") from None
     except (safetensors.SafetensorError, OSError) as error:

@@ -6,6 +6,8 @@ from typing import Generic, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
+from isogloss.nn.parted import is_parted, whole
+
 Followed = TypeVar("Followed", bound=nn.Module, covariant=True)
 
 
@@ -37,7 +39,10 @@ class EMA(nn.Module, Generic[Followed]):
         theirs, mine = module.state_dict(), self.copy.state_dict()
         moving = [name for name, value in mine.items() if value.is_floating_point()]
         share = 1 - warmed_up(decay, int(self.steps))
-        torch._foreach_lerp_([mine[name] for name in moving], [theirs[name] for name in moving], share)
+        # What lies in parts is made whole one by one: together it might not fit.
+        groups = [[name] for name in moving] if any(map(is_parted, theirs.values())) else [moving]
+        for names in groups:
+            torch._foreach_lerp_([mine[name] for name in names], [whole(theirs[name]) for name in names], share)
         for name in mine.keys() - set(moving):
             mine[name].copy_(theirs[name])
 

@@ -54,7 +54,7 @@ def build_model(recipe: Recipe, train: list[MonoCut], paired: list[MonoCut], tex
     assert encoder is not None and features is not None
     config = ModelConfig(
         features=features,
-        encoder=_with_adapters(encoder, recipe.model, written),
+        encoder=_completed(encoder, recipe.model, written),
         heads=recipe.model.heads,
         phonemes=_phonemes(sentences) if _pronounces(recipe.model.heads) else (),
         text=recipe.model.text,
@@ -79,7 +79,7 @@ def _grown(start: Model | None, recipe: Recipe, written: list[MonoCut]) -> Model
     if tokenizer is not None:
         for language, symbols in _alphabets(tokenizer, texts).items():
             alphabets[language] = tuple(sorted({*symbols, *alphabets.get(language, ())}))
-    encoder = _with_adapters(start.config.encoder, recipe.model, written)
+    encoder = _completed(start.config.encoder, recipe.model, written)
     parts = _parts(start, recipe.model)
     # On an encoder that changes, a language head that does not would guess.
     languages = start.config.languages if recipe.model.adapters or _identifies(recipe, parts["heads"]) else ()
@@ -120,8 +120,9 @@ def _pronounces(heads: dict[str, HeadConfig]) -> bool:
     return any(head.target == "phonemes" for head in heads.values())
 
 
-def _with_adapters(encoder: SpeechEncoderConfig, recipe: ModelRecipe, written: list[MonoCut]) -> SpeechEncoderConfig:
-    """The encoder's configuration with a bank of adapters for the languages of the data, if there are to be any."""
+def _completed(encoder: SpeechEncoderConfig, recipe: ModelRecipe, written: list[MonoCut]) -> SpeechEncoderConfig:
+    """The encoder's configuration with what the recipe adds: recomputing, adapters for the languages of the data."""
+    encoder = encoder.model_copy(update={"recompute": encoder.recompute or recipe.recompute})
     if recipe.adapters is None:
         return encoder
     if encoder.adapters is not None:

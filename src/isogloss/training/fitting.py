@@ -22,7 +22,8 @@ from isogloss.errors import IsoglossError, counted
 from isogloss.files import atomic_folder, read_json, sha256, write_json
 from isogloss.model.folder import read_tensors, write_tensors
 from isogloss.objectives.fit import Artefact, Fit
-from isogloss.training.hardware import Machine
+from isogloss.training.checkpoint import essence
+from isogloss.training.hardware import Machine, wait_for_group
 from isogloss.training.journal import Journal
 from isogloss.training.recipe import DataRecipe, FitRecipe
 from isogloss.training.run import Run
@@ -43,7 +44,7 @@ def fit_stage(run: Run, journal: Journal, number: int, step: int) -> None:
     recipe = run.recipe.stages[number]
     assert isinstance(recipe, FitRecipe)
     folder = run.folder / "artefacts" / recipe.name
-    plain = run.recipe.plain()
+    plain = essence(run.recipe.plain())
     about = {
         "fit": recipe.fit.plain(),
         "fingerprint": run.data.fingerprint,
@@ -54,7 +55,7 @@ def fit_stage(run: Run, journal: Journal, number: int, step: int) -> None:
         if run.found is not None and run.found.state["stage"] > number:
             raise IsoglossError(f"{folder} is missing or was changed; restore it, or train into another --out.")
         stream = run.data.stream(fit.needs, recipe.name)
-        run.model.eval()
+        run.model.to(run.machine.device).eval()
         with torch.no_grad():
             artefact = fit.fit(run.model, run_through(run, recipe, stream.cuts))
             labels = _labels(run, recipe, fit, artefact, stream.cuts) if fit.labels else {}
@@ -62,7 +63,7 @@ def fit_stage(run: Run, journal: Journal, number: int, step: int) -> None:
         figures = "".join(f", {name} {value:g}" for name, value in artefact.figures.items())
         journal.say(f"{recipe.name}: fitted {recipe.fit.name} to {counted(len(stream.cuts), 'clip')}{figures}")
         journal.record({"event": "fit", "stage": recipe.name, "step": step} | artefact.figures)
-    run.machine.wait()
+    wait_for_group()
     artefact, labels = read_artefact(folder)
     fit.apply(run.model, artefact)
     if labels:

@@ -10,6 +10,8 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from isogloss.errors import IsoglossError
 from isogloss.objectives.base import Mean
@@ -29,9 +31,9 @@ class Machine:
     rank: int = 0
     world: int = 1
 
-    def autocast(self) -> AbstractContextManager[None]:
-        """The precision of forward passes."""
-        return autocast(self.device, self.precision)
+    def autocast(self, remember: bool = True) -> AbstractContextManager[None]:
+        """The precision of forward passes; remember: keep bf16 copies of weights to the end, for those that recur."""
+        return autocast(self.device, self.precision, remember)
 
     @property
     def pinned(self) -> bool:
@@ -49,11 +51,6 @@ class Machine:
             return asked
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return max(1, min(READERS, cores // self.world - 1)) if self.device.type == "cuda" else 1
-
-    def wait(self) -> None:
-        """Until all processes are here."""
-        if dist.is_initialized():
-            dist.barrier()
 
 
 def choose_device(name: str) -> torch.device:
@@ -91,9 +88,10 @@ def bf16_is_faster(device: torch.device) -> bool:
     return _product_seconds(torch.bfloat16) < _product_seconds(torch.float32)
 
 
-def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[None]:
-    """Mixed precision for a forward pass."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16)
+def autocast(device: torch.device, precision: torch.dtype, remember: bool = True) -> AbstractContextManager[None]:
+    """Mixed precision for a forward pass; arguments as of `Machine.autocast`."""
+    enabled = precision == torch.bfloat16
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled, cache_enabled=remember)
 
 
 def start_group() -> tuple[int, int]:
@@ -102,9 +100,26 @@ def start_group() -> tuple[int, int]:
     if world == 1:
         return 0, 1
     if not dist.is_initialized():
+        store, rank, world = next(rendezvous("env://", timeout=PATIENCE))
+        # In torchrun's store the addresses of processes that failed stay (pytorch issue 167288). How often it has
+        # started them all knows each node for itself only.
+        attempt = _restarts() if os.environ.get("GROUP_WORLD_SIZE", "1") == "1" else 0
+        store = PrefixStore(f"attempt {attempt}", store)
         # What lies on the host is shared by gloo also beside GPUs: no number waits for a device.
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
     return dist.get_rank(), world
+
+
+def restarted() -> bool:
+    """Whether torchrun has started processes anew after one of them failed (`--max-restarts`)."""
+    return in_any(_restarts() > 0)
+
+
+def wait_for_group() -> None:
+    """Until all processes are here."""
+    if dist.is_initialized():
+        dist.barrier()
 
 
 def sum_over_group(values: torch.Tensor) -> torch.Tensor:
@@ -112,6 +127,13 @@ def sum_over_group(values: torch.Tensor) -> torch.Tensor:
     if dist.is_initialized():
         dist.all_reduce(values)
     return values
+
+
+def in_any(so: bool) -> bool:
+    """Whether it is so in any process; equal in all of them."""
+    if not dist.is_initialized():
+        return so
+    return bool(sum_over_group(torch.tensor([int(so)])))
 
 
 def summed(means: Mapping[str, Mean]) -> dict[str, tuple[float, float]]:
@@ -147,6 +169,11 @@ def gathered(text: str) -> list[str]:
     texts = [torch.zeros_like(padded) for _ in sizes]
     dist.all_gather(texts, padded)
     return [bytes(row[: int(size)].tolist()).decode() for row, size in zip(texts, sizes, strict=True)]
+
+
+def _restarts() -> int:
+    """How often torchrun has started the processes of this node anew."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def _product_seconds(dtype: torch.dtype) -> float:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from isogloss.errors import IsoglossError
+from isogloss.files import write_text
 
 LOG = "log.jsonl"
 
@@ -21,7 +22,9 @@ def read_log(run: Path) -> list[dict[str, Any]]:
     path = run / LOG
     if not path.exists():
         raise IsoglossError(f"{run} is not a training run: it has no {LOG}.")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    with path.open(encoding="utf-8") as lines:
+        # A line without its end was being written when the run was killed, or the disk was full.
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 class Journal:
@@ -36,7 +39,7 @@ class Journal:
         path = run / LOG
         kept = [r for r in read_log(run) if r["step"] <= resume_at] if resume_at is not None and path.exists() else []
         # Steps after the checkpoint will be taken again: their records go.
-        path.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+        write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
         self._file = path.open("a", encoding="utf-8", buffering=1)
         if tensorboard:
             self._board = _board(run)

@@ -5,12 +5,13 @@ Processes that each take a part of the step use them all. A cluster starts them 
 """
 
 import os
+import signal
 import socket
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import torch
 from rich.console import Console
@@ -18,6 +19,7 @@ from torch.multiprocessing import get_context
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
 
 from isogloss.errors import IsoglossError
+from isogloss.training.interruption import Interrupted, when_terminated
 from isogloss.training.recipe import Recipe
 from isogloss.training.trainer import train
 
@@ -33,17 +35,40 @@ def useful_processes(recipe: Recipe) -> int:
 def train_in_processes(
     recipe: Recipe, run: Path, processes: int, *, resume: bool = False, minutes: float | None = None
 ) -> Path:
-    """`train` by so many processes that share the cores; returns the model folder `run/model`."""
+    """`train` by so many processes that share the cores; returns the model folder `run/model`.
+
+    SIGTERM is handed on to them, and raises `Interrupted` here too once they have saved the run.
+    """
     complaint: SimpleQueue[str] = get_context("spawn").SimpleQueue()
+    saved: SimpleQueue[int] = get_context("spawn").SimpleQueue()
     threads = max(1, torch.get_num_threads() // processes)
     # DDP warns of stages in which every parameter learns, as if that were a mistake.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    arguments = (processes, _free_port(), threads, complaint, saved, recipe, run, resume, minutes)
+    asked_to_end = Event()
+    context = spawn(_work, arguments, processes, join=False)
+
+    def end() -> None:
+        asked_to_end.set()
+        for process in context.processes:
+            process.terminate()
+
     try:
-        spawn(_work, (processes, _free_port(), threads, complaint, recipe, run, resume, minutes), processes)
-    except (ProcessRaisedException, ProcessExitedException):
-        if complaint.empty():
-            raise
-        raise IsoglossError(complaint.get()) from None
+        with when_terminated(end):
+            while not context.join():
+                pass
+    except (ProcessRaisedException, ProcessExitedException) as error:
+        if asked_to_end.is_set():  # before there was anything to save
+            raise SystemExit(128 + signal.SIGTERM) from None
+        if not complaint.empty():
+            raise IsoglossError(complaint.get()) from None
+        if getattr(error, "signal_name", None) == "SIGKILL":
+            raise IsoglossError(
+                "One of the processes was killed, as the system does when memory runs out; go on with --resume."
+            ) from None
+        raise
+    if not saved.empty():
+        raise Interrupted(saved.get())
     return run / "model"
 
 
@@ -53,6 +78,7 @@ def _work(
     port: int,
     threads: int,
     complaint: "SimpleQueue[str]",
+    saved: "SimpleQueue[int]",
     recipe: Recipe,
     run: Path,
     resume: bool,
@@ -72,6 +98,9 @@ def _work(
         train(recipe, run, resume=resume, minutes=minutes, console=Console(stderr=True))
     except IsoglossError as error:
         complaint.put(str(error))
+        raise
+    except Interrupted as end:
+        saved.put(end.step)
         raise
 
 

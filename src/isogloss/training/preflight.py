@@ -9,14 +9,15 @@ from collections.abc import Sequence as ListOf
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
-from isogloss.data.loading import waveform, with_tensors
+from isogloss.data.loading import waveform
 from isogloss.errors import AudioError, IsoglossError, counted, lasting
-from isogloss.training.hardware import autocast
+from isogloss.training.footprint import GIB, with_activations
 from isogloss.training.health import require_gradients
-from isogloss.training.stage import Counts, Stage, Sums, begin_training, only_trying
-from isogloss.training.streams import Micro, Source, Stream
+from isogloss.training.learner import Learner
+from isogloss.training.memory import memory_for
+from isogloss.training.stage import Counts, Sums, begin_training, on_device, only_trying
+from isogloss.training.streams import Source, Stream
 
 if TYPE_CHECKING:
     from lhotse.cut import MonoCut
@@ -25,50 +26,40 @@ SAMPLED = 20
 
 
 def preflight(
-    stage: Stage,
-    parameters: dict[str, nn.Parameter],
-    streams: dict[str, Stream],
-    source: Source,
-    precision: torch.dtype,
-    measured: float | None = None,
+    learner: Learner, streams: dict[str, Stream], source: Source, measured: float | None = None
 ) -> str:
     """Check a stage before its first step; returns one line with its cost.
 
     Data readable; what each objective checks of them; the most demanding micro-batch computed forward and backward for
-    its time, its memory, and for `parameters` that no objective reaches. measured: seconds a step takes, if known.
+    its time, its memory, and for parameters that no objective reaches. measured: seconds a step takes, if known.
     """
+    stage, device = learner.stage, learner.machine.device
     for stream in streams.values():
         if stream.needs.audio:
             check_readable(stream.cuts)
     for name, objective in stage.objectives.items():
         objective.check(streams[stage.streams[name]].cuts)
     worst = source.largest()
-    device = next(stage.model.parameters()).device
     began = time.perf_counter()
     begin_training(stage)
-    with only_trying(stage.model), stage.guards.lifted(), autocast(device, precision):
+    with memory_for(worst), only_trying(stage.model), stage.guards.lifted(), learner.autocast():
         micro = on_device(worst, device)
         counts = stage.counts(micro)
         sums = stage(micro, counts)
         sums.total.backward()
     seconds = time.perf_counter() - began
     check_counts(sums, counts)
-    silent = {name for name, parameter in parameters.items() if parameter.grad is None}
-    stage.zero_grad(set_to_none=True)
-    require_gradients(silent, set(parameters), stage.recipe.name)
+    silent = {name for name, parameter in learner.parameters.items() if parameter.grad is None}
+    learner.forget()
+    require_gradients(silent, set(learner.parameters), stage.recipe.name)
     recipe = stage.recipe
     longest = seconds * source.micro_batches / source.world
     hours = (longest if measured is None else measured) * recipe.steps / 3600
     about = "at most about" if measured is None else "about"
     return (
         f"{recipe.name}: {counted(recipe.steps, 'step')}, {stage.hours(recipe.steps):.1f} hours of audio, "
-        f"{about} {lasting(hours * 3600)} here; memory so far {_memory(device):.1f} GiB{source.rounding()}"
+        f"{about} {lasting(hours * 3600)} here; {_memory(learner)}{source.rounding()}"
     )
-
-
-def on_device(micro: Micro, device: torch.device) -> Micro:
-    """The batches on a device, where the copy need not have arrived yet."""
-    return with_tensors(micro, lambda tensor: tensor.to(device, non_blocking=True))
 
 
 def check_counts(sums: Sums, counts: Counts) -> None:
@@ -92,9 +83,12 @@ def check_readable(cuts: ListOf[MonoCut]) -> None:
         raise IsoglossError(f"{len(broken)} of {len(chosen)} clips tried cannot be read; the first: {broken[0]}")
 
 
-def _memory(device: torch.device) -> float:
-    """Peak GiB of the device, or of this process on a CPU."""
+def _memory(learner: Learner) -> str:
+    """What of the GPU's memory is taken and by what; of a CPU's, the peak of this process."""
+    device = learner.machine.device
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
+        peak, room = torch.cuda.max_memory_allocated(device), torch.cuda.get_device_properties(device).total_memory
+        found = with_activations(learner.footprint(), peak, begun=bool(learner.optimizer.state))
+        return f"memory: {found} of {room / GIB:.1f} GiB"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**30 if sys.platform == "darwin" else 2**20)
+    return f"memory so far {peak / (2**30 if sys.platform == 'darwin' else 2**20):.1f} GiB"

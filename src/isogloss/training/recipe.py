@@ -62,6 +62,11 @@ class ModelRecipe(Config):
         "encoder", description="what to take from `start_from`; all = its symbols and heads too"
     )
     adapters: AdapterRecipe | None = Field(None, description="adapters in the encoder: {} for defaults")
+    recompute: bool = Field(
+        False,
+        description="compute activations of the encoder's blocks again in the backward pass: less memory, more time; "
+        "sets `encoder.recompute` of whichever encoder it is",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -200,6 +205,11 @@ class Recipe(Config):
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto = bf16 where it is faster")
     device: str = Field("auto", description="auto = a GPU if there is one")
     compile: bool = Field(False, description="torch.compile the encoder")
+    sharding: Literal["none", "full"] = Field(
+        "none",
+        description="full = of several processes each holds a part of weights, gradients and moments (FSDP2), for "
+        "models that do not fit one device",
+    )
     tensorboard: bool = Field(False, description="write TensorBoard curves beside log.jsonl")
     keep: int = Field(2, ge=1, description="number of checkpoints to keep beside the best")
     gpus: dict[float, tuple[str, ...]] = Field(
@@ -211,6 +221,12 @@ class Recipe(Config):
     model: ModelRecipe = Field(default_factory=ModelRecipe, description="the model to build")
     data: DataRecipe = Field(description="the data to train on")
     stages: tuple[AnyStage, ...] = Field(min_length=1, description="the stages, one after another")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.compile and self.sharding != "none":
+            raise ValueError("compile: an encoder that is sharded cannot be compiled; leave out one of the two")
+        return self
 
     @property
     def training(self) -> tuple[StageRecipe, ...]:

@@ -19,7 +19,7 @@ from isogloss.training.checkpoint import Checkpoint
 from isogloss.training.data import Data
 from isogloss.training.development import Development
 from isogloss.training.hardware import Machine, sum_over_group
-from isogloss.training.recipe import Recipe
+from isogloss.training.recipe import Recipe, StageRecipe
 from isogloss.training.streams import Stream
 
 if TYPE_CHECKING:
@@ -32,8 +32,9 @@ RECIPE = "recipe.yaml"
 class Run:
     """The context of a run.
 
-    carried: what objectives have learned for themselves so far, as `OBJECTIVE/NAME`. labels: that stages have fitted,
-    by name and clip. found: the checkpoint to go on from, until its stage has taken it over.
+    model: with the best weights of the last stage; a stage that is sharded trains a copy of it. carried: what
+    objectives have learned for themselves so far, as `OBJECTIVE/NAME`. labels: that stages have fitted, by name and
+    clip. found: the checkpoint to go on from, until its stage has taken it over.
     """
 
     folder: Path
@@ -47,6 +48,11 @@ class Run:
     carried: dict[str, Tensor] = field(default_factory=dict)
     labels: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
+    @property
+    def sharded(self) -> bool:
+        """Whether each process holds a part of the weights while a stage trains."""
+        return self.recipe.sharding == "full" and self.machine.world > 1
+
     def streams(self, needs: dict[str, Needs], stage: str) -> dict[str, Stream]:
         """The training clips of each stream of a stage; raises IsoglossError where there are none."""
         return {name: self._labelled(self.data.stream(need, stage), stage) for name, need in needs.items()}
@@ -59,6 +65,13 @@ class Run:
             names = ", ".join(sorted(stream.needs.labels))
             raise IsoglossError(f'No clip of the stage "{stage}" has the labels {names}; fit them to the same data.')
         return Stream(cuts, stream.needs)
+
+    def change(self, number: int, stage: StageRecipe) -> None:
+        """Let a stage of the recipe be another from now on."""
+        stages = list(self.recipe.stages)
+        stages[number] = stage
+        self.recipe = self.recipe.model_copy(update={"stages": tuple(stages)})
+        self.write_recipe()
 
     def refit(self, ended: int) -> None:
         """Let the stages after the first `ended` that train share what is left of the minutes.

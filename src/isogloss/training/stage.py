@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from isogloss.data.loading import with_tensors
 from isogloss.data.needs import Needs
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.model.model import Model
 from isogloss.nn.ema import EMA
+from isogloss.nn.parted import whole
 from isogloss.objectives.base import BaseConfig, Clock, Loss, Mean, Objective, Term
 from isogloss.training.guards import Guards
 from isogloss.training.recipe import StageRecipe
@@ -23,13 +25,12 @@ Counts = dict[str, float]
 """Over how much each loss is averaged in a whole step: `OBJECTIVE` utterances, `OBJECTIVE/TERM` something else."""
 
 
-@dataclass(frozen=True)
-class Sums:
+class Sums(NamedTuple):
     """What one micro-batch adds up to: a differentiable total, and `OBJECTIVE/NAME` terms and statistics."""
 
     total: Tensor
-    terms: dict[str, Term] = field(default_factory=dict)
-    stats: dict[str, Mean] = field(default_factory=dict)
+    terms: dict[str, Term]
+    stats: dict[str, Mean]
 
 
 class Stage(nn.Module):
@@ -173,13 +174,38 @@ def begin_training(stage: Stage) -> None:
             module.eval()
 
 
+def keep_buffers(model: nn.Module) -> Callable[[], None]:
+    """What puts the statistics of features that a model gathers back as they are now."""
+    kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
+
+    def put_back() -> None:
+        for name, buffer in model.named_buffers():
+            buffer.copy_(kept[name])
+
+    return put_back
+
+
+def on_device(micro: Micro, device: torch.device) -> Micro:
+    """The batches on a device, where the copy need not have arrived yet."""
+    return with_tensors(micro, lambda tensor: tensor.to(device, non_blocking=True))
+
+
 @contextmanager
 def only_trying(model: Model) -> Iterator[None]:
     """What is computed inside does not count: the model's statistics of features are put back afterwards."""
-    kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    yield
-    for name, buffer in model.named_buffers():
-        buffer.copy_(kept[name])
+    put_back = keep_buffers(model)
+    try:
+        yield
+    finally:
+        put_back()
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], most: float) -> Tensor:
+    """Scale the gradients down until their norm is no more than `most`; returns what it was, of all parts, a scalar."""
+    parameters = list(parameters)
+    norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+    nn.utils.clip_grads_with_norm_(parameters, most, norm)
+    return norm
 
 
 def trainable(stage: Stage) -> dict[str, nn.Parameter]:

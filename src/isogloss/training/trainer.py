@@ -20,8 +20,17 @@ from isogloss.training.card import describe
 from isogloss.training.data import Data
 from isogloss.training.development import Development
 from isogloss.training.fitting import fit_stage
-from isogloss.training.hardware import Machine, choose_device, choose_precision, start_group, sum_over_group
+from isogloss.training.hardware import (
+    Machine,
+    choose_device,
+    choose_precision,
+    restarted,
+    start_group,
+    sum_over_group,
+    wait_for_group,
+)
 from isogloss.training.journal import Journal
+from isogloss.training.lock import alone_in
 from isogloss.training.recipe import FitRecipe, Recipe
 from isogloss.training.run import Run
 from isogloss.training.stage import Stage, only_trying
@@ -41,11 +50,20 @@ def train(
 ) -> Path:
     """Train a recipe into the folder of a run; returns the model folder, `model` in it.
 
-    With `resume`, goes on from the newest checkpoint exactly as if the run had not been cut off.
-    With `minutes`, a new run takes as many steps as fit into that time on this machine, each stage
-    its share, and a resumed one as many as it was going to; `recipe.yaml` in it says how many they are.
+    With `resume`, or started anew by torchrun after a process failed, goes on from the newest checkpoint exactly as if
+    the run had not been cut off. With `minutes`, a new run takes as many steps as fit into that time on this machine,
+    each stage its share, and a resumed one as many as it was going to; `recipe.yaml` in it says how many they are.
+    On SIGTERM it saves itself at the end of the step and raises `Interrupted`.
     """
     console = console or Console(stderr=True)
+    rank, _ = start_group()
+    choose_device(recipe.device)  # before processes meet
+    with alone_in(folder) if rank == 0 else nullcontext():
+        wait_for_group()  # what is resumed lies still
+        return _train(recipe, folder, resume or restarted(), minutes, console)
+
+
+def _train(recipe: Recipe, folder: Path, resume: bool, minutes: float | None, console: Console) -> Path:
     run = begin(recipe, folder, resume, fitted=minutes is not None)
     _try_stages(run)
     if minutes is not None and run.found is None:
@@ -62,10 +80,12 @@ def train(
         journal.say(run.data.summary)
         if run.recipe.adapted:
             journal.say(f"For a GPU as large as this, {run.recipe.name} has {', '.join(run.recipe.adapted)}.")
+        if restarted() and run.found is not None:  # which all processes must ask
+            journal.say(f"A process failed and all were started anew: going on from step {run.found.state['step']}.")
         _all_stages(run, journal)
     if run.machine.rank == 0:
         _export(run)
-    run.machine.wait()
+    wait_for_group()
     return folder / "model"
 
 
@@ -74,7 +94,7 @@ def begin(recipe: Recipe, folder: Path, resume: bool, fitted: bool = False) -> R
     rank, world = start_group()
     found = checkpoints.to_resume(folder, recipe.plain(), resume, fitted)
     if found is not None:
-        recipe = Recipe.parse(found.state["recipe"], str(folder))
+        recipe = checkpoints.resumed(recipe, Recipe.parse(found.state["recipe"], str(folder)))
     device = choose_device(recipe.device)
     # Decided once a run: what `auto` measured is kept over a resume.
     precision = choose_precision(found.state["precision"] if found else recipe.precision, device)
@@ -83,7 +103,7 @@ def begin(recipe: Recipe, folder: Path, resume: bool, fitted: bool = False) -> R
     if found is not None and found.state["fingerprint"] != data.fingerprint:
         raise IsoglossError(f"The data changed since {folder} was trained; restore them, or choose another --out.")
     torch.manual_seed(recipe.seed)
-    model = build_model(recipe, data.train, data.paired, data.texts).to(device)
+    model = build_model(recipe, data.train, data.paired, data.texts)
     if recipe.compile:
         model.encoder.stack.compile(dynamic=True)
     carried = load_pretraining(recipe.model.start_from) if recipe.model.start_from else {}
