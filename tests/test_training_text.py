@@ -86,10 +86,7 @@ def test_text_is_a_batch_without_audio(letters: Path) -> None:
 def test_symbols_of_text_alone_can_be_written(recipe: dict[str, Any], letters: Path, tmp_path: Path) -> None:
     """A language without any speech has symbols, a vector in the text encoder and an alphabet."""
     folder = tmp_path / "data"
-    folder.mkdir()
-    for file in letters.iterdir():
-        if file.is_file():
-            (folder / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(letters, folder)
     with gzip.open(folder / TEXT, "at", encoding="utf-8") as file:
         file.write(json.dumps({"text": "мова", "language": "be", "source": "x"}, ensure_ascii=False) + "\n")
     recipe["data"]["folders"] = [str(folder)]
