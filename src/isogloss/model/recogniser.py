@@ -264,7 +264,9 @@ class Recogniser(Searcher):
         rows = [dict(zip(told, row, strict=True)) for row in zip(*columns, strict=True)]
         # What is asked of all recordings can be wrong where there is none.
         rows = rows or [{name: None if isinstance(value, list) else value for name, value in told.items()}]
-        asked = [Request(**row | {"language": row["language"] and normalise_language(row["language"])}) for row in rows]
+        for row in rows:
+            row["language"] = None if row["language"] is None else normalise_language(row["language"])
+        asked = [Request(**row) for row in rows]
         self.engine.check(asked)
         return asked[:count]
 
