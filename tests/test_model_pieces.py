@@ -8,7 +8,7 @@ import soundfile
 
 from isogloss.audio import vad, windows
 from isogloss.audio.reading import read, read_blocks
-from isogloss.cli.recordings import Recording, process
+from isogloss.cli.recordings import Recording, here, process
 from isogloss.data.manifests import Utterance
 from isogloss.errors import AudioError
 from isogloss.model import pieces
@@ -117,12 +117,13 @@ def test_the_command_line_hands_long_files_on_and_reports_the_broken_ones(talk: 
     recordings = [Recording(str(n), file, Path(str(n))) for n, file in enumerate(files)]
     groups, broken, told = [], [], []
 
-    def work(audio, *, channel, on_progress):
+    def work(recordings, on_progress):
+        audio = [recording.source for recording in recordings]
         groups.append(audio)
         on_progress(5.0, 10.0)
         return [AudioError("It breaks off.", "truncated") if item is talk else item for item in audio]
 
-    found = process(recordings, work, broken.append, lambda *seconds: told.append(seconds))
+    found = process(recordings, here(work), broken.append, lambda *seconds: told.append(seconds))
     done = [recording.name for recording, _ in found]
     assert groups == [files[:2], files[2:]] and done == ["0", "2", "3"]
     assert [error.cause for error in broken] == ["truncated"]
