@@ -334,6 +334,15 @@ def test_a_warning_is_said_once_by_steps_or_by_hours() -> None:
             health.check(1500, 1500 * hours_a_step, {"recognition/blank": 1.0})
 
 
+def test_an_objective_that_takes_no_part_any_more_stops_no_run() -> None:
+    health = Health({"most": (Alarm("blank", "All-blank CTC.", most=0.999, patience=WINDOW + 1),)})
+    for step in range(1, WINDOW + 1):
+        assert not health.check(step, 0.0, {"most/blank": 1.0})
+    assert not health.check(WINDOW + 1, 0.0, {})  # shut out by its guard
+    with pytest.raises(IsoglossError, match=r"^most: All-blank CTC"):
+        health.check(WINDOW + 2, 0.0, {"most/blank": 1.0})
+
+
 @pytest.mark.parametrize(
     ("name", "stat", "value", "said"),
     [

@@ -14,7 +14,7 @@ WINDOW = 50
 class Health:
     """Watches the averages of recent steps; `check` raises with the name of the trouble.
 
-    alarms: of each objective, by its name. said: warnings that were given.
+    alarms: of each objective, by its name. said: statistics of which was warned.
     """
 
     alarms: Mapping[str, tuple[Alarm, ...]] = field(default_factory=dict)
@@ -27,24 +27,25 @@ class Health:
 
         step, hours: taken and heard in the stage so far.
         """
+        watched = [(f"{name}/{alarm.stat}", name, alarm) for name, alarms in self.alarms.items() for alarm in alarms]
+        for stat in means.keys() & {stat for stat, _, _ in watched}:  # once, however many alarms watch it
+            self.recent.setdefault(stat, deque(maxlen=WINDOW)).append(means[stat])
         warnings = []
-        for name in {f"{objective}/{alarm.stat}" for objective, alarms in self.alarms.items() for alarm in alarms}:
-            if name in means:
-                self.recent.setdefault(name, deque(maxlen=WINDOW)).append(means[name])
-        for objective, alarms in self.alarms.items():
-            for alarm in alarms:
-                seen = self.recent.get(f"{objective}/{alarm.stat}", ())
-                if len(seen) < WINDOW or (step < alarm.patience and hours < alarm.hours):
-                    continue
-                value = sum(seen) / len(seen)
-                if alarm.least <= value <= alarm.most:
-                    continue
-                sentence = f"{objective}: {alarm.said.format(value=value, step=step, hours=hours)}"
-                if not alarm.only_warns:
-                    raise IsoglossError(sentence)
-                if objective not in self.said:
-                    warnings.append(sentence)
-                self.said.add(objective)
+        for stat, name, alarm in watched:
+            if stat not in means or (step < alarm.patience and hours < alarm.hours):
+                continue
+            seen = self.recent[stat]
+            if len(seen) < WINDOW:
+                continue
+            value = sum(seen) / len(seen)
+            if alarm.least <= value <= alarm.most:
+                continue
+            sentence = f"{name}: {alarm.said.format(value=value, step=step, hours=hours)}"
+            if not alarm.only_warns:
+                raise IsoglossError(sentence)
+            if stat not in self.said:
+                warnings.append(sentence)
+            self.said.add(stat)
         return warnings
 
     def usable(self, step: int, norm: float, ids: list[str]) -> bool:

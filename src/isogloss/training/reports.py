@@ -47,6 +47,7 @@ class Reports:
 
     def __init__(self, stage: Stage, journal: Journal, health: Health, machine: Machine):
         self.stage, self.journal, self.health, self.machine = stage, journal, health, machine
+        self._hours = stage.hours(1)
         self._steps: list[_Step] = []
 
     def add(
@@ -113,7 +114,7 @@ class Reports:
             losses[f"{name.partition('/')[0]}/loss"] += weight * means[name]
         loss = sum(step.weights[name.partition("/")[0]] * value for name, value in losses.items())
         if usable:
-            for warning in self.health.check(step.done, self.stage.hours(step.done), means):
+            for warning in self.health.check(step.done, step.done * self._hours, means):
                 self.journal.say(warning)
         self.journal.step(
             {"event": "step", "stage": self.stage.recipe.name, "step": step.step, "loss": loss}

@@ -171,13 +171,17 @@ class StageRun:
 
         Only a process that is alone can do so: others would wait in vain for its part of this step.
         """
+        if self.lowered or self.run.machine.world > 1:
+            try:
+                return work()
+            except OutOfMemory as error:
+                mend = f"lower stages.{self.number}.batch_seconds, which is {self.recipe.batch_seconds:g}"
+                raise IsoglossError(f"{error}; {mend}, or set model.recompute, and go on with --resume.") from None
+        # Copied only where they may be put back: weights of 8 bits are buffers too.
         positions, put_back = self.source.positions, keep_buffers(self.stage.model)
         try:
             return work()
         except OutOfMemory as error:
-            if self.lowered or self.run.machine.world > 1:
-                mend = f"lower stages.{self.number}.batch_seconds, which is {self.recipe.batch_seconds:g}"
-                raise IsoglossError(f"{error}; {mend}, or set model.recompute, and go on with --resume.") from None
             said = str(error)
         # Out here nothing holds what was computed any more.
         self.learner.forget()
