@@ -11,11 +11,15 @@ import hypothesis
 import numpy as np
 import pytest
 
+from commands import Outcome, Run
+from isogloss import cli
 from isogloss.data.fetch import cache_folder, fetch_packages
 from isogloss.data.manifests import Utterance
 from isogloss.data.prepare import prepare
 from isogloss.data.recipes import CORPORA
 from isogloss.errors import IsoglossError
+from isogloss.model.folder import save_model
+from small_models import build
 
 # How long an example takes is the machine's business.
 hypothesis.settings.register_profile("unhurried", deadline=None)
@@ -81,6 +85,25 @@ def clips(debian_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
     by_language = groupby(_read("klettres", debian_cache, scratch), key=lambda letter: letter.language)
     letters = (next(group) for _, group in by_language)  # lazily: the recipe decodes what it yields
     return [*islice(sentences, 4), *islice(letters, 6), *islice(syllables, 2)]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """`run("verb", …)` -> (exit code, standard output, standard error)."""
+
+    def call(*arguments: object) -> Outcome:
+        code = cli.run([str(argument) for argument in arguments])
+        return code, *capfd.readouterr()
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small model with random weights."""
+    folder = tmp_path_factory.mktemp("models") / "small"
+    save_model(build(), folder, "# A card\n")
+    return folder
 
 
 @pytest.fixture(scope="session")

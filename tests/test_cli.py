@@ -26,6 +26,7 @@ import yaml
 from rich.console import Console
 
 import isogloss
+from commands import Run
 from isogloss import cli
 from isogloss.audio import sources
 from isogloss.cli import data, doctor, learn
@@ -38,24 +39,11 @@ from isogloss.model.folder import save_model
 from isogloss.model.model import Model
 from isogloss.model.spec import ModelConfig
 from isogloss.text.tokenizers import CharactersConfig, build_tokenizer
-from small_models import build, sound, streaming
+from small_models import sound, streaming
 
 VERBS = [
     command.name or command.callback.__name__ for command in cli.app.registered_commands if command.callback
 ]
-Outcome = tuple[int, str, str]
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """`run("verb", …)` -> (exit code, standard output, standard error)."""
-
-    def call(*arguments: object) -> Outcome:
-        code = cli.run([str(argument) for argument in arguments])
-        return code, *capfd.readouterr()
-
-    return call
 
 
 def start(*arguments: object, **options: Any) -> "subprocess.Popen[str]":
@@ -65,13 +53,6 @@ def start(*arguments: object, **options: Any) -> "subprocess.Popen[str]":
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     obey = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen(command, text=True, env=environment, preexec_fn=obey, **pipes)
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "small"
-    save_model(build(), folder, "# A card\n")
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -3,32 +3,19 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import soundfile
 import yaml
 
-from isogloss import cli
+from commands import Run
 from isogloss.audio.reading import read
 from isogloss.cli import terminal
 from isogloss.data.manifests import Utterance, audio_of, read_cuts
 from isogloss.errors import counted, lasting, printable
 
-Run = Callable[..., tuple[int, str, str]]
 ESCAPE = "a\x1b[31m\x07b.wav"
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """`run("verb", …)` -> (exit code, standard output, standard error)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        code = cli.run([str(argument) for argument in arguments])
-        return code, *capfd.readouterr()
-
-    return call
 
 
 @pytest.fixture

@@ -1,39 +1,17 @@
 """Jobs over many recordings: a prepared corpus as input, results in one file or a folder, and going on later."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import soundfile as sf
 
 import isogloss
-from isogloss import cli
+from commands import Run
 from isogloss.cli.recordings import find_recordings
 from isogloss.data.loading import waveform
 from isogloss.data.manifests import read_cuts
-from isogloss.model.folder import save_model
-from small_models import build, sound
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """`run("verb", …)` -> (exit code, standard output, standard error)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        code = cli.run([str(argument) for argument in arguments])
-        return code, *capfd.readouterr()
-
-    return call
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "small"
-    save_model(build(), folder, "# A card\n")
-    return folder
+from small_models import sound
 
 
 @pytest.fixture(scope="module")

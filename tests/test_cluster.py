@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 
 import isogloss
-from isogloss import cli
+from commands import Run
 from isogloss.cli.recordings import Recording, Work, by_method, find_recordings, here, on_ray, process
 from isogloss.data.manifests import Utterance
 from isogloss.errors import AudioError
@@ -24,21 +24,7 @@ from isogloss.model.index import load_index
 from isogloss.model.recogniser import Progress
 from isogloss.model.results import Transcript
 from isogloss.serving import cluster as spreading
-from small_models import build, with_text
-
-Outcome = tuple[int, str, str]
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """`run("verb", …)` -> (exit code, standard output, standard error)."""
-
-    def call(*arguments: object) -> Outcome:
-        code = cli.run([str(argument) for argument in arguments])
-        return code, *capfd.readouterr()
-
-    return call
+from small_models import with_text
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +37,6 @@ def cluster() -> Iterator[str]:
     made = Cluster(initialize_head=True, head_node_args=head)
     yield made.address
     made.shutdown()
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "small"
-    save_model(build(), folder, "# A card\n")
-    return folder
 
 
 @pytest.fixture(scope="module")
