@@ -21,7 +21,7 @@ from common import environment, finish, parser, table
 from recognition import compare, from_file, keyed
 from runs import add_options, some_stages, trained
 
-from isogloss.data.manifests import language_of, read_cuts
+from isogloss.data.clips import open_corpus
 from isogloss.evaluation.evaluate import evaluate
 from isogloss.files import read_json
 from isogloss.training.source import transcribed
@@ -66,7 +66,8 @@ def without(options: Namespace, name: str) -> list[dict[str, Any]]:
 
 def languages(folders: list[Path], split: str) -> set[str]:
     """Those of which there are transcripts."""
-    return {language_of(cut) for folder in folders for cut in transcribed(read_cuts(folder, split))}
+    corpora = map(open_corpus, folders)
+    return {tag for clips in corpora for tag in transcribed(clips.select(clips.in_split(split))).languages()}
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ symbols spelled in Latin letters, or in bytes as in Maestro-U, and have an adapt
 that speech and text share; `phonemes of pairs alone` has all that and no unspoken text. Others change one thing: they
 leave out the adapters, matching's gradient on the speech side, that the text encoder is not told the language, the
 refiner or durations of single symbols; or add noise to what is read, or stretch it otherwise. With `own labels` the
-recogniser transcribes the untranscribed train clips, with the n-gram model that --search uses, and trains on as before,
-with these beside the transcripts. `oracle` has the
+recogniser transcribes the untranscribed train clips, with the n-gram model that --search uses and the bonus a symbol
+with which it writes about as fast as people speak, and trains on with these beside the transcripts. `oracle` has the
 transcripts of the zero-label languages from the beginning, and adapters, instead of text. No sentence of dev or test,
 in any language, is in the text, and dev transcripts of the zero-label languages choose nothing. CER in % of test
 clips, the language told, with the 95 % interval of the bootstrap. `±` is the difference from the first of --arms on
@@ -35,17 +35,22 @@ from common import environment, finish, parser, table
 from low_resource import Rates, draw_rates, evaluated, text_encoder, with_few_labels
 from runs import add_options, some_stages, trained
 
-from isogloss.adaptation.pseudo_labels import OwnTeacher, label
+from isogloss.adaptation.pseudo_labels import OwnTeacher, bonus_for_pace, label
+from isogloss.data.clips import open_corpus
+from isogloss.data.loading import waveform
 from isogloss.data.manifests import language_of, read_cuts, split_of, text_of
 from isogloss.evaluation.evaluate import evaluate
 from isogloss.evaluation.predictions import by_language, errors
 from isogloss.evaluation.results import Evaluation
 from isogloss.metrics.bootstrap import bootstrap_interval, paired_difference
 from isogloss.metrics.error_rates import error_counts, nearest_to_others
-from isogloss.model.recogniser import load
+from isogloss.model.recogniser import Recogniser, load
+from isogloss.text.espeak import phonemes
 from isogloss.text.languages import language_name
 from isogloss.text.normalise import normalise
 from isogloss.training.language_model import train_language_model
+from isogloss.training.recipe import DataRecipe
+from isogloss.training.source import read_texts, transcribed
 
 RECIPE = Path(__file__).with_suffix(".yaml")
 PAIRS = "{name: recognition, augment: {freq_width: 12, time_share: 0.05}}"
@@ -86,8 +91,8 @@ ARMS: dict[str, list[str]] = {
     "phonemes, own labels twice": [],
 }
 """What each arm changes in the recipe."""
-SURE = 0.3
-"""Confidence below which an own label is left out."""
+PACED = 60
+"""Clips by which the bonus of a search is chosen."""
 TEACHERS = {"phonemes, own labels": "phonemes", "phonemes, own labels twice": "phonemes, own labels"}
 """Arms that go on from another, and learn from what that one makes of the speech, too."""
 
@@ -103,6 +108,7 @@ def main() -> None:
     arguments.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0])
     arguments.add_argument("--encoder-rate", type=float, help="learning rate of the encoder: lower for an imported one")
+    arguments.add_argument("--sure", type=float, default=0.3, help="confidence of an own label, at least")
     arguments.add_argument("--search", action="store_true", help="measure with an n-gram model too")
     add_options(arguments)
     arguments.add_argument("--plot", type=Path, metavar="FILE", help="draw the error rates there, as SVG")
@@ -178,9 +184,33 @@ def own_labels(options: Namespace, data: Path, model: Path) -> Path:
     folder = model.parent / "labels"
     if not folder.is_dir():
         add_language_model(model, data)
-        asked: dict[str, Any] = {"languages": tuple(options.zero), "confidence": SURE, "shortest": 0.3}
-        label(data, OwnTeacher(load(model)), folder, name=model.parent.name, **asked)
+        asked: dict[str, Any] = {"languages": tuple(options.zero), "confidence": options.sure, "shortest": 0.3}
+        teacher = OwnTeacher(recogniser := load(model), bonuses(options, data, recogniser))
+        print(f"{model.parent.name}: nats a symbol by language for its labels: {dict(teacher.bonus)}", flush=True)
+        label(data, teacher, folder, name=model.parent.name, **asked)
     return folder
+
+
+def bonuses(options: Namespace, data: Path, recogniser: Recogniser) -> dict[str, float]:
+    """In languages without transcripts, the bonus of a search that writes as fast as people there are likely to speak.
+
+    Phonemes a second are those of the labelled languages, characters a phoneme those of the language's own text.
+    """
+    clips = open_corpus(data)
+    train = clips.select(clips.in_split("train"))
+    spoken, seconds = 0, 0.0
+    for tag in options.labelled:
+        said = transcribed(train.select(train.of_languages(tag.__eq__)))
+        spoken += sum(map(len, phonemes([normalise(text_of(cut) or "", tag) for cut in said], tag)))
+        seconds += sum(said.seconds().values())
+    texts = read_texts(DataRecipe(folders=(data,), translations=True))
+    found = {}
+    for tag in options.zero:
+        written = [normalise(text_of(cut) or "", tag) for cut in texts.select(texts.of_languages(tag.__eq__))]
+        pace = spoken / seconds * sum(map(len, written)) / sum(map(len, phonemes(written, tag)))
+        heard = train.select(train.of_languages(tag.__eq__))[:PACED]
+        found[tag] = bonus_for_pace(recogniser, [waveform(cut) for cut in heard], tag, pace)
+    return found
 
 
 def settled(options: Namespace, data: Path, seed: int) -> Path:

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 import isogloss
-from isogloss.adaptation.pseudo_labels import OwnTeacher, label, teacher_named
+from isogloss.adaptation.pseudo_labels import BONUSES, OwnTeacher, bonus_for_pace, label, teacher_named
 from isogloss.data.manifests import language_of, read_cuts, split_of, text_of, write_card, write_cuts
 from isogloss.errors import IsoglossError
 from isogloss.interop.whisper_teacher import Written
 from isogloss.model.folder import save_model
+from isogloss.training.language_model import train_language_model
 from isogloss.training.recipe import DataRecipe
 from isogloss.training.source import read_data
-from small_models import build
+from small_models import build, sound
 
 
 class Told:
@@ -83,3 +84,26 @@ def test_a_model_of_ours_is_a_teacher_of_the_languages_it_writes(tmp_path: Path)
     for clip, tag, found in zip(clips, ["ro", "ru"], teacher.transcribe(clips, ["ro", "ru"]), strict=True):
         assert 0 <= found.confidence <= 1
         assert found.text == recogniser.transcribe(clip, language=tag, vad=False).text
+
+
+def test_a_bonus_is_chosen_by_how_fast_people_speak(tmp_path: Path) -> None:
+    """The more nats a symbol, the more is written; a teacher may have another bonus in each language."""
+    save_model(build(), tmp_path / "model", "card")
+    (tmp_path / "ro.txt").write_text("ab ba\nab\nba\n", encoding="utf-8")
+    texts = [tmp_path / "ro.txt"]
+    train_language_model(tmp_path / "model", tmp_path / "model" / "lm", texts=texts, data=[], language="ro", order=2)
+    recogniser = isogloss.load(tmp_path / "model")
+    clips = [sound(2.0, seed) for seed in range(3)]
+    seconds = sum(map(len, clips)) / 16000
+
+    def pace(bonus: float) -> float:
+        found = OwnTeacher(recogniser, {"ro": bonus}).transcribe(clips, ["ro"] * 3)
+        return sum(len(item.text) for item in found) / seconds
+
+    paces = [pace(bonus) for bonus in BONUSES]
+    assert paces == sorted(paces) and paces[0] < paces[-1]
+    assert bonus_for_pace(recogniser, clips, "ro", 0.0) == BONUSES[0]
+    chosen = bonus_for_pace(recogniser, clips, "ro", paces[2])
+    assert pace(chosen) == paces[2]
+    mixed = OwnTeacher(recogniser, {"ru": 3.0}).transcribe(clips[:2], ["ru", "ro"])
+    assert mixed[1] == OwnTeacher(recogniser).transcribe(clips[1:2], ["ro"])[0]

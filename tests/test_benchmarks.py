@@ -165,11 +165,16 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
 
 
 TINY: dict[str, Callable[[Workshop], str]] = {
+    "accelerator.py": lambda w: (
+        f"{ONCE} --data {w.letters} --encoder test --seconds 6 --batch-seconds 3 --profiled 2 --minutes 0.05 --clips 1 "
+        "--presets test --loss 2 8 3 9 --without kernels"
+    ),
     "blank_phase.py": lambda w: (
         f"--data {w.letters} --encoders test --seconds 6 --memory 3 --hours 0.01 --ways 'as it is' 'attention beside' "
         f"--runs {w.folder}/blank {ALONE}"
     ),
     "classical.py": lambda w: f"--model {w.model} --data {w.letters} --languages es --clips 3 --order 2",
+    "cost.py": lambda w: "--share 0.3",
     "durations.py": lambda w: f"--model {w.model} --data {w.russian}",
     "encoder.py": lambda w: f"{ONCE} --layers 1 --width 16 --heads 2 --seconds 1 --clips 1",
     "finetuning.py": lambda w: (
@@ -192,6 +197,7 @@ TINY: dict[str, Callable[[Workshop], str]] = {
     "memory.py": lambda w: "--preset test --clips 1 --seconds 1",
     "no_speech.py": lambda w: f"--model all={w.model} --minutes 0.05 --whisper",
     "onnx_models.py": lambda w: f"{ONCE} --model {w.model} --data {w.letters} {w.russian}",
+    "reading.py": lambda w: f"{ONCE} --data {w.russian} --work {w.folder}/reading --hours 0.01",
     "leave_one_out.py": lambda w: (
         f"--recipe {w.short} --start {w.pretrained} --data {w.letters} {w.twin} --hold-out {w.letters.name} "
         f"--minutes 0.05 --processes 1 --runs {w.folder}/without --hypotheses {w.of_corpora}"
@@ -223,8 +229,9 @@ TINY: dict[str, Callable[[Workshop], str]] = {
     "windows.py": lambda w: f"--model {w.model} --data {w.letters} --seconds 2 --most 1 --threads 1",
     "word_times.py": lambda w: f"--model {w.model} --data {w.russian}",
     "zero_label.py": lambda w: (
-        f"--start {w.pretrained} --data {w.letters} --labelled es --zero it --arms bytes --search {ALONE} "
-        f"--encoder-rate 1e-4 --runs {w.folder}/zero --plot {w.folder}/zero.svg"
+        f"--start {w.pretrained} --data {w.letters} --labelled es --zero it --sure 0 "
+        f"--arms bytes 'phonemes, own labels' --search {ALONE} --encoder-rate 1e-4 --runs {w.folder}/zero "
+        f"--plot {w.folder}/zero.svg"
     ),
 }
 """How each script is called."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from isogloss.audio.perturb import PerturbConfig
 from isogloss.data.loading import Loader
 from isogloss.data.manifests import Utterance, language_of, text_of, to_cut
-from isogloss.data.plan import BatchPlan, Position, shares
+from isogloss.data.plan import ROUND, BatchPlan, Position, shares
 from isogloss.errors import IsoglossError
 
 
@@ -81,9 +81,71 @@ def test_within_a_group_no_clip_is_ahead_by_two(case: dict) -> None:
     counts = np.zeros(len(subject.durations), dtype=int)
     for number in range(6):
         np.add.at(counts, flat(subject.round(number)), 1)
-        for member, quota in zip(subject.members, subject.quotas, strict=True):
+        for shards, quota in zip(subject.members, subject.quotas, strict=True):
+            member = np.concatenate(shards)
             assert counts[member].max() - counts[member].min() <= 1
             assert counts[member].sum() == quota * (number + 1)
+
+
+sharded = st.fixed_dictionaries(
+    {
+        "shards": st.lists(st.integers(1, 30), min_size=1, max_size=60),
+        "loose": st.integers(0, 20),
+        "lanes": st.integers(1, 4),
+        "seed": st.integers(0, 2**31),
+    }
+)
+
+
+def in_shards(shards: list[int], loose: int, lanes: int, seed: int) -> BatchPlan:
+    """A plan over shards of two languages and clips that lie by themselves, all in a random order."""
+    random = np.random.default_rng(seed)
+    place = random.permutation(np.repeat(np.arange(-1, len(shards)), [loose, *shards]))
+    durations = random.uniform(0.3, 12.0, len(place))
+    return BatchPlan(durations, place % 2, batch_seconds=40.0, shards=place, lanes=lanes, seed=seed)
+
+
+@given(case=sharded)
+@settings(max_examples=60)
+def test_a_corpus_in_shards_is_drawn_as_evenly(case: dict) -> None:
+    """But for what longer lanes leave over."""
+    subject = in_shards(**case)
+    counts = np.zeros(len(subject.durations), dtype=int)
+    for group, shards in enumerate(subject.members):
+        for number in range(4):
+            np.add.at(counts, subject._draw(group, number), 1)
+        member = np.concatenate(shards)
+        assert counts[member].max() - counts[member].min() <= 1
+        assert counts[member].sum() == 4 * subject.quotas[group]
+
+
+@given(case=sharded, cut=st.integers(1, 30))
+@settings(max_examples=40)
+def test_a_corpus_in_shards_resumes_exactly(case: dict, cut: int) -> None:
+    whole = list(islice(in_shards(**case).batches(Position()), 40))
+    resumed = list(islice(in_shards(**case).batches(whole[cut - 1][1]), 40 - cut))
+    assert all(np.array_equal(a, b) for (a, _), (b, _) in zip(whole[cut:], resumed, strict=True))
+
+
+def test_a_lane_has_shards_of_its_own() -> None:
+    """A process reads the shards of its lanes alone, and lanes are about as long."""
+    subject = in_shards([40] * 100, loose=30, lanes=4, seed=1)
+    batches = subject.round(0)
+    assert len(batches) % 4 == 0
+    found = [set(subject.shards[np.concatenate(batches[lane::4])]) - {-1} for lane in range(4)]
+    assert sum(map(len, found)) == len(set.union(*found)) == 100
+    heard = sum(float(subject.durations[batch].sum()) for batch in batches)
+    assert heard > 0.97 * subject.durations.sum()
+
+
+def test_a_round_of_a_large_corpus_reads_few_shards() -> None:
+    """Half of the clips, half of the shards."""
+    place = np.repeat(np.arange(128), 512)
+    subject = BatchPlan(np.full(len(place), 2.0), place * 0, batch_seconds=60.0, shards=place)
+    chosen = np.concatenate(subject.round(1))
+    assert len(chosen) == ROUND == len(set(chosen.tolist()))
+    assert len(set(place[chosen])) == 64
+    assert not set(chosen.tolist()) & set(np.concatenate(subject.round(0)).tolist())
 
 
 def test_one_language_at_natural_temperature_is_an_epoch_a_round() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from isogloss.audio.reading import AudioInfo
+from isogloss.data.clips import Clips
 from isogloss.data.loading import as_cut
 from isogloss.data.manifests import Utterance, fingerprint, language_of, read_card, to_cut, write_card
 from isogloss.errors import IsoglossError
@@ -47,11 +48,12 @@ def test_languages_of_a_recipe_are_canonical() -> None:
 def test_the_card_names_what_was_trained_on_as_the_corpus_does(tmp_path: Path) -> None:
     cuts = [to_cut(Utterance(f"u{n}", Path("/a.wav"), "ro", "own", f"text {n}"), MINUTE) for n in range(3)]
     write_card(tmp_path, {"name": "own", "licence": "CC0-1.0", "fingerprint": fingerprint(cuts)})
-    whole = describe(recipe(tmp_path), [read_card(tmp_path)], cuts[::-1], cuts, [])
+    whole = describe(recipe(tmp_path), [read_card(tmp_path)], Clips.of(cuts[::-1]), Clips.of(cuts), Clips.of([]))
     assert whole.count(f"`{fingerprint(cuts)}`") == 2
     assert "| own | CC0-1.0 |" in whole and "| 3 clips of own |" in whole and "unspoken" not in whole
     texts = [as_cut(TextLine("una casa", "it", "text"))]
-    part = describe(recipe(tmp_path), [read_card(tmp_path)], cuts[:2], cuts[:2], texts)
+    some = Clips.of(cuts[:2])
+    part = describe(recipe(tmp_path), [read_card(tmp_path)], some, some, Clips.of(texts))
     assert part.count(f"`{fingerprint(cuts)}`") == part.count(f"`{fingerprint(cuts[:2])}`") == 1
     assert f"| 1 unspoken sentence | `{fingerprint(texts)}` |" in part
     assert part.count(f"`{fingerprint(texts)}`") == 1

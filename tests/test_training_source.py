@@ -8,6 +8,7 @@ import torch
 from lhotse.cut import MonoCut
 from rich.console import Console
 
+from isogloss.data.clips import Clips
 from isogloss.data.manifests import CARD, language_of, read_cuts, split_of, text_of, write_cuts
 from isogloss.data.needs import Needs
 from isogloss.data.splits import held_out_texts
@@ -153,7 +154,7 @@ def test_broken_clips_are_counted_where_others_read(letters: Path, tmp_path: Pat
     cuts = read_data(data, "train")[:20]
     (tmp_path / "noise.wav").write_bytes(b"this is no audio")
     cuts[3].recording.sources[0].source = str(tmp_path / "noise.wav")
-    source = Source({"paired": Stream(cuts, Needs(text=True))}, {}, data, recipe, seed=0, workers=1)
+    source = Source({"paired": Stream(Clips.of(cuts), Needs(text=True))}, {}, data, recipe, seed=0, workers=1)
     for step in range(3):
         source.work(step)
     source.close()

@@ -67,8 +67,8 @@ def plan(
     if not paired:
         where = ", ".join(map(str, data))
         raise IsoglossError(f"The train split of {where} holds no transcribed clips; fine-tuning needs transcripts.")
-    hours = sum(cut.duration for cut in paired) / 3600
-    spoken = sorted({language_of(cut) for cut in paired})
+    hours = sum(paired.seconds().values()) / 3600
+    spoken = sorted(paired.languages())
     reasons = [f"{_amount(hours)} of transcribed speech in {', '.join(spoken)}, {counted(len(paired), 'clip')}."]
     steps = min(max(round(PASSES * hours * 3600 / STEP_SECONDS), STEPS[0]), STEPS[1])
     if start.tokenizer is None:

@@ -7,14 +7,15 @@ The student is then trained on noisier audio than the teacher transcribed (`pert
 
 import unicodedata
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from isogloss.audio.reading import SAMPLE_RATE
 from isogloss.data.loading import waveform
 from isogloss.data.manifests import (
     CARD,
@@ -38,6 +39,7 @@ TOGETHER = 8
 """Clips transcribed at once."""
 CHARACTERS = (2.0, 25.0)
 """Characters a second of what somebody says; beside that a teacher has left out words, or repeats itself."""
+BONUSES = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
 Progress = Callable[[int, int], None]
 
 
@@ -55,9 +57,10 @@ class Teacher(Protocol):
 
 @dataclass(frozen=True)
 class OwnTeacher:
-    """A model of ours as a teacher."""
+    """A model of ours as a teacher; bonus: by language, nats a symbol in its search with a language model."""
 
     recogniser: Recogniser
+    bonus: Mapping[str, float] = field(default_factory=dict)
 
     def knows(self, language: str) -> bool:
         """Whether it transcribes a language."""
@@ -65,11 +68,33 @@ class OwnTeacher:
 
     def transcribe(self, clips: list[NDArray[np.float32]], languages: list[str]) -> list[Written]:
         """Clips (S,) at 16 kHz and their languages -> texts, and how sure the model is of their words."""
-        found = self.recogniser.transcribe(list(clips), language=list(languages), vad=False)
-        return [
-            Written(item.text, float(np.mean([word.confidence for word in item.words])) if item.words else 0.0)
-            for item in found
-        ]
+        written: dict[int, Written] = {}
+        for tag in sorted(set(languages)):
+            places = [place for place, language in enumerate(languages) if language == tag]
+            search = self.recogniser.beam(bonus=self.bonus[tag]) if tag in self.bonus else self.recogniser.search()
+            found = self.recogniser.transcribe([clips[place] for place in places], language=tag, beam=search, vad=False)
+            for place, item in zip(places, found, strict=True):
+                sure = float(np.mean([word.confidence for word in item.words])) if item.words else 0.0
+                written[place] = Written(item.text, sure)
+        return [written[place] for place in range(len(clips))]
+
+
+def bonus_for_pace(
+    recogniser: Recogniser, clips: list[NDArray[np.float32]], language: str, pace: float
+) -> float:
+    """Of `BONUSES`, the nats a symbol with which a search writes so many characters a second, or nearest to that.
+
+    CTC leaves out symbols that it knows from text alone. How many a second there should be, other languages and the
+    text tell. clips: (S,) at 16 kHz, in the language.
+    """
+    seconds = sum(map(len, clips)) / SAMPLE_RATE
+
+    def distance(bonus: float) -> float:
+        search = recogniser.beam(bonus=bonus)
+        found = recogniser.transcribe(list(clips), language=language, beam=search, vad=False)
+        return abs(sum(len(normalise(item.text, language)) for item in found) / seconds - pace)
+
+    return min(BONUSES, key=distance)
 
 
 def teacher_named(source: str) -> Teacher:

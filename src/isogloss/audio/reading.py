@@ -23,7 +23,7 @@ from isogloss.audio.arrays import RATES, unpacked
 from isogloss.audio.blocks import SLACK, Decoder, resampled, trimmed
 from isogloss.audio.channels import Channel, Mixer, SwitchingMixer, warn_of_cancelling
 from isogloss.audio.decoders import decoder
-from isogloss.audio.sources import DEFAULT_LIMITS, SPLIT, Content, Limits, Source, once_per_file, opened
+from isogloss.audio.sources import DEFAULT_LIMITS, SPLIT, Content, Limits, Member, Source, once_per_file, opened
 from isogloss.errors import AudioError, IsoglossError
 from isogloss.files import atomic_file
 
@@ -87,7 +87,7 @@ def read(
 ) -> Waveform:
     """Decode `source` to a 16 kHz mono waveform (S,) float32.
 
-    source: a path, the bytes of a file, or a binary stream (read to its end).
+    source: a path, a member of a file, the bytes of a file, or a binary stream (read to its end).
     start, duration: seconds; the result is the same slice of the whole, resampled, waveform.
     channel: "mix" averages all, 1 is the first. Where they cancel in the average, because they are out of
     phase, a warning is logged and the first loud one is read alone.
@@ -183,7 +183,7 @@ def as_waveform(audio: Audio, *, channel: Channel = "mix", limits: Limits = DEFA
         audio = audio["bytes"] or audio["path"]  # of datasets that are not to decode audio
     if isinstance(audio, Stretch):
         return read(audio.source, start=audio.start, duration=audio.duration, channel=channel, limits=limits)
-    if isinstance(audio, (str, os.PathLike, bytes)) or hasattr(audio, "read"):
+    if isinstance(audio, (str, os.PathLike, bytes, Member)) or hasattr(audio, "read"):
         return read(audio, channel=channel, limits=limits)  # type: ignore[arg-type]
     name = "The given array"
     block, rate = unpacked(audio, SAMPLE_RATE)

@@ -3,6 +3,7 @@
 import io
 import os
 import stat
+import zlib
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,13 +13,44 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from isogloss.errors import AudioError, printable
 
-Source = Path | str | bytes | BinaryIO
 Found = TypeVar("Found")
 
 _HEAD = 4096  # bytes
 _LONG = 1 << 20  # bytes; what is shorter is looked at again sooner than it is remembered
 _REMEMBERED = 1024  # files
 SPLIT = "split it, as by ffmpeg -i FILE -f segment -segment_time 3600 PART-%d.flac"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file that is stored among others in one: where it begins, how many bytes it has, and their CRC-32."""
+
+    path: Path
+    name: str
+    start: int
+    size: int
+    checksum: int
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.name})"
+
+    def read_bytes(self) -> bytes:
+        """All of it; raises AudioError where it is not there or was changed."""
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                data = os.pread(file.fileno(), self.size, self.start)
+        except FileNotFoundError:
+            raise AudioError(f"{self.path}, which holds {self.name}, is missing; restore it.", "missing") from None
+        except OSError as error:
+            raise AudioError(f"{self.path} cannot be read: {error.strerror}.", "unreadable") from None
+        if len(data) < self.size:
+            raise AudioError(f"{self.path} breaks off in or before {self.name}; copy it again.", "truncated")
+        if zlib.crc32(data) != self.checksum:
+            raise AudioError(f"{self.path} is damaged in {self.name} (checksum); copy it again.", "damaged")
+        return data
+
+
+Source = Path | str | bytes | BinaryIO | Member
 
 
 @dataclass(frozen=True)
@@ -57,12 +89,15 @@ class Content:
 
 @contextmanager
 def opened(source: Source, limits: Limits) -> Iterator[Content]:
-    """The bytes of a path, of bytes or of a stream (read to its end), within the limits.
+    """The bytes of a path, of a member of a file, of bytes or of a stream (read to its end), within the limits.
 
     Raises AudioError unless the source is a regular, readable file, or a stream, and not empty.
     """
     if not isinstance(source, (str, os.PathLike)):
-        data = source if isinstance(source, bytes) else drain(source, limits)
+        if isinstance(source, Member):
+            data = source.read_bytes()
+        else:
+            data = source if isinstance(source, bytes) else drain(source, limits)
         _check_not_empty(describe(source), len(data))
         if len(data) > limits.bytes:
             raise AudioError(
@@ -109,6 +144,8 @@ def describe(source: object) -> str:
     """A name of a source that can be printed anywhere."""
     if isinstance(source, (str, os.PathLike)):
         name = os.fsdecode(source)
+    elif isinstance(source, Member):
+        name = str(source)
     elif isinstance(source, bytes):
         name = f"Audio of {len(source)} bytes"
     else:

@@ -123,6 +123,63 @@ def _listed(counts: dict[str, int]) -> str:
 
 
 @app.command()
+def pack(
+    folder: Annotated[Path, typer.Argument(help="a prepared corpus")],
+    out: Annotated[Path, typer.Option(help="folder to write", show_default=False)],
+    audio: Annotated[
+        Literal["flac", "wav", "opus"], typer.Option(help="flac: lossless; wav: read fastest; opus: smallest")
+    ] = "flac",
+    hours: Annotated[float, typer.Option(min=0.001, help="of audio in a shard, about")] = 1.0,
+    seed: Annotated[int, typer.Option(help="seed of the order of the clips")] = 0,
+    max_bad: Annotated[float, typer.Option(min=0, max=1, help="stop if a larger share of the clips is broken")] = 0.01,
+    processes: Annotated[int | None, typer.Option(min=0, help="that write; by default one a core")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a packed corpus")] = False,
+) -> None:
+    """Pack a prepared corpus into large files that are read one after the other (lhotse Shar).
+
+    The same command goes on with one that was stopped.
+    """
+    import os
+
+    from isogloss.data.packing import pack as work
+
+    with terminal.counting("Packing") as advance:
+        card = work(
+            folder,
+            out,
+            audio=audio,
+            hours=hours,
+            seed=seed,
+            max_bad=max_bad,
+            processes=len(os.sched_getaffinity(0)) if processes is None else processes,
+            overwrite=overwrite,
+            on_progress=advance if sys.stderr.isatty() else None,
+        )
+    packed = card["packed"]
+    print(
+        f"{out}: {counted(card['clips'], 'clip')}, {lasting(card['hours'] * 3600)}, in "
+        f"{counted(packed['shards'], 'shard')} of {packed['audio']}"
+    )
+    if left_out := packed["left out"]:
+        terminal.note(f"{counted(len(left_out), 'clip')} could not be read: {', '.join(left_out)}.")
+
+
+@app.command()
+def attach(
+    url: Annotated[str, typer.Argument(help="where a packed corpus lies: s3://…, gs://…, https://…, any of fsspec")],
+    out: Annotated[Path, typer.Option(help="folder to write", show_default=False)],
+    keep: Annotated[float, typer.Option(min=0, help="GB of shards on this disk at most")] = 50.0,
+) -> None:
+    """Use a packed corpus of a remote store: its shards are fetched when they are read."""
+    from isogloss.data.manifests import CARD, TEXT
+    from isogloss.data.shards import INDEX, Shards
+    from isogloss.data.store import attach as work
+
+    work(url, out, keep=int(keep * 1e9), names=(INDEX, CARD), optional=(TEXT,))
+    print(f"{out}: {counted(len(Shards(out)), 'clip')} of {url}; at most {keep:g} GB of them are kept here")
+
+
+@app.command()
 def inspect(
     folder: Annotated[Path, typer.Argument(help="a prepared corpus")],
     deep: Annotated[

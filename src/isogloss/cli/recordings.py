@@ -98,8 +98,8 @@ def _clips(corpus: Path) -> Iterator[Recording]:
         if cut.recording is None:
             continue
         audio = audio_of(cut)
-        whole = cut.duration == cut.recording.duration
-        source = audio if whole else Stretch(audio, cut.start, cut.duration)
+        is_file = isinstance(audio, Path) and cut.duration == cut.recording.duration
+        source = audio if is_file else Stretch(audio, cut.start, cut.duration)
         parts = [part for part in Path(cut.id).parts if part not in ("/", "..")]  # results stay in their folder
         yield Recording(cut.id, source, Path(*parts), channel_of(cut))
 

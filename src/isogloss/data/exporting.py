@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from isogloss.audio.channels import Channel
 from isogloss.audio.reading import convert_mono, info
+from isogloss.audio.sources import Member
 from isogloss.data.manifests import (
     audio_of,
     channel_of,
@@ -61,7 +62,8 @@ def export(
     out = out.expanduser().absolute()
     require_new(out, overwrite)
     cuts, card = read_cuts(folder), read_card(folder)
-    if inside := next((audio for audio in map(audio_of, cuts) if audio.is_relative_to(out)), None):
+    files = (audio if isinstance(audio, Path) else audio.path for audio in map(audio_of, cuts))
+    if inside := next((file for file in files if file.is_relative_to(out)), None):
         raise IsoglossError(f"{inside} lies in {out}, which is to be replaced; choose another folder.")
     done = count(1)
 
@@ -177,7 +179,7 @@ class _Recordings:
         self.folder = folder
         self.out = out
         self.formats = formats
-        self._known: dict[tuple[Path, Channel], Path] = {}
+        self._known: dict[tuple[Path | Member, Channel], Path] = {}
 
     def place(self, cut: "MonoCut") -> Path:
         """The file that a clip is part of."""
@@ -186,14 +188,15 @@ class _Recordings:
             self._known[audio, channel] = self._readable(audio, channel)
         return self._known[audio, channel]
 
-    def _readable(self, audio: Path, channel: Channel) -> Path:
+    def _readable(self, audio: Path | Member, channel: Channel) -> Path:
         about = info(audio)
         # Kaldi would run a name that ends so; a line holds no line ends.
         is_plain = str(audio).isprintable() and str(audio).strip() == str(audio) and not str(audio).endswith("|")
-        if is_plain and about.channels == 1 and about.format.startswith(self.formats):
+        if isinstance(audio, Path) and is_plain and about.channels == 1 and about.format.startswith(self.formats):
             return audio
-        digest = sha256(os.fsencode(audio) + f" {channel}".encode()).hexdigest()[:8]
-        copy = Path("audio") / f"{make_id(audio.stem)}-{digest}.wav"
+        digest = sha256(os.fsencode(str(audio)) + f" {channel}".encode()).hexdigest()[:8]
+        stem = audio.stem if isinstance(audio, Path) else audio.name
+        copy = Path("audio") / f"{make_id(stem)}-{digest}.wav"
         convert_mono(audio, self.folder / copy, channel)
         return self.out / copy
 

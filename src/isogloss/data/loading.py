@@ -16,7 +16,7 @@ from torch import Tensor
 
 from isogloss.audio.perturb import PerturbConfig, change_speed, perturb
 from isogloss.audio.reading import read
-from isogloss.data.manifests import channel_of, language_of, speaker_of, text_of, translations_of
+from isogloss.data.manifests import audio_of, channel_of, language_of, speaker_of, text_of, translations_of
 from isogloss.data.plan import Indices
 from isogloss.errors import AudioError, IsoglossError
 from isogloss.sequence import Sequence
@@ -120,10 +120,11 @@ def as_cut(line: TextLine) -> MonoCut:
 
 
 def waveform(cut: MonoCut) -> NDArray[np.float32]:
-    """The clip of a cut at 16 kHz, (S,), wherever lhotse says it lies (a file, or bytes in memory)."""
+    """The clip of a cut at 16 kHz, (S,), wherever lhotse says it lies (a file, a place in one, or bytes in memory)."""
     if cut.recording is None:
         raise AudioError(f"The cut {cut.id} has no recording.", "missing")
-    source = cut.recording.sources[0].source
+    inside = cut.recording.sources[0].source
+    source = inside if isinstance(inside, bytes) else audio_of(cut)
     return read(source, start=cut.start, duration=cut.duration, channel=channel_of(cut))
 
 
@@ -167,14 +168,16 @@ class Loader:
 
     def read(self, indices: ListOf[int] | Indices, seed: int = 0) -> Batch:
         """The batch as `load` gives it, with the broken clips to be counted: what another process may do."""
-        cuts = [self.cuts[int(index)] for index in indices]
         kept: list[tuple[int, MonoCut, NDArray[np.float32]]] = []
         broken: dict[str, AudioError] = {}
-        for place, (index, cut) in enumerate(zip(indices, cuts, strict=True)):
+        for place, index in enumerate(indices):
+            name = f"clip {index}"  # where not even its cut can be read
             try:
+                cut = self.cuts[int(index)]
+                name = cut.id
                 clip = self._play(int(index), cut, np.random.default_rng([seed, place]))
             except AudioError as error:
-                broken[cut.id] = error
+                broken[name] = error
             else:
                 kept.append((int(index), cut, clip))
         if not kept:

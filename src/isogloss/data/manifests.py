@@ -8,7 +8,8 @@
 A cut carries `supervision.text` (None = untranscribed), `.language` (BCP 47), `.speaker`,
 `.alignment["phone"]` where known, and in `cut.custom`: `split` (train, dev, test), `source` (the
 corpus name), where known `role`, `concept` and `translations` ({language: text}), and `channel` where the
-recording has several: one of them, counted from 1, or `mix`, their mean. Paths of audio that lies in or beside the
+recording has several: one of them, counted from 1, or `mix`, their mean; of a cut that was packed, `stored` (see
+`shards`). Paths of audio that lies in or beside the
 folder are relative to it on disk, so that both can be moved together; those of cuts in memory are absolute.
 """
 
@@ -21,6 +22,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from isogloss.audio.sources import Member
+from isogloss.data.shards import Shards, is_packed
 from isogloss.errors import IsoglossError, counted
 from isogloss.files import atomic_file, json_text, numbered_lines, plain_gzip, read_json, write_json
 
@@ -136,13 +142,16 @@ def _line(cut: "MonoCut", place: Path) -> bytes:
 
 
 def read_cuts(folder: Path, split: str | None = None) -> list["MonoCut"]:
-    """The cuts of a prepared corpus, all or those of one split.
+    """The cuts of a prepared or packed corpus, all or those of one split.
 
     Raises IsoglossError that names the file and the line for a line that is no cut, and one that
     lists all duplicate ids and impossible times together.
     """
     if split is not None and split not in SPLITS:
         raise IsoglossError(f'There is no split "{split}"; the splits are {", ".join(SPLITS)}.')
+    if is_packed(folder):
+        shards = Shards(folder)
+        return [cut for cut in map(shards.cut, range(len(shards))) if split is None or split_of(cut) == split]
     path = folder / CUTS
     if not path.is_file():
         raise IsoglossError(
@@ -203,9 +212,11 @@ def channel_of(cut: "MonoCut") -> "Channel":
     return channel
 
 
-def audio_of(cut: "MonoCut") -> Path:
-    """The audio file a cut is from."""
-    return Path(cut.recording.sources[0].source)
+def audio_of(cut: "MonoCut") -> Path | Member:
+    """The audio file a cut is from, or the place where it is stored among others in one file."""
+    path = Path(cut.recording.sources[0].source)
+    stored = (cut.custom or {}).get("stored")
+    return path if stored is None else Member(path, cut.id, *stored)
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -282,8 +293,24 @@ def examples(names: list[str]) -> str:
 
 def fingerprint(cuts: Iterable["MonoCut"]) -> str:
     """SHA-256 over the ids, texts and durations of clips in any order; equal for the same clips, wherever they lie."""
-    lines = sorted(f"{cut.id}\t{text_of(cut)}\t{cut.duration:.3f}" for cut in cuts)
-    return hashlib.sha256("\n".join(lines).encode(errors="surrogatepass")).hexdigest()
+    return combined(np.fromiter(map(digest, cuts), np.int64))
+
+
+def combined(digests: NDArray[np.int64]) -> str:
+    """The fingerprint of clips with these digests (N,)."""
+    return hashlib.sha256(np.sort(digests).astype("<i8").tobytes()).hexdigest()
+
+
+def digest(cut: "MonoCut") -> int:
+    """A number that stands for the id, text and duration of a clip."""
+    return hash_of(f"{cut.id}\t{text_of(cut)}\t{cut.duration:.3f}")
+
+
+def hash_of(text: str) -> int:
+    """A positive number of 62 bits that stands for a text; 0 for none."""
+    if not text:
+        return 0
+    return 1 + int.from_bytes(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()) // 4
 
 
 def count_cuts(cuts: Iterable["MonoCut"]) -> dict[str, dict[str, dict[str, float]]]:

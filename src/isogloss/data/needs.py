@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from isogloss.data.manifests import language_of, speaker_of, text_of
-from isogloss.text.normalise import normalise
+import numpy as np
 
-if TYPE_CHECKING:
-    from lhotse.cut import MonoCut
+from isogloss.data.clips import Clips, Mask
 
 
 @dataclass(frozen=True)
@@ -49,16 +46,18 @@ class Needs:
             views=max(self.views, other.views),
         )
 
-    def met_by(self, cut: MonoCut) -> bool:
-        """Whether a clip, or a sentence as a cut without a recording, has all of it but the labels."""
-        tag = language_of(cut)
-        return (
-            self.audio == (cut.recording is not None)
-            and (not self.text or bool(normalise(text_of(cut) or "", tag)))
-            and (not self.speaker or speaker_of(cut) is not None)
-            and (not self.language or tag != "und")
-            and (self.languages is None or tag in self.languages)
-        )
+    def met_by(self, clips: Clips) -> Mask:
+        """(N,) which clips, or sentences as cuts without recordings, have all of it but the labels."""
+        met = np.ones(len(clips), dtype=bool)
+        if self.text:
+            met &= clips.said != 0
+        if self.speaker:
+            met &= clips.named
+        if self.language:
+            met &= clips.of_languages(lambda tag: tag != "und")
+        if (wanted := self.languages) is not None:
+            met &= clips.of_languages(lambda tag: tag in wanted)
+        return met
 
     def described(self) -> str:
         """In words: `transcribed speech with known speakers`."""

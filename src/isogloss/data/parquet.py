@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isogloss.audio.reading import encode_flac
+from isogloss.audio.sources import Member
 from isogloss.data.loading import waveform
 from isogloss.data.manifests import (
     SPLITS,
@@ -89,7 +90,7 @@ def _audio(cut: "MonoCut") -> tuple[bytes, str]:
     """(a file that holds the clip and nothing else, its suffix)."""
     audio = audio_of(cut)
     is_whole = cut.start == 0 and abs(cut.duration - cut.recording.duration) < 0.01
-    if not is_whole or channel_of(cut) != "mix":
+    if not is_whole or channel_of(cut) != "mix" or isinstance(audio, Member):
         return encode_flac(waveform(cut)), ".flac"
     try:
         return audio.read_bytes(), audio.suffix.lower()

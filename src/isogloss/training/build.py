@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import torch
 
+from isogloss.data.clips import Clips, joined, readable
 from isogloss.data.manifests import language_of, text_of
 from isogloss.encoders.speech import SpeechEncoderConfig
 from isogloss.encoders.stack import Stack
@@ -23,19 +25,18 @@ from isogloss.text.normalise import normalise
 from isogloss.text.tokenizers import CharacterTokenizer, Tokenizer, build_tokenizer
 from isogloss.training.recipe import ModelRecipe, Recipe
 
-if TYPE_CHECKING:
-    from lhotse.cut import MonoCut
-
+SENTENCES = 100_000
+"""Sentences of a corpus and a language from which symbols are made, at least, where there are more."""
 SHARE = 0.02
 """Parameters of an adapter as a share of the encoder's blocks (USM §2.6)."""
 
 
-def build_model(recipe: Recipe, train: list[MonoCut], paired: list[MonoCut], texts: list[MonoCut]) -> Model:
+def build_model(recipe: Recipe, train: Clips, paired: Clips, texts: Clips) -> Model:
     """The model with random weights, or those of `model.start_from`; symbols and languages from the data.
 
     train: all clips; paired: those with transcripts; texts: sentences that nobody spoke.
     """
-    written = [*paired, *texts]
+    written = joined([paired, texts])
     start = load_model(recipe.model.start_from).trainable() if recipe.model.start_from else None
     if recipe.model.keep == "all":
         return _grown(start, recipe, written)
@@ -47,7 +48,7 @@ def build_model(recipe: Recipe, train: list[MonoCut], paired: list[MonoCut], tex
             raise IsoglossError("model.tokenizer needs transcribed clips; the data hold none, prepare them with texts.")
         tokenizer = build_tokenizer(recipe.model.tokenizer, [text for text, _ in sentences])
         alphabets = _alphabets(tokenizer, sentences)
-    languages = tuple(sorted({language_of(cut) for cut in train} - {"und"}))
+    languages = tuple(sorted(train.languages() - {"und"}))
     encoder, features = recipe.model.encoder, recipe.model.features
     if start is not None:
         encoder, features = encoder or start.config.encoder, features or start.config.features
@@ -68,7 +69,7 @@ def build_model(recipe: Recipe, train: list[MonoCut], paired: list[MonoCut], tex
     return model
 
 
-def _grown(start: Model | None, recipe: Recipe, written: list[MonoCut]) -> Model:
+def _grown(start: Model | None, recipe: Recipe, written: Clips) -> Model:
     """`start` with its symbols and heads, new symbols where the texts need them, and what else is asked for."""
     if start is None or recipe.model.tokenizer is not None:
         raise IsoglossError("model.keep: all keeps the symbols of model.start_from; give that, and no model.tokenizer.")
@@ -120,7 +121,7 @@ def _pronounces(heads: dict[str, HeadConfig]) -> bool:
     return any(head.target == "phonemes" for head in heads.values())
 
 
-def _completed(encoder: SpeechEncoderConfig, recipe: ModelRecipe, written: list[MonoCut]) -> SpeechEncoderConfig:
+def _completed(encoder: SpeechEncoderConfig, recipe: ModelRecipe, written: Clips) -> SpeechEncoderConfig:
     """The encoder's configuration with what the recipe adds: recomputing, adapters for the languages of the data."""
     encoder = encoder.model_copy(update={"recompute": encoder.recompute or recipe.recompute})
     if recipe.adapters is None:
@@ -128,7 +129,7 @@ def _completed(encoder: SpeechEncoderConfig, recipe: ModelRecipe, written: list[
     if encoder.adapters is not None:
         raise IsoglossError("The encoder has adapters already; leave out model.adapters, or start from one without.")
     groups: dict[str, set[str]] = defaultdict(set)
-    for language in {language_of(cut) for cut in written}:
+    for language in written.languages():
         name = {"language": language, "family": family(language) or language, "all": "all"}[recipe.adapters.share]
         groups[name].add(language)
     bank = AdapterConfig(
@@ -146,9 +147,15 @@ def _bottleneck(encoder: SpeechEncoderConfig) -> int:
     return max(1, round(SHARE * blocks / (2 * encoder.blocks.width * encoder.blocks.layers * encoder.blocks.feeds)))
 
 
-def _texts(written: list[MonoCut]) -> list[tuple[str, str]]:
-    """Normalised sentences and their languages."""
-    return [(normalise(text_of(cut) or "", language_of(cut)), language_of(cut)) for cut in written]
+def _texts(written: Clips) -> list[tuple[str, str]]:
+    """Normalised sentences and their languages: all, or of each corpus and language some that are spread over it."""
+    every = np.maximum(1, np.bincount(written.pairs, minlength=len(written.names)) // SENTENCES)
+    place = np.zeros(len(written), dtype=np.int64)
+    for pair in range(len(written.names)):
+        of_pair = written.pairs == pair
+        place[of_pair] = np.arange(of_pair.sum())
+    chosen = written.select(place % every[written.pairs] == 0)
+    return [(normalise(text_of(cut) or "", language_of(cut)), language_of(cut)) for cut in readable(chosen)]
 
 
 def _phonemes(texts: list[tuple[str, str]]) -> tuple[str, ...]:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from isogloss.data.manifests import fingerprint, language_of, source_of
+from isogloss.data.clips import Clips
 from isogloss.errors import counted
 from isogloss.text.languages import language_name
 from isogloss.text.normalise import NORMALISER_VERSION
 from isogloss.training.recipe import FitRecipe, Recipe, StageRecipe
 
-if TYPE_CHECKING:
-    from lhotse.cut import MonoCut
-
 
 def describe(
-    recipe: Recipe, cards: list[dict[str, Any]], train: list[MonoCut], paired: list[MonoCut], texts: list[MonoCut]
+    recipe: Recipe, cards: list[dict[str, Any]], train: Clips, paired: Clips, texts: Clips
 ) -> str:
     """Markdown: the training data, the stages and the limits. Evaluation adds its figures.
 
@@ -24,10 +21,9 @@ def describe(
     texts: the unspoken sentences.
     """
     hours: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-    with_text = {cut.id for cut in paired}
-    for cut in train:
-        hours[language_of(cut)][0] += cut.duration / 3600
-        hours[language_of(cut)][1] += cut.duration / 3600 * (cut.id in with_text)
+    for column, clips in enumerate((train, paired)):
+        for (_, tag), seconds in clips.seconds().items():
+            hours[tag][column] += seconds / 3600
     rows = "\n".join(
         f"| {language_name(tag)} (`{tag}`) | {speech:.2f} | {with_texts:.2f} |"
         for tag, (speech, with_texts) in sorted(hours.items())
@@ -36,7 +32,7 @@ def describe(
         f"| {card.get('name', folder.name)} | {card.get('licence') or 'unknown'} | `{card.get('fingerprint')}` |"
         for folder, card in zip(recipe.data.folders, cards, strict=True)
     )
-    unspoken = f"| {counted(len(texts), 'unspoken sentence')} | `{fingerprint(texts)}` |\n" if texts else ""
+    unspoken = f"| {counted(len(texts), 'unspoken sentence')} | `{texts.fingerprint()}` |\n" if texts else ""
     stages = "\n".join(
         f"{number}. **{stage.name}**: {_done(stage)}" for number, stage in enumerate(recipe.stages, start=1)
     )
@@ -56,7 +52,7 @@ A speech model trained with isogloss.
 
 | trained on | fingerprint of these |
 |---|---|
-| {counted(len(train), "clip")} of {", ".join(sorted({source_of(cut) for cut in train}))} | `{fingerprint(train)}` |
+| {counted(len(train), "clip")} of {", ".join(sorted(train.sources()))} | `{train.fingerprint()}` |
 {unspoken}
 A fingerprint is the SHA-256 of ids, texts and durations, in a corpus as here: who trains on the whole of one
 corpus finds the same one in both tables. Text normalisation {NORMALISER_VERSION}.

@@ -1,28 +1,17 @@
-"""The data of a run in memory, and what of them a stream gets."""
+"""The data of a run, and what of them a stream gets."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from isogloss.data.manifests import fingerprint, language_of, read_card, source_of
+from isogloss.data.clips import Clips, joined
+from isogloss.data.manifests import read_card
 from isogloss.data.needs import Needs
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.training.recipe import Recipe
-from isogloss.training.source import (
-    forget_held_out,
-    read_data,
-    read_texts,
-    summary,
-    tell_apart,
-    transcribed,
-    unspoken,
-)
+from isogloss.training.source import read_data, read_texts, summary, transcribed, unspoken, without_held_out
 from isogloss.training.streams import Stream
-
-if TYPE_CHECKING:
-    from lhotse.cut import MonoCut
 
 
 class Data:
@@ -37,43 +26,41 @@ class Data:
         left_out: Counter[str] = Counter()
         self.train = read_data(recipe.data, "train", left_out)
         self.dev = read_data(recipe.data, "dev")
-        tell_apart([*self.train, *self.dev])
         # Read now: the model's card quotes them after the last step.
         self.cards = [read_card(folder) for folder in recipe.data.folders]
         if any(objective.translates for stage in recipe.training for objective in stage.objectives):
-            forget_held_out(self.train, recipe.data)
+            self.train = without_held_out(self.train, recipe.data)
         self.paired = transcribed(self.train)
         self.summary = summary(self.train, self.paired, left_out)
         if not self.train:
             raise IsoglossError(f"No clip is left to train on: {self.summary}. Prepare the data with isogloss prepare.")
         # Text is read, and symbols are made of it, only where some stage learns from it.
         reads = any("text" in stage.seconds for stage in recipe.training)
-        self.texts = read_texts(recipe.data) if reads else []
-        self.fingerprint = fingerprint([*self.train, *self.texts])
+        self.texts = read_texts(recipe.data) if reads else Clips.of([])
+        self.fingerprint = joined([self.train, self.texts]).fingerprint()
         self._check_weights()
 
     def stream(self, needs: Needs, stage: str) -> Stream:
         """The training clips that have all that is needed; raises IsoglossError, for a stage, where there are none."""
         pool = self.train if needs.audio else self.texts
-        cuts = [cut for cut in pool if needs.met_by(cut)]
-        if not cuts:
+        clips = pool.select(needs.met_by(pool))
+        if not clips:
             anywhere = replace(needs, languages=None)
-            wanted = needs if any(anywhere.met_by(cut) for cut in pool) else anywhere
+            wanted = needs if anywhere.met_by(pool).any() else anywhere
             raise IsoglossError(
                 f'The stage "{stage}" needs {wanted.described()} and the data hold none; {self._mend(needs)}.'
             )
-        return Stream(cuts, needs)
+        return Stream(clips, needs)
 
-    def dev_clips(self, needs: Needs) -> list[MonoCut]:
+    def dev_clips(self, needs: Needs) -> Clips:
         """The dev clips that serve; transcripts of clips where sentences without speech are wanted."""
-        wanted = replace(needs, audio=True)
-        return [cut for cut in self.dev if wanted.met_by(cut)]
+        return self.dev.select(needs.met_by(self.dev))
 
     @property
     def corpora(self) -> dict[str, list[str]]:
         """The corpora with transcripts to learn from, by language."""
         found: dict[str, list[str]] = {}
-        for tag, source in sorted({(language_of(cut), source_of(cut)) for cut in self.paired}):
+        for source, tag in sorted(self.paired.seconds(), key=lambda pair: pair[::-1]):
             found.setdefault(tag, []).append(source)
         return found
 
@@ -87,7 +74,7 @@ class Data:
         return "prepare them with --text"
 
     def _check_weights(self) -> None:
-        sources = {source_of(cut) for cut in [*self.train, *self.texts]}
+        sources = self.train.sources() | self.texts.sources()
         for name in self.recipe.weights.keys() - sources:
             near, known = did_you_mean(name, sources), ", ".join(sorted(sources))
             raise IsoglossError(f'data.weights: no corpus is named "{name}".{near} There are: {known}.')

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence as ListOf
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from isogloss.data.clips import readable
 from isogloss.data.loading import Batch, Loader
 from isogloss.data.manifests import language_of
 from isogloss.data.needs import Needs
@@ -121,10 +123,10 @@ def _plus(before: Mean | None, mean: Mean) -> Mean:
     return mean if before is None else Mean(before.total + mean.total, before.count + mean.count)
 
 
-def select(cuts: list[MonoCut]) -> list[MonoCut]:
+def select(cuts: ListOf[MonoCut]) -> list[MonoCut]:
     """Up to `CLIPS` clips of each language, spread evenly over the ids."""
     groups: dict[str, list[MonoCut]] = {}
-    for cut in sorted(cuts, key=lambda cut: cut.id):
+    for cut in sorted(readable(cuts), key=lambda cut: cut.id):
         groups.setdefault(language_of(cut), []).append(cut)
     chosen = []
     for group in groups.values():

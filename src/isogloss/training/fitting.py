@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from isogloss.data.ahead import made_ahead
+from isogloss.data.clips import Clips, joined
 from isogloss.data.loading import Batch, Loader
 from isogloss.errors import IsoglossError, counted
 from isogloss.files import atomic_folder, read_json, sha256, write_json
@@ -27,9 +28,6 @@ from isogloss.training.hardware import Machine, wait_for_group
 from isogloss.training.journal import Journal
 from isogloss.training.recipe import DataRecipe, FitRecipe
 from isogloss.training.run import Run
-
-if TYPE_CHECKING:
-    from lhotse.cut import MonoCut
 
 ABOUT, TENSORS, LABELS = "artefact.json", "tensors.safetensors", "labels.safetensors"
 
@@ -57,11 +55,11 @@ def fit_stage(run: Run, journal: Journal, number: int, step: int) -> None:
         stream = run.data.stream(fit.needs, recipe.name)
         run.model.to(run.machine.device).eval()
         with torch.no_grad():
-            artefact = fit.fit(run.model, run_through(run, recipe, stream.cuts))
-            labels = _labels(run, recipe, fit, artefact, stream.cuts) if fit.labels else {}
+            artefact = fit.fit(run.model, run_through(run, recipe, stream.clips))
+            labels = _labels(run, recipe, fit, artefact, stream.clips) if fit.labels else {}
         write_artefact(folder, artefact, labels, about)
         figures = "".join(f", {name} {value:g}" for name, value in artefact.figures.items())
-        journal.say(f"{recipe.name}: fitted {recipe.fit.name} to {counted(len(stream.cuts), 'clip')}{figures}")
+        journal.say(f"{recipe.name}: fitted {recipe.fit.name} to {counted(len(stream.clips), 'clip')}{figures}")
         journal.record({"event": "fit", "stage": recipe.name, "step": step} | artefact.figures)
     wait_for_group()
     artefact, labels = read_artefact(folder)
@@ -70,28 +68,28 @@ def fit_stage(run: Run, journal: Journal, number: int, step: int) -> None:
         run.labels[recipe.name] = labels
 
 
-def run_through(run: Run, recipe: FitRecipe, cuts: list[MonoCut]) -> Clips:
+def run_through(run: Run, recipe: FitRecipe, clips: Clips) -> Batches:
     """Clips in batches that the stage has memory for."""
-    return Clips(cuts, run.recipe.data, recipe.batch_seconds, run.machine)
+    return Batches(clips, run.recipe.data, recipe.batch_seconds, run.machine)
 
 
-def _labels(run: Run, recipe: FitRecipe, fit: Fit, artefact: Artefact, train: list[MonoCut]) -> dict[str, Tensor]:
+def _labels(run: Run, recipe: FitRecipe, fit: Fit, artefact: Artefact, train: Clips) -> dict[str, Tensor]:
     """The labels of clips by id: of those for training, and of the dev split, on which what learns them is measured."""
     return {
         name: labels
-        for batch in run_through(run, recipe, [*train, *run.data.dev_clips(fit.needs)])
+        for batch in run_through(run, recipe, joined([train, run.data.dev_clips(fit.needs)]))
         for name, labels in zip(batch.ids, fit.label(run.model, artefact, batch), strict=True)
     }
 
 
-class Clips:
+class Batches:
     """Clips in batches of like length; may be gone through again and again."""
 
-    def __init__(self, cuts: list[MonoCut], recipe: DataRecipe, batch_seconds: float, machine: Machine):
-        self.cuts, self.recipe, self.batch_seconds, self.machine = cuts, recipe, batch_seconds, machine
+    def __init__(self, clips: Clips, recipe: DataRecipe, batch_seconds: float, machine: Machine):
+        self.clips, self.recipe, self.batch_seconds, self.machine = clips, recipe, batch_seconds, machine
 
     def __iter__(self) -> Iterator[Batch]:
-        loader = Loader(self.cuts, max_bad=self.recipe.max_bad, remembered=0)
+        loader = Loader(self.clips, max_bad=self.recipe.max_bad, remembered=0)
         readers = self.machine.readers(self.recipe.workers)
         with closing(made_ahead(loader.read, self._groups(), readers, pinned=self.machine.pinned)) as batches:
             for batch in batches:
@@ -100,7 +98,7 @@ class Clips:
 
     def _groups(self) -> Iterator[list[int]]:
         """The clips of each batch."""
-        durations = np.array([cut.duration for cut in self.cuts])
+        durations = self.clips.durations
         group: list[int] = []
         for place in np.argsort(durations, kind="stable").tolist():
             if group and durations[place] * (len(group) + 1) > self.batch_seconds:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
 
 from isogloss.audio.features import FeaturesConfig
 from isogloss.audio.reading import SAMPLE_RATE
@@ -97,6 +98,21 @@ def activations(
     one, two = (_kept(_with_layers(encoder, layers), width, clips, frames, precision) for layers in (1, 2))
     states = clips * encoder.embed.framing.frames(frames) * encoder.blocks.width * FLOAT
     return one + (encoder.blocks.layers - 1) * (states if encoder.recompute else two - one)
+
+
+def operations(encoder: SpeechEncoderConfig, features: FeaturesConfig, seconds: float) -> int:
+    """Of the matrix products and convolutions of an encoder, forward, on one clip of so many seconds."""
+    frames = features.framing.frames(round(seconds * SAMPLE_RATE))
+    width = features.build().width
+    one, two = (_forward(_with_layers(encoder, layers), width, frames) for layers in (1, 2))
+    return one + (encoder.blocks.layers - 1) * (two - one)
+
+
+def _forward(encoder: SpeechEncoderConfig, width: int, frames: int) -> int:
+    with FakeTensorMode(), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module = SpeechEncoder(encoder, width)
+        _through(module, module.embed(Sequence(torch.zeros(1, frames, width), torch.full((1,), frames))))
+    return int(counter.get_total_flops())
 
 
 def _with_layers(encoder: SpeechEncoderConfig, layers: int) -> SpeechEncoderConfig:

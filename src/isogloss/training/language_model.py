@@ -7,7 +7,8 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from isogloss.data.manifests import language_of, read_cuts, text_of
+from isogloss.data.clips import joined, open_corpus
+from isogloss.data.manifests import language_of, text_of
 from isogloss.decoding.beam import Beam
 from isogloss.errors import IsoglossError
 from isogloss.model.calibration import calibrate
@@ -63,10 +64,11 @@ def train_language_model(
         "perplexity": round(train_ngram(rest, size, order).perplexity(held), 3) if rest else None,
     }
     ngram = train_ngram(sentences, size, order)
-    dev = [cut for folder in data for cut in read_cuts(folder, "dev") if language_of(cut) in written]
+    clips = joined([open_corpus(folder) for folder in data])
+    dev = transcribed(clips.select(clips.in_split("dev") & clips.of_languages(written.__contains__)))
     if dev:
         search = Beam(language_model=ngram, bonus=bonus_for(model))
-        ngram.calibration = calibrate(model, load_batches(select(transcribed(dev))), search)
+        ngram.calibration = calibrate(model, load_batches(select(dev)), search)
     save_ngram(ngram, out, digest(model_folder), notes)
     return notes
 

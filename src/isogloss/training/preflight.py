@@ -6,10 +6,13 @@ import resource
 import sys
 import time
 from collections.abc import Sequence as ListOf
+from math import ceil
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
+from isogloss.data.clips import Clips, readable
 from isogloss.data.loading import waveform
 from isogloss.errors import AudioError, IsoglossError, counted, lasting
 from isogloss.training.footprint import GIB, with_activations
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from lhotse.cut import MonoCut
 
 SAMPLED = 20
+CHECKED = 10_000
+"""Clips that are opened before the first step, and those whose cuts objectives look at, at most."""
 
 
 def preflight(
@@ -36,9 +41,9 @@ def preflight(
     stage, device = learner.stage, learner.machine.device
     for stream in streams.values():
         if stream.needs.audio:
-            check_readable(stream.cuts)
+            check_readable(stream.clips)
     for name, objective in stage.objectives.items():
-        objective.check(streams[stage.streams[name]].cuts)
+        objective.check(sampled(streams[stage.streams[name]].clips))
     worst = source.largest()
     began = time.perf_counter()
     begin_training(stage)
@@ -70,13 +75,19 @@ def check_counts(sums: Sums, counts: Counts) -> None:
             raise RuntimeError(f"{name} is a mean over {float(term.count)}, and was announced as one over {announced}")
 
 
+def sampled(clips: Clips) -> list[MonoCut]:
+    """At most `CHECKED` clips, spread over all."""
+    every = ceil(len(clips) / CHECKED)
+    return list(readable(clips.select(np.arange(len(clips)) % every == 0)))
+
+
 def check_readable(cuts: ListOf[MonoCut]) -> None:
     """Open a few clips spread over the data; a corpus that moved is noticed at once."""
-    chosen = cuts[:: max(1, len(cuts) // SAMPLED)]
+    chosen = range(0, len(cuts), max(1, len(cuts) // SAMPLED))
     broken = []
-    for cut in chosen:
+    for place in chosen:
         try:
-            waveform(cut)
+            waveform(cuts[place])
         except AudioError as error:
             broken.append(error)
     if len(broken) * 2 > len(chosen):

@@ -87,7 +87,7 @@ class ModelRecipe(Config):
 class DataRecipe(Config):
     """Prepared corpora (`isogloss prepare`); transcribed clips serve as untranscribed speech too."""
 
-    folders: tuple[Path, ...] = Field(description="folders written by isogloss prepare")
+    folders: tuple[Path, ...] = Field(description="folders written by isogloss prepare, pack or attach")
     weights: dict[str, float] = Field({}, description="relative weights of corpora by name; default 1")
     languages: tuple[Annotated[str, AfterValidator(normalise_language)], ...] = Field(
         (), description="languages to use; all if empty"

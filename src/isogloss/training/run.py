@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import yaml
 from torch import Tensor
@@ -21,9 +21,6 @@ from isogloss.training.development import Development
 from isogloss.training.hardware import Machine, sum_over_group
 from isogloss.training.recipe import Recipe, StageRecipe
 from isogloss.training.streams import Stream
-
-if TYPE_CHECKING:
-    from lhotse.cut import MonoCut
 
 RECIPE = "recipe.yaml"
 
@@ -60,11 +57,13 @@ class Run:
     def _labelled(self, stream: Stream, stage: str) -> Stream:
         """The stream without clips that have no labels."""
         known = [self.labels[name] for name in stream.needs.labels]
-        cuts: list[MonoCut] = [cut for cut in stream.cuts if all(cut.id in labels for labels in known)]
-        if not cuts:
+        if not known:
+            return stream
+        labelled = [all(cut.id in labels for labels in known) for cut in stream.clips]
+        if not any(labelled):
             names = ", ".join(sorted(stream.needs.labels))
             raise IsoglossError(f'No clip of the stage "{stage}" has the labels {names}; fit them to the same data.')
-        return Stream(cuts, stream.needs)
+        return Stream(stream.clips.select(np.array(labelled)), stream.needs)
 
     def change(self, number: int, stage: StageRecipe) -> None:
         """Let a stage of the recipe be another from now on."""

@@ -6,21 +6,17 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from math import ceil
-from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
 from isogloss.data.ahead import made_ahead
+from isogloss.data.clips import Clips
 from isogloss.data.loading import REMEMBERED_BYTES, Batch, Loader, with_tensors
-from isogloss.data.manifests import language_of, source_of
 from isogloss.data.needs import Needs
 from isogloss.data.plan import BatchPlan, Indices, Position
 from isogloss.errors import AudioError
 from isogloss.training.recipe import DataRecipe, StageRecipe
-
-if TYPE_CHECKING:
-    from lhotse.cut import MonoCut
 
 Micro = dict[str, Batch]
 """The batch of every objective in one micro-batch, by name."""
@@ -31,7 +27,7 @@ Prepare = Callable[[Batch, bool], Batch]
 class Stream:
     """Clips that some objectives of a stage draw from, and what these need of them."""
 
-    cuts: list[MonoCut]
+    clips: Clips
     needs: Needs
 
 
@@ -100,7 +96,7 @@ class Source:
         self.prepare = dict(prepare)
         self.loaders = {
             name: Loader(
-                stream.cuts,
+                stream.clips,
                 max_bad=recipe.max_bad,
                 speeds=recipe.speeds,
                 # What is predicted of speech alone is the speech itself, which noise would change.
@@ -113,11 +109,12 @@ class Source:
         }
         self.plans = {
             name: build_plan(
-                stream.cuts,
+                stream.clips,
                 recipe,
                 stage.seconds[name] / self.micro_batches,
                 stage.temperatures.get(name, stage.temperature),
                 seed,
+                self.micro_batches,
             )
             for name, stream in streams.items()
         }
@@ -190,18 +187,17 @@ class Source:
 
 
 def build_plan(
-    cuts: list[MonoCut], recipe: DataRecipe, batch_seconds: float, temperature: float, seed: int
+    clips: Clips, recipe: DataRecipe, batch_seconds: float, temperature: float, seed: int, lanes: int
 ) -> BatchPlan:
     """A plan that balances languages by temperature and corpora by weight."""
-    pairs = [(source_of(cut), language_of(cut)) for cut in cuts]
-    names = sorted(set(pairs))
-    number = {pair: index for index, pair in enumerate(names)}
     return BatchPlan(
-        np.array([cut.duration for cut in cuts]),
-        np.array([number[pair] for pair in pairs]),
+        clips.durations,
+        clips.pairs,
         batch_seconds=batch_seconds,
         temperature=temperature,
-        weights=np.array([recipe.weights.get(source, 1.0) for source, _ in names]),
+        weights=np.array([recipe.weights.get(source, 1.0) for source, _ in clips.names]),
+        shards=clips.shards,
+        lanes=lanes,
         seed=seed,
     )
 
