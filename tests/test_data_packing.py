@@ -29,6 +29,7 @@ from isogloss.data.packing import UNFINISHED, pack
 from isogloss.data.shards import COLUMNS, INDEX, audio_file, cuts_file
 from isogloss.data.store import attach
 from isogloss.errors import AudioError, IsoglossError
+from isogloss.files import write_json
 from isogloss.training.recipe import DataRecipe, Recipe, StageRecipe
 from isogloss.training.source import read_data
 from isogloss.training.streams import Source, Stream
@@ -115,7 +116,8 @@ def test_processes_and_a_second_try_give_the_same_bytes(letters: Path, packed: P
     with pytest.raises(IsoglossError, match=r"packed corpus already.*--overwrite"):
         pack(letters, tmp_path / "out", hours=HOURS)
     (tmp_path / "out" / INDEX).unlink()  # written last: without it the corpus is not finished
-    (tmp_path / "out" / UNFINISHED).touch()
+    asked = read_card(packed)["packed"]
+    write_json(tmp_path / "out" / UNFINISHED, {key: asked[key] for key in ("from", "audio", "hours", "seed")})
     lost.write_bytes(lost.read_bytes()[:9000])
     cuts_file(tmp_path / "out", 2).unlink()
     with pytest.raises(IsoglossError, match="no prepared corpus"):

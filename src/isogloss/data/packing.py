@@ -12,12 +12,13 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import tarfile
 import zlib
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,6 +34,7 @@ from isogloss.data.manifests import (
     TEXT,
     combined,
     count_cuts,
+    fingerprint,
     language_of,
     read_card,
     read_cuts,
@@ -42,13 +44,13 @@ from isogloss.data.manifests import (
 )
 from isogloss.data.shards import ABOUT, COLUMNS, FOLDER, FORMAT, INDEX, Column, audio_file, cuts_file, is_packed
 from isogloss.errors import AudioError, IsoglossError
-from isogloss.files import atomic_file, json_text, require_replaceable
+from isogloss.files import atomic_file, json_text, read_json, require_replaceable, write_json
 
 if TYPE_CHECKING:
     from lhotse.cut import MonoCut
 
 UNFINISHED = ".packing"
-"""In a folder that is being packed, so that no other is taken for one."""
+"""In a folder that is being packed: of what and how, so that nothing else is taken for a part of it."""
 AudioFormat = Literal["flac", "wav", "opus"]
 SUBTYPES = {"flac": ("FLAC", "PCM_16"), "wav": ("WAV", "PCM_16"), "opus": ("OGG", "OPUS")}
 """How libsndfile calls what a shard's audio is stored as."""
@@ -56,14 +58,14 @@ SUBTYPES = {"flac": ("FLAC", "PCM_16"), "wav": ("WAV", "PCM_16"), "opus": ("OGG"
 
 @dataclass(frozen=True)
 class Shard:
-    """What a process found in a shard after it was written: the cuts, and the columns that say where they lie.
+    """What a shard holds: the cuts, and the columns that say where in it they lie.
 
-    broken: why clips are not in it, by id.
+    broken: why clips that were meant for it are not in it, by id.
     """
 
     cuts: list[MonoCut]
     places: dict[str, list[int]]
-    broken: dict[str, str]
+    broken: dict[str, str] = field(default_factory=dict)
 
 
 def pack(
@@ -92,8 +94,10 @@ def pack(
         require_replaceable(out, INDEX)
     cuts, card = read_cuts(folder), read_card(folder)
     planned = plan(cuts, hours * 3600, seed)
-    (out / FOLDER).mkdir(parents=True, exist_ok=True)
-    (out / UNFINISHED).touch()
+    asked = {"from": fingerprint(cuts), "audio": audio, "hours": hours, "seed": seed}
+    if not (out / UNFINISHED).exists() or read_json(out / UNFINISHED) != asked:
+        shutil.rmtree(out / FOLDER, ignore_errors=True)
+    write_json(out / UNFINISHED, asked)
     (out / INDEX).unlink(missing_ok=True)
     shards: list[Shard] = []
     broken: dict[str, str] = {}
@@ -112,7 +116,6 @@ def pack(
                 )
             if on_progress is not None:
                 on_progress("shards", len(shards), len(planned))
-    _remove_others(out, len(planned))
     if (folder / TEXT).exists():
         with atomic_file(out / TEXT) as temporary:
             temporary.write_bytes((folder / TEXT).read_bytes())
@@ -124,13 +127,7 @@ def pack(
         "hours": round(float(index["durations"].sum()) / 3600, 4),
         "languages": count_cuts(kept),
         "fingerprint": combined(index["digests"]),
-        "packed": {
-            "from": card.get("fingerprint"),
-            "audio": audio,
-            "shards": len(planned),
-            "seed": seed,
-            "left out": sorted(broken),
-        },
+        "packed": asked | {"shards": len(planned), "left out": sorted(broken)},
     }
     write_card(out, card)
     _write_index(out, index, _names(kept))
@@ -155,14 +152,12 @@ def plan(cuts: list[MonoCut], seconds: float, seed: int) -> list[list[MonoCut]]:
 
 
 def packed_shard(folder: Path, number: int, cuts: list[MonoCut], audio: AudioFormat) -> Shard:
-    """A shard, written if it is not there as it should be."""
+    """A shard, written if it is not there."""
     found = _read_back(folder, number)
-    wanted = [cut.id for cut in cuts]
-    if found is not None and found.cuts and found.suffixes == {f".{audio}"}:
-        ids = [cut.id for cut in found.cuts]
-        if ids == [id for id in wanted if id in set(ids)]:
-            missing = {id: f"{id} could not be read in an earlier try." for id in wanted if id not in set(ids)}
-            return Shard(found.cuts, found.places, missing)
+    if found is not None:
+        there = {cut.id for cut in found.cuts}
+        left_out = [cut.id for cut in cuts if cut.id not in there]
+        return replace(found, broken={id: f"{id} could not be read in an earlier try." for id in left_out})
     broken: dict[str, str] = {}
     lines: list[bytes] = []
     with atomic_file(audio_file(folder, number)) as temporary, tarfile.open(temporary, "w") as tar:
@@ -181,7 +176,7 @@ def packed_shard(folder: Path, number: int, cuts: list[MonoCut], audio: AudioFor
     written = _read_back(folder, number)
     if written is None or len(written.cuts) != len(lines):
         raise IsoglossError(f"{audio_file(folder, number)} is not as it was written; check the disk.")
-    return Shard(written.cuts, written.places, broken)
+    return replace(written, broken=broken)
 
 
 def alone(cut: MonoCut, samples: int) -> MonoCut:
@@ -216,15 +211,8 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(about, io.BytesIO(data))
 
 
-@dataclass(frozen=True)
-class _Found:
-    cuts: list[MonoCut]
-    places: dict[str, list[int]]
-    suffixes: set[str]
-
-
-def _read_back(folder: Path, number: int) -> _Found | None:
-    """What a shard holds and where, by its files; None where they are not there, or are no shard."""
+def _read_back(folder: Path, number: int) -> Shard | None:
+    """What a shard holds and where, by its files; None where they are not there, or are not whole."""
     from lhotse.serialization import deserialize_item
 
     places: dict[str, list[int]] = {name: [] for name in list(COLUMNS)[7:]}
@@ -237,7 +225,7 @@ def _read_back(folder: Path, number: int) -> _Found | None:
             places["line_size"].append(len(line))
             places["line_check"].append(zlib.crc32(line))
             at += len(line)
-        suffixes, names = set(), []
+        names = []
         with tarfile.open(audio_file(folder, number)) as tar:
             for about in tar:
                 name, suffix = os.path.splitext(about.name)
@@ -245,13 +233,12 @@ def _read_back(folder: Path, number: int) -> _Found | None:
                     file = tar.extractfile(about)
                     assert file is not None
                     names.append(name)
-                    suffixes.add(suffix)
                     places["audio_at"].append(about.offset_data)
                     places["audio_size"].append(about.size)
                     places["audio_check"].append(zlib.crc32(file.read()))
     except (OSError, ValueError, EOFError, tarfile.TarError):
         return None
-    return _Found(cuts, places, suffixes) if names == [cut.id for cut in cuts] else None
+    return Shard(cuts, places) if names == [cut.id for cut in cuts] else None
 
 
 def _index(shards: list[Shard]) -> dict[str, Column]:
@@ -272,11 +259,3 @@ def _write_index(out: Path, index: dict[str, Column], names: list[tuple[str, str
     with atomic_file(out / INDEX) as temporary:
         # In one entry, because safetensors writes several in any order.
         save_file(index, temporary, {ABOUT: json_text({"format": FORMAT, "names": names})})
-
-
-def _remove_others(out: Path, count: int) -> None:
-    """Take away shards of an earlier try that had more of them: lhotse would read all that are in the folder."""
-    wanted = {path.name for shard in range(count) for path in (audio_file(out, shard), cuts_file(out, shard))}
-    for path in (out / FOLDER).iterdir():
-        if path.name not in wanted:
-            path.unlink()
