@@ -51,17 +51,18 @@ def main() -> None:
     arguments.add_argument("--without", nargs="*", default=[], choices=list(PARTS), help="leave out")
     options = arguments.parse_args()
     figures: dict[str, Any] = {}
+    rows: list[dict[str, Any]] = []
     for name, part in PARTS.items():
         if name in options.without:
             continue
-        began = time.monotonic()
+        began, failed = time.monotonic(), ""
         try:
             figures[name] = part(options)
         except (IsoglossError, RuntimeError, subprocess.SubprocessError, OSError) as error:
-            figures[name] = {"failed": first_line(error)}
-            print(f"{name} failed: {first_line(error)}", flush=True)
-        figures[name] |= {"took s": round(time.monotonic() - began, 1)}
-    finish(options.json, environment(options.device) | figures)
+            failed = first_line(error)
+        rows.append({"part": name, "took s": round(time.monotonic() - began, 1), "failed": failed})
+    table(f"isogloss on {options.device}", rows)
+    finish(options.json, environment(options.device) | figures | {"rows": rows})
 
 
 def kernels(options: Namespace) -> dict[str, Any]:

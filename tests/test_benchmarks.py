@@ -252,6 +252,7 @@ def test_it_runs(script: str, workshop: Workshop, run: Run, capsys: pytest.Captu
     assert {"date", "commit", "command", "processor"} <= found.keys()
     tables = [found[key] for key in ("rows", "evaluation", "recognition", "stack", "audio", "step") if key in found]
     assert tables and all(tables)
+    assert not any(row.get("failed") for row in found.get("rows", []))
     printed = capsys.readouterr().out
     assert all(f"{name}: not measured here" in printed for name in found.get("missing", {}))
     for picture in shlex.split(arguments)[1:]:

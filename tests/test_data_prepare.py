@@ -18,6 +18,7 @@ from isogloss.audio import windows
 from isogloss.audio.reading import AudioInfo, info, read
 from isogloss.data.loading import waveform
 from isogloss.data.manifests import (
+    CARD,
     CUTS,
     Utterance,
     audio_of,
@@ -111,6 +112,26 @@ def test_same_input_in_any_order_gives_the_same_bytes(speech, tmp_path):
     assert (
         prepare(str(table(speech, rows, COLUMNS)), tmp_path / "three")["fingerprint"] != first["fingerprint"]
     )
+
+
+def test_processes_that_read_change_nothing(clips, speech, tmp_path):
+    """Among them long speech that is segmented, clips that are dropped and one that is broken."""
+    rows = many(150)
+    (speech / "broken.wav").write_bytes(b"RIFF")
+    english = [read(clip.audio) for clip in clips[:4]]
+    silence = np.zeros(8000, np.float32)
+    soundfile.write(speech / "talk.wav", np.concatenate([part for clip in english for part in (clip, silence)]), 16000)
+    source = table(speech, distinct([*rows, ("broken.wav", "zz", "ro"), ("talk.wav", "", "en")]), COLUMNS)
+    written, told = [], []
+    for processes in (0, 2):
+        out = tmp_path / f"out-{processes}"
+        given = {"max_seconds": 4, "max_bad": 0.1, "processes": processes}
+        prepare(str(source), out, on_progress=lambda *at: told.append(at), **given)
+        assert told[-1] == ("clips", len(rows) + 2)
+        written.append([(out / name).read_bytes() for name in (CARD, CUTS)])
+    assert written[0] == written[1]
+    card = read_card(tmp_path / "out-2")
+    assert card["broken"] and card["languages"]["en"]
 
 
 def test_segments_of_a_file_become_cuts_with_an_offset(speech, tmp_path):

@@ -64,6 +64,7 @@ def prepare(
         bool, typer.Option("--words", help="drop clips whose transcript is a single letter or has figures")
     ] = False,
     allow_leak: Annotated[bool, typer.Option("--allow-leak", help="accept given splits that share texts")] = False,
+    processes: Annotated[int, typer.Option(min=0, help="that read the audio; worth it for hours of it")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing folder")] = False,
 ) -> None:
     """Prepare a known corpus or your own recordings for training."""
@@ -88,6 +89,7 @@ def prepare(
             cache=cache,
             words=words,
             allow_leak=allow_leak,
+            processes=processes,
             overwrite=overwrite,
             on_progress=advance if sys.stderr.isatty() else None,
         )

@@ -3,9 +3,11 @@
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from lhotse.cut import MonoCut
 
 MIN_SECONDS = 0.1  # shorter than the field of view of one encoder frame
+TOGETHER = 16  # utterances that a process is given at once
 SLACK_SECONDS = 0.1  # how far a segment may reach beyond its file: times in tables are rounded
 
 Progress = Callable[[str, int], None]
@@ -41,56 +44,69 @@ class Given:
     notes: list[str]
 
 
-class Intake:
-    """Takes utterances in: reads headers, measures, segments; counts what it drops and what is broken.
+@dataclass(frozen=True)
+class Taken:
+    """What some utterances came to. dropped: counts by rule; broken: what is wrong, by cause."""
+
+    cuts: list["MonoCut"] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+    broken: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How utterances are taken in.
 
     folder is where the corpus is being written, out where it will lie. wanted: languages to keep, None
     for all. words: whether transcripts must be words.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        out: Path,
-        max_seconds: float,
-        wanted: set[str] | None,
-        channel: Channel | Literal["each"] = "mix",
-        words: bool = False,
-    ):
-        self.folder = folder
-        self.out = out
-        self.max_seconds = max_seconds
-        self.wanted = wanted
-        self.channel = channel
-        self.words = words
+    folder: Path
+    out: Path
+    max_seconds: float
+    wanted: set[str] | None
+    channel: Channel | Literal["each"] = "mix"
+    words: bool = False
+
+    def keeps(self, language: str) -> bool:
+        return self.wanted is None or language in self.wanted
+
+
+class Intake:
+    """Takes utterances in: reads headers, measures, segments; counts what it drops and what is broken."""
+
+    def __init__(self, rules: Rules):
+        self.rules = rules
+        self.keeps = rules.keeps
         self.seen: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self.broken: dict[str, list[str]] = defaultdict(list)
         self.aside = Aside()
 
-    def keeps(self, language: str) -> bool:
-        return self.wanted is None or language in self.wanted
-
-    def cuts(self, given: Given, advance: Progress) -> Iterator["MonoCut"]:
+    def cuts(self, given: Given, advance: Progress, processes: int = 0) -> Iterator["MonoCut"]:
         """All usable clips as lhotse cuts, those of languages not to keep among them.
 
         Splits are drawn over the whole corpus, so that they do not depend on the languages kept; public
-        corpora have splits of their own and need only what is kept.
+        corpora have splits of their own and need only what is kept. processes: that do the work, beside this one.
         """
-        # Many utterances may be segments of one file.
-        header = lru_cache(maxsize=64)(info)
-        for number, utterance in enumerate(given.read(self.folder / "audio", self.dropped, self.aside), 1):
-            advance("clips", number)
-            self.seen[utterance.language] += 1
-            kept = self.keeps(utterance.language)
-            if kept or given.kind != "public":
-                try:
-                    about = header(utterance.audio)
-                    for clip in self._channels(utterance, about.channels):
-                        yield from self._take(clip, about)
-                except AudioError as error:
-                    if kept:
-                        self.broken[error.cause].append(str(error))
+        groups = self._groups(given, TOGETHER if processes else 1)
+        work = Taker(self.rules).take
+        with closing(_spread(work, groups, processes)) as results:
+            done = 0
+            for count, taken in results:
+                done += count
+                advance("clips", done)
+                self.dropped += taken.dropped
+                for cause, messages in taken.broken.items():
+                    self.broken[cause] += messages
+                yield from taken.cuts
+
+    def _groups(self, given: Given, together: int) -> Iterator[list[Utterance]]:
+        """The utterances that are looked at, so many at a time."""
+        utterances = given.read(self.rules.folder / "audio", self.dropped, self.aside)
+        while group := list(islice(utterances, together)):
+            self.seen.update(utterance.language for utterance in group)
+            yield [one for one in group if self.keeps(one.language) or given.kind != "public"]
 
     def refuse_if_broken(self, source: str, max_bad: float) -> None:
         """Stop with a table of causes if more than the share `max_bad` of the clips is broken."""
@@ -119,12 +135,35 @@ class Intake:
             f"No clip of {source} is left. Its languages are {there}. Left out: {left_out or 'none'}."
         )
 
+
+class Taker:
+    """Does the work on single utterances, in whichever process."""
+
+    def __init__(self, rules: Rules):
+        self.rules = rules
+        self.keeps = rules.keeps
+        self.header = lru_cache(maxsize=64)(info)  # many utterances may be segments of one file
+        self.taken = Taken()
+
+    def take(self, group: list[Utterance]) -> tuple[int, Taken]:
+        """How many utterances they were, and what they came to."""
+        self.taken = Taken()
+        for utterance in group:
+            try:
+                about = self.header(utterance.audio)
+                for clip in self._channels(utterance, about.channels):
+                    self.taken.cuts.extend(self._take(clip, about))
+            except AudioError as error:
+                if self.keeps(utterance.language):
+                    self.taken.broken[error.cause].append(str(error))
+        return len(group), self.taken
+
     def _channels(self, utterance: Utterance, channels: int) -> list[Utterance]:
         """A clip for each channel that is wanted of a recording with so many."""
-        if utterance.channel != "mix" or (self.channel == "each" and channels == 1):
+        if utterance.channel != "mix" or (self.rules.channel == "each" and channels == 1):
             return [utterance]
-        if self.channel != "each":
-            return [replace(utterance, channel=self.channel)]
+        if self.rules.channel != "each":
+            return [replace(utterance, channel=self.rules.channel)]
         if utterance.text is not None or utterance.concept is not None:
             raise IsoglossError(
                 f"{utterance.audio} has {channels} channels and one transcript; give --channel mix or a number."
@@ -140,13 +179,13 @@ class Intake:
                 "truncated",
             )
         require_channel(str(utterance.audio), utterance.channel, header.channels)
-        is_long = span > self.max_seconds
+        is_long = span > self.rules.max_seconds
         is_part = utterance.start > 0 or span < header.seconds - SLACK_SECONDS
         if span < MIN_SECONDS:
             self._drop(utterance, f"shorter than {MIN_SECONDS:g} s")
         elif is_long and (utterance.text is not None or utterance.concept is not None):
-            self._drop(utterance, f"longer than {self.max_seconds:g} s")
-        elif self.words and utterance.text is not None and not _is_worded(utterance.text, utterance.language):
+            self._drop(utterance, f"longer than {self.rules.max_seconds:g} s")
+        elif self.rules.words and utterance.text is not None and not _is_worded(utterance.text, utterance.language):
             self._drop(utterance, "a letter or figures")
         else:
             if not header.seeks and (is_long or is_part) and self.keeps(utterance.language):
@@ -158,7 +197,7 @@ class Intake:
     def _copy(self, audio: Path) -> Path:
         """A FLAC copy of a file that would be decoded from its beginning for every clip."""
         digest = hashlib.sha256(os.fsencode(audio.absolute())).hexdigest()[:8]
-        copy = self.folder / "audio" / f"{make_id(audio.stem)}-{digest}.flac"
+        copy = self.rules.folder / "audio" / f"{make_id(audio.stem)}-{digest}.flac"
         if not copy.exists():
             convert(audio, copy)
         return copy
@@ -169,7 +208,7 @@ class Intake:
 
         number = 0
         blocks = read_blocks(utterance.audio, start=utterance.start, duration=span, channel=utterance.channel)
-        for window in speech_windows(Running(blocks).window, self.max_seconds):
+        for window in speech_windows(Running(blocks).window, self.rules.max_seconds):
             offset = utterance.start + window.start
             for start, end in window.spans:
                 if end - start >= MIN_SECONDS:
@@ -183,17 +222,30 @@ class Intake:
 
     def _drop(self, utterance: Utterance, rule: str) -> None:
         if self.keeps(utterance.language):
-            self.dropped[rule] += 1
+            self.taken.dropped[rule] += 1
 
     def _final(self, audio: Path) -> Path:
         """Where a file lies: in the corpus folder, whatever its name will be, or anywhere."""
-        if audio.is_relative_to(self.folder):
-            return audio.relative_to(self.folder)
-        if audio.absolute().is_relative_to(self.out):
+        if audio.is_relative_to(self.rules.folder):
+            return audio.relative_to(self.rules.folder)
+        if audio.absolute().is_relative_to(self.rules.out):
             raise IsoglossError(
-                f"{audio} lies in {self.out}, which is to be replaced; choose another folder."
+                f"{audio} lies in {self.rules.out}, which is to be replaced; choose another folder."
             )
         return audio.absolute()
+
+
+def _spread(
+    work: Callable[[list[Utterance]], tuple[int, Taken]], groups: Iterator[list[Utterance]], processes: int
+) -> Generator[tuple[int, Taken]]:
+    """The work on each group, in their order, by so many processes or by this one."""
+    if not processes:
+        yield from map(work, groups)
+        return
+    from isogloss.data.ahead import made_ahead  # with it comes torch
+
+    with closing(made_ahead(work, groups, processes)) as results:
+        yield from results
 
 
 def _is_worded(text: str, language: str) -> bool:

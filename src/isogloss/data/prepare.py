@@ -16,7 +16,7 @@ from isogloss.data.corpus import Corpus
 from isogloss.data.fetch import cache_folder, fetch_packages
 from isogloss.data.finding import Aside
 from isogloss.data.importers import read_source
-from isogloss.data.intake import Given, Intake, Progress
+from isogloss.data.intake import Given, Intake, Progress, Rules
 from isogloss.data.manifests import (
     CARD,
     TEXT,
@@ -62,6 +62,7 @@ def prepare(
     words: bool = False,
     allow_leak: bool = False,
     overwrite: bool = False,
+    processes: int = 0,
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write the corpus folder `out` (see `manifests`) and return its card.
@@ -75,8 +76,8 @@ def prepare(
     "each" makes a clip of every one, where there is no transcript. tiers: of annotations, those to take (see
     `tiers.choose`). text: files of unspoken text to add, less what is said in dev and test. words: drop transcribed
     clips whose text is a single letter or has figures, which are not spelled as they are spoken. allow_leak: keep
-    standard splits that share texts (public corpora: always, and the card says so). on_progress: told a stage and how
-    much of it is done.
+    standard splits that share texts (public corpora: always, and the card says so). processes: that read the audio,
+    beside this one; the result is the same. on_progress: told a stage and how much of it is done.
 
     Raises IsoglossError; nothing is then written.
     """
@@ -90,8 +91,8 @@ def prepare(
     if missing := [path for path in text if not path.is_file()]:
         raise IsoglossError(f"{missing[0]} is no file; give a file of sentences.")
     with atomic_folder(out, CARD) as folder:
-        intake = Intake(folder, out, max_seconds, wanted, channel, words)
-        cuts = sorted(intake.cuts(given, advance), key=lambda cut: cut.id)
+        intake = Intake(Rules(folder, out, max_seconds, wanted, channel, words))
+        cuts = sorted(intake.cuts(given, advance, processes), key=lambda cut: cut.id)
         intake.refuse_if_broken(source, max_bad)
         intake.refuse_if_nothing(source, cuts)
         cuts, leaks = _split(cuts, intake, split_by, (dev, test), seed, allow_leak or given.kind == "public")
