@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 from isogloss.data.loading import Batch
 from isogloss.data.needs import Needs
+from isogloss.encoders.embed import IdentityConfig
 from isogloss.encoders.presets import preset
+from isogloss.encoders.recurrent import RecurrentConfig
+from isogloss.encoders.speech import SpeechEncoderConfig
 from isogloss.encoders.text import TextEncoderConfig
 from isogloss.model.model import Model
 from isogloss.model.spec import ModelConfig
@@ -45,6 +48,14 @@ def joint_model(*heads: str, upsampling: str = "none", dropout: float = 0.0) -> 
         text=text, text_languages=("ro", "ru"), languages=("ro", "ru"), alphabets={"ro": (1,), "ru": (2,)},
     )  # fmt: skip
     return Model(config, build_tokenizer(CharactersConfig(), TEXTS))
+
+
+def causal_model() -> Model:
+    """A model with three recurrent layers that have a state for every frame of features."""
+    torch.manual_seed(0)
+    blocks = RecurrentConfig(layers=3, width=16, dropout=0.0)
+    encoder = SpeechEncoderConfig(embed=IdentityConfig(), blocks=blocks)
+    return Model(ModelConfig(encoder=encoder, heads={}))
 
 
 def pairs(

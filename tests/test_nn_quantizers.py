@@ -70,9 +70,10 @@ def test_it_is_frozen_stored_and_of_the_stated_distribution() -> None:
 
 def test_gumbel_codes_are_vectors_of_the_book_and_learn() -> None:
     torch.manual_seed(0)
-    quantizer = GumbelQuantizer(8, 2, 5)
+    quantizer = GumbelQuantizer(8, 2, 5, 8)
     x = torch.randn(50, 8, requires_grad=True)
-    quantised, likely = quantizer(x, temperature=1.0)
+    quantised, codes, likely = quantizer(x, temperature=1.0)
+    assert codes.shape == (50, 2) and codes.max() < 5
     assert quantised.shape == (50, 8) and likely.shape == (50, 2, 5)
     assert len(quantised.detach().unique(dim=0)) <= 25
     torch.testing.assert_close(likely, quantizer.choose(x).view(50, 2, 5).softmax(dim=-1))
@@ -86,4 +87,4 @@ def test_gumbel_codes_are_vectors_of_the_book_and_learn() -> None:
     chosen = torch.stack([quantizer.codes[group][best[:, group]] for group in range(2)], dim=1).flatten(1)
     torch.testing.assert_close(still, quantizer.project(chosen))
     with pytest.raises(ValueError, match="does not divide"):
-        GumbelQuantizer(7, 2, 5)
+        GumbelQuantizer(7, 2, 5, 7)

@@ -93,5 +93,5 @@ def test_it_reaches_matrices_and_kernels_alone(name: str, transducer: LSTMConfig
 
 
 def test_it_reaches_the_codes_of_a_quantizer() -> None:
-    quantizer = GumbelQuantizer(8, 2, 4)
+    quantizer = GumbelQuantizer(8, 2, 4, 8)
     assert decayed(quantizer) == dict(expected(quantizer))

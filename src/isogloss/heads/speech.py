@@ -68,7 +68,7 @@ class SpeechDecoder(Head):
         self.end = nn.Linear(decoder_width, 1)
         sizes = (bins, *[config.channels] * 4, bins)
         self.postnet = nn.ModuleList(nn.Conv1d(i, o, 5, padding=2) for i, o in pairwise(sizes))
-        self.quantizer = GumbelQuantizer(width, config.groups, config.codes)
+        self.quantizer = GumbelQuantizer(width, config.groups, config.codes, width)
 
     def forward(
         self, states: Sequence, features: Sequence, decoder: AttentionDecoder
@@ -98,7 +98,7 @@ class SpeechDecoder(Head):
         temperature: of the Gumbel softmax that chooses the codes.
         """
         valid = states.valid
-        quantised, likely = self.quantizer(states.values[valid], temperature)
+        quantised, _, likely = self.quantizer(states.values[valid], temperature)
         replaced = torch.rand(len(quantised), 1, device=valid.device) < (self.mixed if self.training else 0.0)
         values = states.values.clone()
         values[valid] = torch.where(replaced, quantised, values[valid])

@@ -4,6 +4,7 @@ What is hidden of a clip must not depend on the batch that it comes in: neither 
 """
 
 import math
+from collections.abc import Iterable
 from collections.abc import Sequence as ListOf
 
 import numpy as np
@@ -46,6 +47,18 @@ def padded_masks(masks: ListOf[NDArray[np.bool_]], width: int) -> Tensor:
     for row, mask in zip(found, masks, strict=True):
         row[: len(mask)] = torch.from_numpy(mask)
     return found
+
+
+def flat_places(rows: ListOf[Iterable[int]], width: int, device: torch.device) -> Tensor:
+    """The places of frames (row by row) in (B, width) states whose rows stand one behind the other, (M,) int64."""
+    places = [row * width + frame for row, frames in enumerate(rows) for frame in frames]
+    return on_device(torch.tensor(places, dtype=torch.int64), device)
+
+
+def on_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on a device, for which the CPU does not wait."""
+    # Only from pinned memory a copy does not wait for the GPU.
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
 def start_probability(share: float, span: float) -> float:

@@ -1,6 +1,7 @@
 """Quantizers: vectors -> discrete codes."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -52,31 +53,51 @@ class RandomProjectionQuantizer(nn.Module):
         return codes
 
 
+class Quantised(NamedTuple):
+    """What a quantizer makes of M vectors.
+
+    vectors: (M, E). codes: (M, G) int64, which of each group. likely: (M, G, V) float32, how likely each is without
+    noise.
+    """
+
+    vectors: Tensor
+    codes: Tensor
+    likely: Tensor
+
+
 class GumbelQuantizer(nn.Module):
     """The learned quantizer of wav2vec 2.0 (arXiv 2006.11477 §2): G groups, in each one of V codes, side by side.
 
     Which code: l = W x; while training argmax(l + Gumbel noise), with the gradient of softmax((l + noise) / τ)
-    (straight through); otherwise argmax l.
+    (straight through); otherwise argmax l. As in fairseq, W is drawn from N(0, 1) and the codes from U(0, 1).
     """
 
-    def __init__(self, width: int, groups: int, codes: int):
+    def __init__(self, inputs: int, groups: int, codes: int, width: int):
         super().__init__()
         if width % groups:
             raise ValueError(f"width {width} does not divide into {groups} groups")
         self.groups = groups
-        self.choose = nn.Linear(width, groups * codes)
+        self.choose = nn.Linear(inputs, groups * codes)
+        nn.init.normal_(self.choose.weight)
+        nn.init.zeros_(self.choose.bias)
         self.codes = nn.Parameter(torch.empty(groups, codes, width // groups).uniform_())
         self.project = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        """(M, D) and τ -> quantised (M, D), and how likely each code is without noise, (M, G, V) float32."""
+    def forward(self, x: Tensor, temperature: float) -> Quantised:
+        """(M, D) and τ -> vectors (M, E) with their codes."""
         logits = self.choose(x).float().unflatten(-1, (self.groups, -1))
         if self.training:
             chosen = gumbel_softmax(logits, tau=temperature, hard=True)
         else:
             chosen = one_hot(logits.argmax(dim=-1), logits.shape[-1]).float()
         vectors = torch.einsum("ngv,gvd->ngd", chosen, self.codes.float()).flatten(1)
-        return self.project(vectors.to(x.dtype)), logits.softmax(dim=-1)
+        return Quantised(self.project(vectors.to(x.dtype)), chosen.argmax(dim=-1), logits.softmax(dim=-1))
+
+
+def unused_share(likely: Tensor) -> Tensor:
+    """L_d of wav2vec 2.0: (G V - Σ_g exp H(p_g)) / (G V), 0 where all codes are alike, for p (G, V) -> scalar."""
+    perplexity = torch.special.entr(likely).sum(dim=-1).exp()
+    return 1 - perplexity.sum() / likely.numel()
 
 
 def _argmax(scores: Tensor) -> Tensor:

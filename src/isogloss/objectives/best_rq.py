@@ -25,7 +25,7 @@ from isogloss.config import Config
 from isogloss.data.loading import Batch
 from isogloss.model.model import Model
 from isogloss.model.spec import ModelSpec
-from isogloss.nn.masking import padded_masks, span_mask
+from isogloss.nn.masking import flat_places, padded_masks, span_mask
 from isogloss.nn.quantizers import RandomProjectionQuantizer
 from isogloss.nn.subsampling import stack
 from isogloss.objectives.base import Alarm, BaseConfig, Clock, Loss, Mean, Objective, Term
@@ -83,10 +83,7 @@ class MaskedCodes(nn.Module):
 
     def targets(self, batch: Batch, width: int, device: torch.device) -> Tensor:
         """The `targets` of all clips, (M,) int64, in states (B, width, D) whose rows stand one behind the other."""
-        rows = enumerate(batch.extras["targets"])
-        places = torch.tensor([row * width + frame for row, frames in rows for frame in frames], dtype=torch.int64)
-        # Only from pinned memory a copy does not wait for the GPU.
-        return (places.pin_memory() if device.type == "cuda" else places).to(device, non_blocking=True)
+        return flat_places(batch.extras["targets"], width, device)
 
     def corrupt(self, features: Sequence, mask: Tensor) -> Sequence:
         """Gaussian noise in place of the masked frames."""

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from isogloss.audio.features import FeaturesConfig
 from isogloss.data.loading import Batch
 from isogloss.errors import IsoglossError
 from isogloss.model.model import Model
@@ -29,12 +30,17 @@ class KMeansConfig(FitConfig):
     layer: int | None = Field(
         None, ge=0, description="layer of the encoder, 0 = before its first block; null = features"
     )
+    features: FeaturesConfig | None = Field(
+        None, description="features to cluster instead of the model's: {kind: mfcc} in HuBERT's first round"
+    )
     share: float = Field(0.1, gt=0, le=1, description="share of the frames to fit clusters to")
     starts: int = Field(20, ge=1, description="number of initialisations; the best is kept")
     seed: int = Field(0, ge=0, description="seed of frames and initial centroids")
 
     def build(self, spec: ModelSpec) -> "FitKMeans":
         """What fits it; raises IsoglossError for a layer that the encoder does not have."""
+        if self.layer is not None and self.features is not None:
+            raise IsoglossError("kmeans clusters either a layer or features; leave one of them out.")
         if self.layer is not None and self.layer > spec.layers:
             raise IsoglossError(f"The encoder has no layer {self.layer} for kmeans; give one from 0 to {spec.layers}.")
         return FitKMeans(self)
@@ -47,6 +53,7 @@ class FitKMeans(Fit):
 
     def __init__(self, config: KMeansConfig):
         self.config = config
+        self.features = None if config.features is None else config.features.build().eval()
 
     @torch.no_grad()
     def fit(self, model: Model, batches: Iterable[Batch]) -> Artefact:
@@ -83,7 +90,7 @@ class FitKMeans(Fit):
 
     def _states(self, model: Model, batch: Batch) -> Iterator[Tensor]:
         """(T, D) float32 of every clip, on the CPU."""
-        features, layer = model.features(batch.audio), self.config.layer
+        features, layer = (self.features or model.features)(batch.audio), self.config.layer
         if layer is not None:
             features = model.encode(features, layers=(layer,), languages=batch.languages).layers[layer]
         yield from (item.float().cpu() for item in features.unpad())
