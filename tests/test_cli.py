@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -94,8 +95,8 @@ def test_help_needs_nothing_heavy() -> None:
 
 
 def test_every_verb_is_there_and_says_what_it_does(run: Run) -> None:
-    order = "corpora prepare pack attach inspect import pull export train finetune label lm quantise evaluate demo"
-    order += " transcribe identify encode embed search serve doctor version"
+    order = "corpora methods prepare pack attach inspect import pull export train finetune label lm quantise evaluate"
+    order += " demo transcribe identify encode embed search serve doctor version"
     assert order.split() == VERBS
     shown = run("--help")[1]
     for verb in VERBS:
@@ -557,8 +558,10 @@ def test_ctrl_c_in_every_verb(tmp_path: Path, corpus: Path, arguments: list[str]
     process = start(*arguments, cwd=tmp_path)
     held = reading(pipe, process)
     process.send_signal(signal.SIGINT)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=10)
+    os.close(held)  # a signal that came just before it began to read is seen when that ends
     _, err = process.communicate(timeout=60)
-    os.close(held)
     assert process.returncode == 130, err
     assert "Stopped; nothing was left half-written." in err and "Traceback" not in err
     after = [path for path in sorted(tmp_path.rglob("*")) if path.relative_to(tmp_path).parts[0] != "new"]

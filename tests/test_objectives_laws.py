@@ -64,7 +64,7 @@ CASES = [
     Case("sonar", {"both_sides": True, "translated": 0.5}),
     Case("slam", {"heads": 0.5}),
 ]
-CAUSAL = {"apc"}
+CAUSAL = {"apc", "cpc"}
 """Those that want an encoder that sees nothing of the future."""
 every_objective = pytest.mark.parametrize("case", CASES, ids=str)
 

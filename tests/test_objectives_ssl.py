@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from torch.testing import assert_close
 
+from commands import Run
 from isogloss.adaptation.finetune import plan
 from isogloss.audio.waveform import WaveformConfig
 from isogloss.data.loading import Batch
@@ -20,6 +21,7 @@ from isogloss.encoders.presets import preset, preset_features
 from isogloss.encoders.speech import SpeechEncoderConfig
 from isogloss.encoders.transformer import ConvolutionalPositionConfig, TransformerConfig
 from isogloss.errors import IsoglossError
+from isogloss.files import read_json
 from isogloss.interop.wav2vec2 import WAV2VEC2
 from isogloss.model.model import Model
 from isogloss.model.spec import ModelConfig
@@ -27,7 +29,9 @@ from isogloss.nn.contrastive import info_nce
 from isogloss.nn.quantizers import unused_share
 from isogloss.objectives.apc import APCConfig
 from isogloss.objectives.base import BaseConfig, Objective
+from isogloss.objectives.cpc import CPCConfig
 from isogloss.objectives.hubert import HuBERTConfig
+from isogloss.objectives.w2v_bert import W2VBERTConfig
 from isogloss.objectives.wav2vec2 import Wav2Vec2, Wav2Vec2Config, other_places
 from isogloss.sequence import Sequence
 from isogloss.training.journal import read_log
@@ -36,25 +40,26 @@ from isogloss.training.trainer import begin, train
 from small_objectives import START, causal_model, joint_model, pairs, take
 
 
-def whole(encoder: str, config: BaseConfig) -> int:
+def whole(encoder: str, config: BaseConfig | None) -> int:
     """Parameters of features, encoder and what only pre-training needs; nothing is computed."""
     with torch.device("meta"):
         model = Model(ModelConfig(encoder=preset(encoder), features=preset_features(encoder), heads={}))
-        objective = config.build(model.spec)
-    return sum(parameter.numel() for module in (model, objective) for parameter in module.parameters())
+        parts = [model] if config is None else [model, config.build(model.spec)]
+    return sum(parameter.numel() for part in parts for parameter in part.parameters())
 
 
 @pytest.mark.parametrize(
-    ("encoder", "config", "published"),
+    ("encoder", "config", "number"),
     [
         ("wav2vec2_base", Wav2Vec2Config(), 95_044_608),
         ("wav2vec2_large", Wav2Vec2Config(code_width=768), 317_390_592),
         ("apc", APCConfig(), 4_105_296),
+        ("cpc", None, 1_843_456),  # without what predicts
     ],
-    ids=["wav2vec 2.0 base", "wav2vec 2.0 large", "APC"],
+    ids=["wav2vec 2.0 base", "wav2vec 2.0 large", "APC", "CPC"],
 )
-def test_models_have_the_published_number_of_parameters(encoder: str, config: BaseConfig, published: int) -> None:
-    assert whole(encoder, config) == published
+def test_models_have_the_published_number_of_parameters(encoder: str, config: BaseConfig | None, number: int) -> None:
+    assert whole(encoder, config) == number
 
 
 def test_hubert_is_as_large_as_its_paper_says() -> None:
@@ -262,6 +267,50 @@ def test_apc_sees_nothing_of_what_it_predicts() -> None:
             APCConfig().build(spec)
 
 
+def test_cpc_is_its_formula_and_sees_nothing_of_what_it_predicts() -> None:
+    model, batch = causal_model().eval(), pairs(samples=[16000, 9000, 700])
+    objective = CPCConfig(ahead=3, distractors=6).build(model.spec).eval()
+    prepared = objective.prepare(batch, True)
+    loss = objective(model, prepared, START)
+    z = model.features(batch.audio)
+    expected = []
+    for row, (clip, c) in enumerate(zip(z.unpad(), model.encoder(z).final.unpad(), strict=True)):
+        for t in range(len(clip) - 3):
+            losses = []
+            for k in (1, 2, 3):
+                guess = objective.get_submodule(f"predict.{k - 1}")(c[t])
+                others = [int(n) for n in prepared.extras["others"][row, t] if n != t + k]
+                scores = torch.stack([guess @ clip[n] for n in [t + k, *others]])
+                losses.append(torch.logsumexp(scores, 0) - scores[0])
+            expected.append(torch.stack(losses).mean())
+    assert_close(loss.terms["contrastive"].total, torch.stack(expected).sum(), rtol=1e-4, atol=1e-3)
+    assert loss.terms["contrastive"].count == len(expected)
+    with torch.device("meta"):
+        spec = Model(ModelConfig(encoder=preset("tiny"), heads={})).spec
+    with pytest.raises(IsoglossError, match="sees nothing of the future"):
+        CPCConfig().build(spec)
+
+
+def test_w2v_bert_predicts_codes_without_moving_them() -> None:
+    model, batch = joint_model().eval(), pairs(samples=[64000, 48000, 80000])
+    objective = W2VBERTConfig(codes=64, start_probability=0.2, layer=1).build(model.spec).eval()
+    loss = take(objective, model, batch)
+    codes = loss.terms["codes"]
+    assert float(codes.total.detach() / codes.count) == pytest.approx(math.log(64), abs=0.3)
+    named = dict(objective.named_parameters()) | {f"model.{name}": p for name, p in model.named_parameters()}
+    found = torch.autograd.grad(codes.total, list(named.values()), allow_unused=True)
+    reached = {name for name, slope in zip(named, found, strict=True) if slope is not None}
+    assert not any(name.startswith(("quantizer", "project")) for name in reached)
+    assert {"classes.weight", "masked.vector"} <= reached
+    contrastive = torch.autograd.grad(
+        take(objective, model, batch).terms["contrastive"].total, list(named.values()), allow_unused=True
+    )
+    above = [slope for name, slope in zip(named, contrastive, strict=True) if "stack.blocks.2." in name]
+    assert all(slope is None for slope in above)  # the loss is taken below them
+    with pytest.raises(IsoglossError, match="leaves no block"):
+        W2VBERTConfig(layer=3).build(model.spec)
+
+
 def test_clips_too_short_to_hide_anything_have_no_loss() -> None:
     model = joint_model().eval()
     batch = pairs(samples=[800, 401, 900])
@@ -271,13 +320,13 @@ def test_clips_too_short_to_hide_anything_have_no_loss() -> None:
         assert float(loss.value.detach()) == 0.0 and not any(term.count for term in loss.terms.values())
 
 
-@pytest.mark.parametrize("name", ["apc-tiny", "hubert-tiny", "wav2vec2-tiny"])
+@pytest.mark.parametrize("name", ["apc-tiny", "cpc-tiny", "hubert-tiny", "w2v-bert-tiny", "wav2vec2-tiny"])
 def test_recipes_of_speech_alone_train_and_what_they_made_is_fine_tuned(
     name: str, letters: Path, tmp_path: Path
 ) -> None:
     """On real clips; losses fall, and a recogniser starts from the encoder."""
     sizes = [f"data.folders=[{letters}]", "data.shortest=0.3"]
-    sizes += ["model.encoder.blocks.width=32"] if name == "apc-tiny" else ["model.encoder=test"]
+    sizes += ["model.encoder.blocks.width=32"] if name in ("apc-tiny", "cpc-tiny") else ["model.encoder=test"]
     shipped = load_recipe(name)
     for number, stage in enumerate(shipped.stages):
         if isinstance(stage, FitRecipe):
@@ -294,3 +343,16 @@ def test_recipes_of_speech_alone_train_and_what_they_made_is_fine_tuned(
         assert len(losses) == 12 and sum(losses[-4:]) < sum(losses[:4])
     recipe = plan(tmp_path / "run/model", [letters]).recipe
     begin(recipe, tmp_path / "tuned", resume=False)
+
+
+def test_methods_are_listed_with_exact_sizes(tmp_path: Path, run: Run) -> None:
+    code, out, _ = run("methods", "--json", tmp_path / "methods.json")
+    assert code == 0 and "arXiv 2006.11477" in out and "95 044 608" in out
+    found = {method["name"]: method for method in read_json(tmp_path / "methods.json")}
+    for name, method in found.items():
+        trained = {objective.name for stage in load_recipe(method["recipe"]).training for objective in stage.objectives}
+        assert name in trained and method["paper"]
+    assert found["apc"]["presets"]["paper"]["parameters"] == 4_105_296
+    sizes = found["wav2vec2"]["presets"]
+    assert (sizes["base"]["parameters"], sizes["large"]["parameters"]) == (95_044_608, 317_390_592)
+    assert sizes["base"]["encoder_parameters"] == 94_371_712 - 768  # without the vector that hides frames

@@ -34,6 +34,32 @@ def corpora() -> None:
 
 
 @app.command()
+def methods(json: JsonFile = None) -> None:
+    """List the self-supervised methods and their sizes."""
+    from rich import box
+    from rich.table import Table
+
+    from isogloss.files import write_json
+    from isogloss.training.methods import methods as work
+
+    found = work()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
+    for heading in ("method", "paper", "recipe", "size", "encoder"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("parameters", "of these kept"):
+        table.add_column(heading, no_wrap=True, justify="right")
+    for method in found:
+        said = [method["name"], method["paper"], method["recipe"] or ""]
+        for size, about in method["presets"].items():
+            counts = (f"{about[key]:,}".replace(",", " ") for key in ("parameters", "encoder_parameters"))
+            table.add_row(*said, size, about["encoder"], *counts)
+            said = ["", "", ""]
+    terminal.results().print(table)
+    if json:
+        write_json(json, found)
+
+
+@app.command()
 def prepare(
     source: Annotated[str, typer.Argument(help="name of a known corpus, NAME=FOLDER, or a path: see docs/data.md")],
     out: Annotated[Path, typer.Option(help="folder to write", show_default=False)],
@@ -137,9 +163,9 @@ def pack(
     processes: Annotated[int | None, typer.Option(min=0, help="that write; by default one a core")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a packed corpus")] = False,
 ) -> None:
-    """Pack a prepared corpus into large files that are read one after the other (lhotse Shar).
+    """Pack a prepared corpus into few large files.
 
-    The same command goes on with one that was stopped.
+    They are tar files in lhotse's Shar format. The same command goes on with one that was stopped.
     """
     import os
 
@@ -172,7 +198,10 @@ def attach(
     out: Annotated[Path, typer.Option(help="folder to write", show_default=False)],
     keep: Annotated[float, typer.Option(min=0, help="GB of shards on this disk at most")] = 50.0,
 ) -> None:
-    """Use a packed corpus of a remote store: its shards are fetched when they are read."""
+    """Use a packed corpus of a remote store.
+
+    Its shards are fetched when they are read.
+    """
     from isogloss.data.manifests import CARD, TEXT
     from isogloss.data.shards import INDEX, Shards
     from isogloss.data.store import attach as work

@@ -4,7 +4,7 @@ Parameters of the blocks (reference: USM Table 2, Conformer Table 1; tests hold 
     toy 25.32 M · conformer_l 107.51 M · usm_600m 604.89 M · usm_2b 1813.76 M
     transformer_base 85.05 M and transformer_large 302.31 M are the blocks of wav2vec 2.0
 Of features and encoder, without what only pre-training needs:
-    apc 4.06 M · wav2vec2_base 94.37 M · wav2vec2_large 315.44 M
+    apc 4.06 M · cpc 1.84 M · wav2vec2_base 94.37 M · wav2vec2_large 315.44 M
 """
 
 from isogloss.audio.features import FeaturesConfig
@@ -46,11 +46,17 @@ PRESETS: dict[str, SpeechEncoderConfig] = {
     "usm_600m": _paper(24, 1024, 8, channels=128).model_copy(update={"context": LocalContext()}),
     "usm_2b": _paper(32, 1536, 16, channels=128).model_copy(update={"context": LocalContext()}),
     "apc": SpeechEncoderConfig(embed=IdentityConfig(), blocks=RecurrentConfig()),
+    "cpc": SpeechEncoderConfig(
+        embed=IdentityConfig(), blocks=RecurrentConfig(cell="lstm", layers=1, width=256, residual=False)
+    ),
     "wav2vec2_base": _wav2vec2(0.1, TransformerConfig(norm="post")),
     "wav2vec2_large": _wav2vec2(0.0, TransformerConfig(layers=24, width=1024, heads=16)),
 }
 FEATURES: dict[str, FeaturesConfig] = {
     "apc": LogMelConfig(flavour="kaldi"),
+    "cpc": WaveformConfig(
+        channels=256, kernels=(10, 8, 4, 4, 4), strides=(5, 4, 2, 2, 2), norm="layer", bias=True
+    ),
     "wav2vec2_base": WaveformConfig(),
     "wav2vec2_large": WaveformConfig(norm="layer", bias=True, normalisation="utterance"),
 }

@@ -11,7 +11,7 @@ are normalised before (`model.features`): with statistics of the utterance, thes
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
@@ -27,6 +27,10 @@ from isogloss.objectives.best_rq import spread
 
 class APCConfig(BaseConfig):
     """Autoregressive predictive coding of speech alone."""
+
+    paper = "Chung et al. 2019, arXiv 1904.03240"
+    recipe = "apc-tiny"
+    presets: ClassVar = {"paper": ("apc", {})}
 
     name: Literal["apc"] = "apc"
     ahead: int = Field(5, ge=1, description="number n of frames that the predicted one lies ahead")

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence as ListOf
 from dataclasses import dataclass, field
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -27,7 +27,15 @@ if TYPE_CHECKING:
 
 
 class BaseConfig(Config, ABC):
-    """Fields of every objective in a stage."""
+    """Fields of every objective in a stage.
+
+    Self-supervised methods say from which paper they are, which shipped recipe trains them, and their sizes: by name,
+    the preset of an encoder, and what the objective changes for it.
+    """
+
+    paper: ClassVar[str] = ""
+    recipe: ClassVar[str] = ""
+    presets: ClassVar[dict[str, tuple[str, dict[str, Any]]]] = {}
 
     name: str = Field(description="name of the objective")
     stream: str | None = Field(

@@ -14,7 +14,7 @@ codebooks; it starts at ln C = 9.01.
 Differs from the paper: nothing; the projection is drawn Xavier-uniform per codebook.
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -46,6 +46,14 @@ class CodesConfig(Config):
 
 class BestRQConfig(BaseConfig, CodesConfig):
     """BEST-RQ on speech alone."""
+
+    paper = "Chiu et al. 2022, arXiv 2202.01855"
+    recipe = "usm-tiny"
+    presets: ClassVar = {
+        "tiny": ("tiny", {}),
+        "usm_600m": ("usm_600m", {"books": 16}),
+        "usm_2b": ("usm_2b", {"books": 16}),
+    }
 
     name: Literal["best_rq"] = "best_rq"
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from itertools import chain
 from math import log
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -42,6 +42,14 @@ MFCC = 0.01
 
 class HuBERTConfig(BaseConfig, SpansConfig):
     """HuBERT on speech alone; the defaults are those of base."""
+
+    paper = "Hsu et al. 2021, arXiv 2106.07447"
+    recipe = "hubert-tiny"
+    presets: ClassVar = {
+        "tiny": ("tiny", {"clusters": 100}),
+        "base": ("wav2vec2_base", {}),
+        "large": ("wav2vec2_large", {"code_width": 768, "feature_gradient": 1.0}),
+    }
 
     name: Literal["hubert"] = "hubert"
     labels: str = Field("clusters", description="name of the stage that fits the clusters")
@@ -102,7 +110,7 @@ class HuBERT(Objective):
         features = model.features(batch.audio)
         if self.learned:
             features = scaled_gradient(features, self.config.feature_gradient)
-        context, _ = self.masked.encode(model, model.encoder.embed(features), batch)
+        context = self.masked.encode(model, model.encoder.embed(features), batch).final
         wanted = torch.tensor(list(chain.from_iterable(batch.extras["clusters"])), dtype=torch.int64)
         clusters = on_device(wanted, context.device)
         with torch.autocast(context.device.type, enabled=False):

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import Field
@@ -27,6 +27,14 @@ class SpansConfig(Config):
     mask_ms: int = Field(200, ge=20, description="length of a span, ms: ten frames of 20 ms")
 
 
+class Hidden(NamedTuple):
+    """Of the M hidden frames: states after the last block and after a middle one, (M, D), and their places, (M,)."""
+
+    final: Tensor
+    middle: Tensor
+    places: Tensor
+
+
 class MaskedStates(nn.Module):
     """Hides spans of the states that enter the blocks."""
 
@@ -45,12 +53,15 @@ class MaskedStates(nn.Module):
         mask = padded_masks(masks, max(1, self.spec.frames(batch.audio.values.shape[1])))
         return {"mask": mask, "targets": [row.nonzero()[:, 0].tolist() for row in mask]}
 
-    def encode(self, model: Model, states: Sequence, batch: Batch) -> tuple[Tensor, Tensor]:
-        """States (B, T, D) -> what the blocks make of the hidden frames (M, D), and where these are, (M,)."""
+    def encode(self, model: Model, states: Sequence, batch: Batch, layer: int | None = None) -> Hidden:
+        """States (B, T, D) -> what the blocks make of the hidden frames, and what the first `layer` of them make."""
         masked = torch.where(batch.extras["mask"][..., None], self.vector.to(states.values.dtype), states.values)
-        final = model.encoder.contextualise(states.with_values(masked), languages=batch.languages).final.values
-        places = flat_places(batch.extras["targets"], final.shape[1], final.device)
-        return final.flatten(0, 1)[places], places
+        layers = () if layer is None else (layer,)
+        encoded = model.encoder.contextualise(states.with_values(masked), layers=layers, languages=batch.languages)
+        final = encoded.final.values.flatten(0, 1)
+        places = flat_places(batch.extras["targets"], encoded.final.values.shape[1], final.device)
+        middle = final if layer is None else encoded.layers[layer].values.flatten(0, 1)
+        return Hidden(final[places], middle[places], places)
 
 
 def energy(features: Sequence, weight: float) -> Term:

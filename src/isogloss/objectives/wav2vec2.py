@@ -20,7 +20,8 @@ subsample log-mel features, the quantizer takes the features of a frame side by 
 from __future__ import annotations
 
 from itertools import accumulate
-from typing import Literal
+from math import log
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -35,16 +36,27 @@ from isogloss.model.model import Model
 from isogloss.model.spec import ModelSpec
 from isogloss.nn.contrastive import info_nce
 from isogloss.nn.masking import flat_places, on_device
-from isogloss.nn.quantizers import GumbelQuantizer, unused_share
+from isogloss.nn.quantizers import GumbelQuantizer, Quantised, unused_share
 from isogloss.nn.subsampling import stack
 from isogloss.objectives.base import Alarm, BaseConfig, Clock, Loss, Mean, Objective, Term
 from isogloss.objectives.best_rq import spread
-from isogloss.objectives.masked_states import MaskedStates, SpansConfig, energy, scaled_gradient
+from isogloss.objectives.masked_states import Hidden, MaskedStates, SpansConfig, energy, scaled_gradient
 from isogloss.sequence import Sequence
 
 
 class Wav2Vec2Config(BaseConfig, SpansConfig):
     """wav2vec 2.0 on speech alone; the defaults are those of base."""
+
+    paper = "Baevski et al. 2020, arXiv 2006.11477"
+    recipe = "wav2vec2-tiny"
+    presets: ClassVar = {
+        "tiny": ("tiny", {}),
+        "base": ("wav2vec2_base", {}),
+        "large": (
+            "wav2vec2_large",
+            {"code_width": 768, "feature_gradient": 1.0, "penalty": 0.0, "temperature": (2.0, 0.1)},
+        ),
+    }
 
     name: Literal["wav2vec2"] = "wav2vec2"
     groups: int = Field(2, ge=1, description="groups G of codes")
@@ -68,6 +80,8 @@ class Wav2Vec2(Objective):
     """Contrastive loss of hidden frames; needs audio only."""
 
     batchwise = frozenset({"diversity"})
+    layer: int | None = None
+    """The block whose states are compared with codes; None = the last."""
 
     def __init__(self, config: Wav2Vec2Config, spec: ModelSpec):
         super().__init__(config, spec)
@@ -98,9 +112,9 @@ class Wav2Vec2(Objective):
         features = model.features(batch.audio)
         if self.learned:
             features = scaled_gradient(features, self.config.feature_gradient)
-        context, places = self.masked.encode(model, model.encoder.embed(features), batch)
-        clean = self._entering(model, features).flatten(0, 1)[places]
-        quantised = self.quantizer(clean, self.temperature(clock))
+        hidden = self.masked.encode(model, model.encoder.embed(features), batch, self.layer)
+        clean = self._entering(model, features).flatten(0, 1)[hidden.places]
+        context, quantised = hidden.middle, self.quantizer(clean, self.temperature(clock))
         similar = self._similar(self.project(context), quantised.vectors)
         others = self._others(batch, similar.device)
         losses = info_nce(similar.diagonal(), similar.gather(1, others), _equal(quantised.codes, others))
@@ -113,14 +127,16 @@ class Wav2Vec2(Objective):
         if self.learned and self.config.penalty:
             terms["penalty"] = energy(features, self.config.penalty)
         used = (1 - unused_share(likely.detach())) * likely.numel()
-        return Loss(
-            terms,
-            {
-                "accuracy": Mean((losses.detach() < np.log(2)).float().sum(), frames),
-                "code_perplexity": Mean(used * frames, frames),
-                "spread": Mean(spread(context.detach()) * frames, frames),
-            },
-        )
+        stats = {
+            "accuracy": Mean((losses.detach() < log(2)).float().sum(), frames),
+            "code_perplexity": Mean(used * frames, frames),
+            "spread": Mean(spread(context.detach()) * frames, frames),
+        }
+        return self.completed(Loss(terms, stats), hidden, quantised)
+
+    def completed(self, loss: Loss, hidden: Hidden, quantised: Quantised) -> Loss:
+        """The loss with what a method adds to it that is built on this one."""
+        return loss
 
     def temperature(self, clock: Clock) -> float:
         """τ, which falls geometrically for 70 % of the stage."""
