@@ -19,6 +19,7 @@ from isogloss.data.loading import Batch
 from isogloss.encoders.embed import ProjectionConfig
 from isogloss.encoders.presets import preset, preset_features
 from isogloss.encoders.speech import SpeechEncoderConfig
+from isogloss.encoders.stack import Stack
 from isogloss.encoders.transformer import ConvolutionalPositionConfig, TransformerConfig
 from isogloss.errors import IsoglossError
 from isogloss.files import read_json
@@ -26,11 +27,14 @@ from isogloss.interop.wav2vec2 import WAV2VEC2
 from isogloss.model.model import Model
 from isogloss.model.spec import ModelConfig
 from isogloss.nn.contrastive import info_nce
+from isogloss.nn.ema import EMA
 from isogloss.nn.quantizers import unused_share
 from isogloss.objectives.apc import APCConfig
-from isogloss.objectives.base import BaseConfig, Objective
+from isogloss.objectives.base import BaseConfig, Clock, Objective
 from isogloss.objectives.cpc import CPCConfig
+from isogloss.objectives.data2vec import Data2VecConfig
 from isogloss.objectives.hubert import HuBERTConfig
+from isogloss.objectives.mockingjay import MockingjayConfig
 from isogloss.objectives.w2v_bert import W2VBERTConfig
 from isogloss.objectives.wav2vec2 import Wav2Vec2, Wav2Vec2Config, other_places
 from isogloss.sequence import Sequence
@@ -311,6 +315,63 @@ def test_w2v_bert_predicts_codes_without_moving_them() -> None:
         W2VBERTConfig(layer=3).build(model.spec)
 
 
+def test_data2vec_averages_the_normalised_branches_of_the_slow_copy() -> None:
+    torch.manual_seed(0)
+    blocks = TransformerConfig(layers=3, width=32, heads=4, dropout=0.0)
+    model = Model(ModelConfig(encoder=preset("test").model_copy(update={"blocks": blocks}), heads={})).eval()
+    batch = pairs(samples=[32000, 24000, 9000])
+    objective = Data2VecConfig(blocks=2, start_probability=0.2).build(model.spec).eval()
+    objective.ema = EMA(model.encoder.stack)
+    with torch.no_grad():  # the student has moved on
+        for parameter in model.encoder.stack.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    prepared = objective.prepare(batch, True)
+    loss = objective(model, prepared, START)
+    stack = objective.ema.copy
+    assert isinstance(stack, Stack)
+    total = torch.zeros(())
+    for row, clip in enumerate(batch.audio.unpad()):
+        states = model.encoder.embed(model.features(Sequence.from_list([clip])))
+        x, valid, averaged = states.values, states.valid, []
+        for block in stack.blocks:
+            x = x + block.attention(block.norm_attention(x), None, None, None)
+            branch = block.feed(x, None)
+            averaged.append(torch.nn.functional.instance_norm(branch.transpose(1, 2)).transpose(1, 2))
+            x = x + branch
+        wanted = torch.stack(averaged[-2:]).mean(dim=0)[0]
+        mask = prepared.extras["mask"][row : row + 1, : len(wanted), None]
+        student = model.encoder.contextualise(
+            states.with_values(torch.where(mask, objective.get_parameter("masked.vector"), states.values))
+        )
+        found = objective.get_submodule("predict")(student.final.values[0])
+        places = prepared.extras["targets"][row]
+        total = total + ((found - wanted)[places].square().sum(dim=-1) / 32**0.5).sum()
+        assert valid.all()
+    assert_close(loss.terms["distance"].total, total, rtol=1e-4, atol=1e-3)
+    named = [p for p in objective.ema.parameters()]
+    assert not named  # no gradient, no optimizer
+    assert [objective.teacher(Clock(step)) for step in (0, 15_000, 30_000, 60_000)] == pytest.approx(
+        [0.999, 0.99945, 0.9999, 0.9999]
+    )
+
+
+def test_mockingjay_writes_what_is_hidden_and_sees_none_of_it() -> None:
+    model, batch = joint_model().eval(), pairs(samples=[32000, 24000, 9000])
+    objective = MockingjayConfig(start_probability=0.02, mask_ms=200).build(model.spec).eval()
+    prepared = objective.prepare(batch, True)
+    loss = objective(model, prepared, START)
+    features, mask = model.features(batch.audio), prepared.extras["mask"]
+    zeroed = features.with_values(features.values.masked_fill(mask[..., None], 0.0))
+    written = objective.get_submodule("predict")(model.encoder(zeroed).final.values)
+    total = torch.zeros(())
+    for row, frames in enumerate(prepared.extras["targets"]):
+        for frame in frames:
+            four = features.values[row, 4 * frame : 4 * frame + 4].flatten()
+            total = total + (written[row, frame] - four).abs().mean()
+    assert loss.terms["distance"].count > 20
+    assert_close(loss.terms["distance"].total, total, rtol=1e-4, atol=1e-4)
+
+
 def test_clips_too_short_to_hide_anything_have_no_loss() -> None:
     model = joint_model().eval()
     batch = pairs(samples=[800, 401, 900])
@@ -320,7 +381,10 @@ def test_clips_too_short_to_hide_anything_have_no_loss() -> None:
         assert float(loss.value.detach()) == 0.0 and not any(term.count for term in loss.terms.values())
 
 
-@pytest.mark.parametrize("name", ["apc-tiny", "cpc-tiny", "hubert-tiny", "w2v-bert-tiny", "wav2vec2-tiny"])
+RECIPES = ["apc", "cpc", "data2vec", "hubert", "mockingjay", "w2v-bert", "wav2vec2"]
+
+
+@pytest.mark.parametrize("name", [f"{method}-tiny" for method in RECIPES])
 def test_recipes_of_speech_alone_train_and_what_they_made_is_fine_tuned(
     name: str, letters: Path, tmp_path: Path
 ) -> None:
@@ -334,6 +398,8 @@ def test_recipes_of_speech_alone_train_and_what_they_made_is_fine_tuned(
             sizes += [f"stages.{number}.fit.{change}" for change in ["clusters=12", "starts=1", "share=1", *layer]]
         else:
             sizes += [f"stages.{number}.{change}" for change in ("steps=12", "evaluate_every=6", "seconds.speech=8")]
+            if name == "data2vec-tiny":
+                sizes.append(f"stages.{number}.objectives.0.blocks=2")
             if name == "hubert-tiny":
                 sizes.append(f"stages.{number}.objectives.0.clusters=12")
     train(load_recipe(name, sizes), tmp_path / "run", console=Console(quiet=True))

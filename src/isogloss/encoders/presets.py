@@ -46,6 +46,9 @@ PRESETS: dict[str, SpeechEncoderConfig] = {
     "usm_600m": _paper(24, 1024, 8, channels=128).model_copy(update={"context": LocalContext()}),
     "usm_2b": _paper(32, 1536, 16, channels=128).model_copy(update={"context": LocalContext()}),
     "apc": SpeechEncoderConfig(embed=IdentityConfig(), blocks=RecurrentConfig()),
+    "mockingjay": SpeechEncoderConfig(
+        embed=ProjectionConfig(), blocks=TransformerConfig(layers=3, norm="post", position="rotary")
+    ),
     "cpc": SpeechEncoderConfig(
         embed=IdentityConfig(), blocks=RecurrentConfig(cell="lstm", layers=1, width=256, residual=False)
     ),
@@ -54,6 +57,7 @@ PRESETS: dict[str, SpeechEncoderConfig] = {
 }
 FEATURES: dict[str, FeaturesConfig] = {
     "apc": LogMelConfig(flavour="kaldi"),
+    "mockingjay": LogMelConfig(flavour="kaldi"),
     "cpc": WaveformConfig(
         channels=256, kernels=(10, 8, 4, 4, 4), strides=(5, 4, 2, 2, 2), norm="layer", bias=True
     ),

@@ -14,33 +14,29 @@ codebooks; it starts at ln C = 9.01.
 Differs from the paper: nothing; the projection is drawn Xavier-uniform per codebook.
 """
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import cross_entropy
 
-from isogloss.config import Config
 from isogloss.data.loading import Batch
 from isogloss.model.model import Model
 from isogloss.model.spec import ModelSpec
-from isogloss.nn.masking import flat_places, padded_masks, span_mask
 from isogloss.nn.quantizers import RandomProjectionQuantizer
 from isogloss.nn.subsampling import stack
 from isogloss.objectives.base import Alarm, BaseConfig, Clock, Loss, Mean, Objective, Term
+from isogloss.objectives.masked_features import FeatureSpansConfig, MaskedFeatures
 from isogloss.sequence import Sequence
 
 
-class CodesConfig(Config):
+class CodesConfig(FeatureSpansConfig):
     """Masks on speech and the codes to predict, with the paper's values as defaults."""
 
     books: int = Field(1, ge=1, description="number K of codebooks; USM 16")
     codes: int = Field(8192, ge=2, description="codes C in each codebook")
     code_width: int = Field(16, ge=1, description="width E of a code")
-    start_probability: float = Field(0.01, gt=0, lt=1, description="probability that a mask starts at a frame")
-    mask_ms: int = Field(400, ge=40, description="length of a mask, ms; streaming models 300")
-    noise: float = Field(0.1, ge=0, description="standard deviation of the noise that replaces masked frames")
     seed: int = Field(0, description="seed of the frozen projection and codebooks")
 
 
@@ -62,41 +58,16 @@ class BestRQConfig(BaseConfig, CodesConfig):
         return BestRQ(self, spec)
 
 
-class MaskedCodes(nn.Module):
+class MaskedCodes(MaskedFeatures):
     """Hides spans of features, and predicts the codes of what is hidden; part of several methods."""
 
     def __init__(self, config: CodesConfig, spec: ModelSpec):
-        super().__init__()
-        self.config = config
-        self.spec = spec
+        super().__init__(config, spec)
+        self.config: CodesConfig = config
         self.quantizer = RandomProjectionQuantizer(
             spec.stride * spec.bins, config.books, config.codes, config.code_width, config.seed
         )
         self.softmax = nn.Linear(spec.width, config.books * config.codes)
-
-    def hidden(self, audio: Sequence, batch: Batch) -> dict[str, Any]:
-        """What is masked of audio (B, S), as the clips of a batch say: `mask` (B, T) bool over feature frames.
-
-        And `targets`, the encoder frames of each clip all of whose feature frames are: they are counted here, while
-        reading, for a GPU would stand still for it.
-        """
-        span = round(self.config.mask_ms / self.spec.frame_ms)
-        lengths = self.spec.feature_frames(audio.lengths).tolist()
-        rows = zip(lengths, batch.draws("mask"), strict=True)
-        masks = [span_mask(length, self.config.start_probability, span, draw) for length, draw in rows]
-        mask = padded_masks(masks, self.spec.feature_frames(audio.values.shape[1]))
-        stride = self.spec.stride
-        whole = pad(mask, (0, -mask.shape[1] % stride)).unflatten(1, (-1, stride)).all(dim=-1)
-        return {"mask": mask, "targets": [row.nonzero()[:, 0].tolist() for row in whole]}
-
-    def targets(self, batch: Batch, width: int, device: torch.device) -> Tensor:
-        """The `targets` of all clips, (M,) int64, in states (B, width, D) whose rows stand one behind the other."""
-        return flat_places(batch.extras["targets"], width, device)
-
-    def corrupt(self, features: Sequence, mask: Tensor) -> Sequence:
-        """Gaussian noise in place of the masked frames."""
-        noise = torch.randn_like(features.values) * self.config.noise
-        return features.with_values(torch.where(mask[..., None], noise, features.values))
 
     def codes(self, features: Sequence, targets: Tensor) -> Tensor:
         """The codes of clean features (B, T, F) in the encoder frames `targets` (M,) -> (M, K)."""
