@@ -31,6 +31,7 @@ from isogloss.nn.ema import EMA
 from isogloss.nn.quantizers import unused_share
 from isogloss.objectives.apc import APCConfig
 from isogloss.objectives.base import BaseConfig, Clock, Objective
+from isogloss.objectives.best_rq import BestRQConfig
 from isogloss.objectives.cpc import CPCConfig
 from isogloss.objectives.data2vec import Data2VecConfig
 from isogloss.objectives.hubert import HuBERTConfig
@@ -41,7 +42,7 @@ from isogloss.sequence import Sequence
 from isogloss.training.journal import read_log
 from isogloss.training.recipe import FitRecipe, load_recipe
 from isogloss.training.trainer import begin, train
-from small_objectives import START, causal_model, joint_model, pairs, take
+from small_objectives import START, causal_model, joint_model, pairs, rows, take
 
 
 def whole(encoder: str, config: BaseConfig | None) -> int:
@@ -370,6 +371,31 @@ def test_mockingjay_writes_what_is_hidden_and_sees_none_of_it() -> None:
             total = total + (written[row, frame] - four).abs().mean()
     assert loss.terms["distance"].count > 20
     assert_close(loss.terms["distance"].total, total, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("config", "term"),
+    [
+        (BestRQConfig(start_probability=0.05, noise=0), "codes"),
+        (MockingjayConfig(mask_ms=200), "distance"),
+        (Wav2Vec2Config(), "contrastive"),
+    ],
+    ids=["best_rq", "mockingjay", "wav2vec2"],
+)
+def test_targets_are_of_the_right_frames_where_a_rest_is_left_out(config: BaseConfig, term: str) -> None:
+    """An encoder that puts two frames side by side has no state for the last of an odd number of them."""
+    blocks = TransformerConfig(layers=1, width=32, heads=4, dropout=0.0)
+    encoder = SpeechEncoderConfig(embed=ProjectionConfig(stack=2, dropout=0.0), blocks=blocks)
+    torch.manual_seed(0)
+    model = Model(ModelConfig(encoder=encoder, heads={})).eval()
+    objective = config.build(model.spec).eval()
+    batch = pairs(samples=[400 + 160 * frames for frames in (100, 80, 60)])  # 101, 81 and 61 frames
+
+    def total(clips: Batch) -> float:
+        with torch.no_grad():
+            return float(take(objective, model, clips).terms[term].total)
+
+    assert total(batch) == pytest.approx(sum(total(rows(batch, slice(row, row + 1))) for row in range(3)), rel=1e-4)
 
 
 def test_clips_too_short_to_hide_anything_have_no_loss() -> None:

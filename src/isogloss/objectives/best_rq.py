@@ -25,9 +25,8 @@ from isogloss.data.loading import Batch
 from isogloss.model.model import Model
 from isogloss.model.spec import ModelSpec
 from isogloss.nn.quantizers import RandomProjectionQuantizer
-from isogloss.nn.subsampling import stack
 from isogloss.objectives.base import Alarm, BaseConfig, Clock, Loss, Mean, Objective, Term
-from isogloss.objectives.masked_features import FeatureSpansConfig, MaskedFeatures
+from isogloss.objectives.masked_features import FeatureSpansConfig, MaskedFeatures, side_by_side
 from isogloss.sequence import Sequence
 
 
@@ -71,7 +70,7 @@ class MaskedCodes(MaskedFeatures):
 
     def codes(self, features: Sequence, targets: Tensor) -> Tensor:
         """The codes of clean features (B, T, F) in the encoder frames `targets` (M,) -> (M, K)."""
-        return self.quantizer(stack(features, self.spec.stride).flatten(0, 1)[targets])
+        return self.quantizer(side_by_side(features, self.spec).flatten(0, 1)[targets])
 
     def predict(self, states: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy and share of right codes of each frame, averaged over books: (M, D), (M, K) -> (M,), (M,)."""

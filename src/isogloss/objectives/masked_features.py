@@ -16,6 +16,7 @@ from isogloss.config import Config
 from isogloss.data.loading import Batch
 from isogloss.model.spec import ModelSpec
 from isogloss.nn.masking import flat_places, padded_masks, span_mask
+from isogloss.nn.subsampling import stack
 from isogloss.sequence import Sequence
 
 
@@ -25,6 +26,15 @@ class FeatureSpansConfig(Config):
     start_probability: float = Field(0.01, gt=0, lt=1, description="probability that a mask starts at a frame")
     mask_ms: int = Field(400, ge=40, description="length of a mask, ms; streaming models 300")
     noise: float = Field(0.1, ge=0, description="standard deviation of the noise that replaces masked frames")
+
+
+def side_by_side(features: Sequence, spec: ModelSpec) -> Tensor:
+    """The features that one encoder frame stands for, for as many as the encoder has: (B, T, F) -> (B, T', stride · F).
+
+    Encoders that put frames side by side leave out a rest at the end.
+    """
+    frames = max(1, spec.config.encoder.embed.framing.frames(features.values.shape[1]))
+    return stack(features, spec.stride)[:, :frames]
 
 
 class MaskedFeatures(nn.Module):

@@ -22,10 +22,9 @@ from torch import nn
 from isogloss.data.loading import Batch
 from isogloss.model.model import Model
 from isogloss.model.spec import ModelSpec
-from isogloss.nn.subsampling import stack
 from isogloss.objectives.base import Alarm, BaseConfig, Clock, Loss, Mean, Objective, Term
 from isogloss.objectives.best_rq import spread
-from isogloss.objectives.masked_features import FeatureSpansConfig, MaskedFeatures
+from isogloss.objectives.masked_features import FeatureSpansConfig, MaskedFeatures, side_by_side
 
 
 class MockingjayConfig(BaseConfig, FeatureSpansConfig):
@@ -73,7 +72,7 @@ class Mockingjay(Objective):
         states = model.encoder(hidden, languages=batch.languages).final.values
         places = self.masked.targets(batch, states.shape[1], states.device)
         chosen = states.flatten(0, 1)[places]
-        wanted = stack(features, self.spec.stride).flatten(0, 1)[places].detach()
+        wanted = side_by_side(features, self.spec).flatten(0, 1)[places].detach()
         distances = (self.predict(chosen).float() - wanted.float()).abs().mean(dim=-1)
         frames = len(places)
         return Loss(

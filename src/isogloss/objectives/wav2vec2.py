@@ -37,9 +37,9 @@ from isogloss.model.spec import ModelSpec
 from isogloss.nn.contrastive import info_nce
 from isogloss.nn.masking import flat_places, on_device
 from isogloss.nn.quantizers import GumbelQuantizer, Quantised, unused_share
-from isogloss.nn.subsampling import stack
 from isogloss.objectives.base import Alarm, BaseConfig, Clock, Loss, Mean, Objective, Term
 from isogloss.objectives.best_rq import spread
+from isogloss.objectives.masked_features import side_by_side
 from isogloss.objectives.masked_states import Hidden, MaskedStates, SpansConfig, energy, scaled_gradient
 from isogloss.sequence import Sequence
 
@@ -163,9 +163,8 @@ class Wav2Vec2(Objective):
 
     def _entering(self, model: Model, features: Sequence) -> Tensor:
         """Clean features at the frame rate of the encoder, (B, T, stride · F), normalised where the encoder does so."""
-        side_by_side = stack(features, self.spec.stride)
-        embed = model.encoder.embed
-        normed: Tensor = embed.norm(side_by_side) if isinstance(embed, Projection) else side_by_side
+        together, embed = side_by_side(features, self.spec), model.encoder.embed
+        normed: Tensor = embed.norm(together) if isinstance(embed, Projection) else together
         return normed
 
     def _others(self, batch: Batch, device: torch.device) -> Tensor:
