@@ -16,7 +16,8 @@ from isogloss.model.spec import ModelConfig
 from isogloss.nn.quantizers import RandomProjectionQuantizer
 from isogloss.nn.subsampling import stack
 from isogloss.objectives.base import Loss
-from isogloss.objectives.best_rq import BestRQ, BestRQConfig, perplexity
+from isogloss.objectives.best_rq import BestRQ, BestRQConfig
+from isogloss.objectives.collapse import perplexity
 from isogloss.sequence import Sequence
 from small_objectives import START, gradients, rows, take
 

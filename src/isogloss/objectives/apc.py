@@ -17,12 +17,11 @@ from pydantic import Field
 from torch import nn
 
 from isogloss.data.loading import Batch
-from isogloss.errors import IsoglossError
 from isogloss.model.model import Model
 from isogloss.model.spec import ModelSpec
 from isogloss.nn.masking import flat_places
 from isogloss.objectives.base import Alarm, BaseConfig, Clock, Loss, Mean, Objective, Term
-from isogloss.objectives.best_rq import spread
+from isogloss.objectives.collapse import EQUAL_STATES, require_causal, spread
 
 
 class APCConfig(BaseConfig):
@@ -46,12 +45,7 @@ class APC(Objective):
     def __init__(self, config: APCConfig, spec: ModelSpec):
         super().__init__(config, spec)
         self.ahead = config.ahead
-        encoder = spec.config.encoder
-        if encoder.cannot_stream or encoder.context.chunk > 1 or spec.stride > 1:
-            raise IsoglossError(
-                "APC needs an encoder that sees nothing of the future and has a state for every frame; "
-                "take model.encoder: apc."
-            )
+        require_causal(spec, "APC", "apc")
         self.predict = nn.Linear(spec.width, spec.bins)
 
     def prepare(self, batch: Batch, training: bool) -> Batch:
@@ -79,11 +73,4 @@ class APC(Objective):
 
     def health(self) -> tuple[Alarm, ...]:
         """States that are all alike."""
-        return (
-            Alarm(
-                "spread",
-                "Representation collapse: hidden states of different frames are equal at step {step} "
-                "(spread {value:.1e}); lower the learning rate or lengthen the warm-up.",
-                least=1e-3,
-            ),
-        )
+        return (EQUAL_STATES,)

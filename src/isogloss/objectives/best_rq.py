@@ -16,7 +16,6 @@ Differs from the paper: nothing; the projection is drawn Xavier-uniform per code
 
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -26,6 +25,7 @@ from isogloss.model.model import Model
 from isogloss.model.spec import ModelSpec
 from isogloss.nn.quantizers import RandomProjectionQuantizer
 from isogloss.objectives.base import Alarm, BaseConfig, Clock, Loss, Mean, Objective, Term
+from isogloss.objectives.collapse import EQUAL_STATES, perplexity, spread
 from isogloss.objectives.masked_features import FeatureSpansConfig, MaskedFeatures, side_by_side
 from isogloss.sequence import Sequence
 
@@ -110,12 +110,7 @@ class MaskedCodes(MaskedFeatures):
                 "are the features normalised (model.features.normalisation)?",
                 least=2.0,
             ),
-            Alarm(
-                "spread",
-                "Representation collapse: hidden states of different frames are equal at step {step} "
-                "(spread {value:.1e}); lower the learning rate or lengthen the warm-up.",
-                least=1e-3,
-            ),
+            EQUAL_STATES,
         )
 
 
@@ -141,20 +136,3 @@ class BestRQ(Objective):
     def health(self) -> tuple[Alarm, ...]:
         """Codes or states that are all alike."""
         return self.masked.health()
-
-
-def perplexity(codes: Tensor, size: int) -> Tensor:
-    """exp(entropy) of the codes in use, averaged over the books: (M, K) int64 -> scalar in 1 … C."""
-    if len(codes) == 0:
-        return torch.zeros((), device=codes.device)
-    per_book = []
-    for book in codes.unbind(dim=1):
-        share = book.new_zeros(size, dtype=torch.float32).index_add(0, book, torch.ones_like(book, dtype=torch.float32))
-        share = share / len(book)
-        per_book.append(torch.special.entr(share).sum().exp())
-    return torch.stack(per_book).mean()
-
-
-def spread(states: Tensor) -> Tensor:
-    """Standard deviation between frames, averaged over channels; 0 means collapse. (M, D) -> scalar."""
-    return states.float().std(dim=0, correction=0).mean() if len(states) else states.new_ones(())

@@ -25,13 +25,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from isogloss.data.loading import Batch
-from isogloss.errors import IsoglossError
 from isogloss.model.model import Model
 from isogloss.model.spec import ModelSpec
 from isogloss.nn.contrastive import info_nce
 from isogloss.nn.masking import flat_places
 from isogloss.objectives.base import Alarm, BaseConfig, Clock, Loss, Mean, Objective, Term
-from isogloss.objectives.best_rq import spread
+from isogloss.objectives.collapse import EQUAL_STATES, require_causal, spread
 
 
 class CPCConfig(BaseConfig):
@@ -56,12 +55,7 @@ class CPC(Objective):
     def __init__(self, config: CPCConfig, spec: ModelSpec):
         super().__init__(config, spec)
         self.config = config
-        encoder = spec.config.encoder
-        if encoder.cannot_stream or encoder.context.chunk > 1 or spec.stride > 1:
-            raise IsoglossError(
-                "CPC needs an encoder that sees nothing of the future and has a state for every frame; "
-                "take model.encoder: cpc."
-            )
+        require_causal(spec, "CPC", "cpc")
         self.predict = nn.ModuleList(nn.Linear(spec.width, spec.bins, bias=False) for _ in range(config.ahead))
 
     def prepare(self, batch: Batch, training: bool) -> Batch:
@@ -110,11 +104,4 @@ class CPC(Objective):
 
     def health(self) -> tuple[Alarm, ...]:
         """States that are all alike."""
-        return (
-            Alarm(
-                "spread",
-                "Representation collapse: hidden states of different frames are equal at step {step} "
-                "(spread {value:.1e}); lower the learning rate or lengthen the warm-up.",
-                least=1e-3,
-            ),
-        )
+        return (EQUAL_STATES,)

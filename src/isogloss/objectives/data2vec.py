@@ -30,7 +30,7 @@ from isogloss.errors import IsoglossError
 from isogloss.model.model import Model
 from isogloss.model.spec import ModelSpec
 from isogloss.objectives.base import Alarm, BaseConfig, Clock, Loss, Mean, Objective, Term
-from isogloss.objectives.best_rq import spread
+from isogloss.objectives.collapse import spread
 from isogloss.objectives.masked_states import MaskedStates, SpansConfig
 from isogloss.sequence import Sequence
 

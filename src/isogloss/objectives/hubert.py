@@ -33,7 +33,7 @@ from isogloss.model.model import Model
 from isogloss.model.spec import ModelSpec
 from isogloss.nn.masking import on_device
 from isogloss.objectives.base import Alarm, BaseConfig, Clock, Loss, Mean, Objective, Term
-from isogloss.objectives.best_rq import perplexity, spread
+from isogloss.objectives.collapse import EQUAL_STATES, perplexity, spread
 from isogloss.objectives.masked_states import MaskedStates, SpansConfig, energy, scaled_gradient
 
 MFCC = 0.01
@@ -139,10 +139,5 @@ class HuBERT(Objective):
                 "whether the recordings are silent (isogloss inspect --deep).",
                 least=min(2.0, log(self.config.clusters)),
             ),
-            Alarm(
-                "spread",
-                "Representation collapse: hidden states of different frames are equal at step {step} "
-                "(spread {value:.1e}); lower the learning rate or lengthen the warm-up.",
-                least=1e-3,
-            ),
+            EQUAL_STATES,
         )

@@ -23,7 +23,7 @@ from isogloss.data.loading import Batch
 from isogloss.model.model import Model
 from isogloss.model.spec import ModelSpec
 from isogloss.objectives.base import Alarm, BaseConfig, Clock, Loss, Mean, Objective, Term
-from isogloss.objectives.best_rq import spread
+from isogloss.objectives.collapse import EQUAL_STATES, spread
 from isogloss.objectives.masked_features import FeatureSpansConfig, MaskedFeatures, side_by_side
 
 
@@ -82,11 +82,4 @@ class Mockingjay(Objective):
 
     def health(self) -> tuple[Alarm, ...]:
         """States that are all alike."""
-        return (
-            Alarm(
-                "spread",
-                "Representation collapse: hidden states of different frames are equal at step {step} "
-                "(spread {value:.1e}); lower the learning rate or lengthen the warm-up.",
-                least=1e-3,
-            ),
-        )
+        return (EQUAL_STATES,)

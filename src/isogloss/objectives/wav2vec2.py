@@ -38,7 +38,7 @@ from isogloss.nn.contrastive import info_nce
 from isogloss.nn.masking import flat_places, on_device
 from isogloss.nn.quantizers import GumbelQuantizer, Quantised, unused_share
 from isogloss.objectives.base import Alarm, BaseConfig, Clock, Loss, Mean, Objective, Term
-from isogloss.objectives.best_rq import spread
+from isogloss.objectives.collapse import EQUAL_STATES, spread
 from isogloss.objectives.masked_features import side_by_side
 from isogloss.objectives.masked_states import Hidden, MaskedStates, SpansConfig, energy, scaled_gradient
 from isogloss.sequence import Sequence
@@ -153,12 +153,7 @@ class Wav2Vec2(Objective):
                 least=1.05 * self.config.groups,
                 patience=100,
             ),
-            Alarm(
-                "spread",
-                "Representation collapse: hidden states of different frames are equal at step {step} "
-                "(spread {value:.1e}); lower the learning rate or lengthen the warm-up.",
-                least=1e-3,
-            ),
+            EQUAL_STATES,
         )
 
     def _entering(self, model: Model, features: Sequence) -> Tensor:
