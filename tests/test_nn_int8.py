@@ -8,6 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import isogloss
+from isogloss.data.clips import Clips
 from isogloss.data.manifests import read_cuts
 from isogloss.encoders.conformer import ConformerConfig
 from isogloss.encoders.embed import SubsamplingConfig
@@ -69,7 +70,7 @@ def test_training_starts_from_int8_weights_as_rounded_as_they_are(letters: Path,
         "data": {"folders": [str(letters)]},
         "stages": [{"name": "a", "steps": 1, "seconds": {"paired": 1}, "objectives": [{"name": "recognition"}]}],
     }
-    start = build_model(Recipe.parse(recipe, "test"), [], read_cuts(letters, "train"), [])
+    start = build_model(Recipe.parse(recipe, "test"), Clips.of([]), Clips.of(read_cuts(letters, "train")), Clips.of([]))
     assert start.config.weights == "float32" and not any(isinstance(part, Int8Linear) for part in start.modules())
     audio = Sequence.from_list([torch.from_numpy(sound(1))])
     with torch.inference_mode():

@@ -423,7 +423,7 @@ def test_recipes_of_speech_alone_train_and_what_they_made_is_fine_tuned(
             layer = ["layer=1"] if number else []
             sizes += [f"stages.{number}.fit.{change}" for change in ["clusters=12", "starts=1", "share=1", *layer]]
         else:
-            sizes += [f"stages.{number}.{change}" for change in ("steps=12", "evaluate_every=6", "seconds.speech=8")]
+            sizes += [f"stages.{number}.{change}" for change in ("steps=24", "evaluate_every=12", "seconds.speech=12")]
             if name == "data2vec-tiny":
                 sizes.append(f"stages.{number}.objectives.0.blocks=2")
             if name == "hubert-tiny":
@@ -432,7 +432,7 @@ def test_recipes_of_speech_alone_train_and_what_they_made_is_fine_tuned(
     log = read_log(tmp_path / "run")
     for stage in shipped.training:
         losses = [record["loss"] for record in log if record["event"] == "step" and record["stage"] == stage.name]
-        assert len(losses) == 12 and sum(losses[-4:]) < sum(losses[:4])
+        assert len(losses) == 24 and sum(losses[-8:]) < sum(losses[:8])
     recipe = plan(tmp_path / "run/model", [letters]).recipe
     begin(recipe, tmp_path / "tuned", resume=False)
 

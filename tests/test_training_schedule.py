@@ -69,9 +69,10 @@ def decayed(module: nn.Module) -> dict[str, bool]:
 def test_it_reaches_matrices_and_kernels_alone(name: str, transducer: LSTMConfig | StatelessConfig) -> None:
     adapters = AdapterConfig(bottleneck=2, groups={"es": ("es",), "it": ("it",)})
     encoder = PRESETS[name]
+    blocks = encoder.blocks.model_copy(update={"layers": max(2, encoder.blocks.layers)})  # one to be conditioned after
     config = ModelConfig(
         features=preset_features(name),
-        encoder=encoder.model_copy(update={"adapters": adapters if encoder.blocks.feeds else None}),
+        encoder=encoder.model_copy(update={"blocks": blocks, "adapters": adapters if blocks.feeds else None}),
         heads={
             "ctc": CTCConfig(conditioning=(1,)),
             "phonemes": CTCConfig(target="phonemes"),

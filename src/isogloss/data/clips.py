@@ -23,7 +23,7 @@ from isogloss.data.manifests import (
     split_of,
     text_of,
 )
-from isogloss.data.shards import COLUMNS, Column, Shards, is_packed
+from isogloss.data.shards import KNOWN, Column, Shards, is_packed
 from isogloss.errors import AudioError
 from isogloss.text.normalise import normalise
 
@@ -154,7 +154,7 @@ def joined(parts: Sequence[Clips]) -> Clips:
     if len(parts) == 1:
         return parts[0]
     names = sorted({name for part in parts for name in part.names})
-    columns: dict[str, list[Column]] = {name: [] for name in list(COLUMNS)[:7]}
+    columns: dict[str, list[Column]] = {name: [] for name in KNOWN}
     shards = 0
     for part in parts:
         for name, values in columns.items():
@@ -200,5 +200,5 @@ def described(cuts: Sequence[MonoCut], names: Sequence[tuple[str, str]]) -> dict
         "digests": (digest(cut) for cut in cuts),
         "shards": (-1 for _ in cuts),
     }
-    return {name: np.fromiter(column, COLUMNS[name], len(cuts)) for name, column in values.items()}
+    return {name: np.fromiter(column, KNOWN[name], len(cuts)) for name, column in values.items()}
 

@@ -22,16 +22,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from isogloss.audio.sources import Member
-from isogloss.data.shards import Shards, is_packed
 from isogloss.errors import IsoglossError, counted
 from isogloss.files import atomic_file, json_text, numbered_lines, plain_gzip, read_json, write_json
 
 if TYPE_CHECKING:
+    import numpy as np
     from lhotse.cut import MonoCut
+    from numpy.typing import NDArray
 
     from isogloss.audio.channels import Channel
     from isogloss.audio.reading import AudioInfo
@@ -149,6 +147,8 @@ def read_cuts(folder: Path, split: str | None = None) -> list["MonoCut"]:
     """
     if split is not None and split not in SPLITS:
         raise IsoglossError(f'There is no split "{split}"; the splits are {", ".join(SPLITS)}.')
+    from isogloss.data.shards import Shards, is_packed
+
     if is_packed(folder):
         shards = Shards(folder)
         return [cut for cut in map(shards.cut, range(len(shards))) if split is None or split_of(cut) == split]
@@ -293,11 +293,15 @@ def examples(names: list[str]) -> str:
 
 def fingerprint(cuts: Iterable["MonoCut"]) -> str:
     """SHA-256 over the ids, texts and durations of clips in any order; equal for the same clips, wherever they lie."""
+    import numpy as np
+
     return combined(np.fromiter(map(digest, cuts), np.int64))
 
 
-def combined(digests: NDArray[np.int64]) -> str:
+def combined(digests: "NDArray[np.int64]") -> str:
     """The fingerprint of clips with these digests (N,)."""
+    import numpy as np
+
     return hashlib.sha256(np.sort(digests).astype("<i8").tobytes()).hexdigest()
 
 

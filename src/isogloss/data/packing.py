@@ -42,7 +42,7 @@ from isogloss.data.manifests import (
     split_of,
     write_card,
 )
-from isogloss.data.shards import ABOUT, COLUMNS, FOLDER, FORMAT, INDEX, Column, audio_file, cuts_file, is_packed
+from isogloss.data.shards import ABOUT, FOLDER, FORMAT, INDEX, PLACES, Column, audio_file, cuts_file, is_packed
 from isogloss.errors import AudioError, IsoglossError
 from isogloss.files import atomic_file, json_text, read_json, require_replaceable, write_json
 
@@ -215,7 +215,7 @@ def _read_back(folder: Path, number: int) -> Shard | None:
     """What a shard holds and where, by its files; None where they are not there, or are not whole."""
     from lhotse.serialization import deserialize_item
 
-    places: dict[str, list[int]] = {name: [] for name in list(COLUMNS)[7:]}
+    places: dict[str, list[int]] = {name: [] for name in PLACES}
     try:
         lines = cuts_file(folder, number).read_bytes().splitlines(keepends=True)
         cuts = [deserialize_item(json.loads(line)) for line in lines]
@@ -246,8 +246,8 @@ def _index(shards: list[Shard]) -> dict[str, Column]:
     cuts = [cut for shard in shards for cut in shard.cuts]
     columns = described(cuts, _names(cuts))
     columns["shards"] = np.repeat(np.arange(len(shards), dtype=np.int32), [len(shard.cuts) for shard in shards])
-    for name in list(COLUMNS)[7:]:
-        columns[name] = np.array([place for shard in shards for place in shard.places[name]], COLUMNS[name])
+    for name in PLACES:
+        columns[name] = np.array([place for shard in shards for place in shard.places[name]], PLACES[name])
     return columns
 
 

@@ -32,13 +32,17 @@ INDEX = "index.safetensors"
 FOLDER = "shar"
 ABOUT, FORMAT = "isogloss", 1
 Column = NDArray[Any]
-COLUMNS: dict[str, type[np.generic]] = {
+KNOWN: dict[str, type[np.generic]] = {
     **{"durations": np.float64, "pairs": np.int32, "splits": np.int8, "said": np.int64, "named": np.bool_},
     **{"digests": np.int64, "shards": np.int32},
+}
+"""What is known of each clip: see `Clips`."""
+PLACES: dict[str, type[np.generic]] = {
     **{"line_at": np.int64, "line_size": np.int32, "line_check": np.int64},
     **{"audio_at": np.int64, "audio_size": np.int64, "audio_check": np.int64},
 }
-"""What is known of each clip: `Clips` says what the first seven mean, the others where it lies in its shard."""
+"""Where its cut and its audio lie in the files of the shard: first byte, bytes, and their CRC-32."""
+COLUMNS = KNOWN | PLACES
 
 
 def cuts_file(folder: Path, shard: int) -> Path:

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.flop_counter import FlopCounterMode
 
 from isogloss.audio.features import FeaturesConfig
 from isogloss.audio.reading import SAMPLE_RATE
@@ -109,6 +108,8 @@ def operations(encoder: SpeechEncoderConfig, features: FeaturesConfig, seconds: 
 
 
 def _forward(encoder: SpeechEncoderConfig, width: int, frames: int) -> int:
+    from torch.utils.flop_counter import FlopCounterMode  # with it comes Triton
+
     with FakeTensorMode(), torch.no_grad(), FlopCounterMode(display=False) as counter:
         module = SpeechEncoder(encoder, width)
         _through(module, module.embed(Sequence(torch.zeros(1, frames, width), torch.full((1,), frames))))
