@@ -55,7 +55,7 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--peak", type=float, default=989.0, help="TFLOP/s of a GPU in bf16 (H100: 989)")
     arguments.add_argument("--share", type=float, default=0.4, help="of it that training reaches")
-    arguments.add_argument("--read", type=float, default=0.5, help="ms that a core reads a clip in")
+    arguments.add_argument("--read", type=float, default=2.0, help="ms that a core reads a clip in")
     arguments.add_argument("--network", type=float, default=50.0, help="GB/s that a GPU sends")
     options = arguments.parse_args()
     rows = [row(plan, options) for plan in PLANS]
