@@ -28,7 +28,8 @@ from isogloss.data.clips import Clips, open_corpus
 from isogloss.data.loading import Loader
 from isogloss.data.packing import SUBTYPES, AudioFormat, pack
 from isogloss.data.plan import BatchPlan
-from isogloss.data.shards import FOLDER, Shards, audio_file, is_packed
+from isogloss.data.shards import Shards, audio_file, is_packed
+from isogloss.data.store import FOLDER
 
 SPEEDS = (0.9, 1.0, 1.1)
 BATCH_SECONDS = 100.0

@@ -56,7 +56,7 @@ class Clips(Sequence["MonoCut"]):
     def of(cls, cuts: Iterable[MonoCut]) -> Clips:
         """Cuts in memory."""
         cuts = list(cuts)
-        names = sorted({(source_of(cut), language_of(cut)) for cut in cuts})
+        names = names_of(cuts)
         return cls(names, described(cuts, names), cuts.__getitem__)
 
     @property
@@ -184,6 +184,11 @@ def told_apart(folders: Sequence[Clips]) -> list[Clips]:
         return clips.changed(lambda cut: replace(cut, id=f"{cut.id}#{number}"))
 
     return [numbered(clips, number) if number > 1 else clips for number, clips in enumerate(folders, 1)]
+
+
+def names_of(cuts: Iterable[MonoCut]) -> list[tuple[str, str]]:
+    """The pairs of a corpus and a language that the cuts are of, in order."""
+    return sorted({(source_of(cut), language_of(cut)) for cut in cuts})
 
 
 def described(cuts: Sequence[MonoCut], names: Sequence[tuple[str, str]]) -> dict[str, Column]:

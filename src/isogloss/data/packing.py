@@ -28,7 +28,7 @@ from safetensors.numpy import save_file
 
 from isogloss.audio.reading import SAMPLE_RATE
 from isogloss.data.ahead import made_ahead
-from isogloss.data.clips import described
+from isogloss.data.clips import described, names_of
 from isogloss.data.loading import waveform
 from isogloss.data.manifests import (
     TEXT,
@@ -42,7 +42,8 @@ from isogloss.data.manifests import (
     split_of,
     write_card,
 )
-from isogloss.data.shards import ABOUT, FOLDER, FORMAT, INDEX, PLACES, Column, audio_file, cuts_file, is_packed
+from isogloss.data.shards import ABOUT, FORMAT, INDEX, PLACES, Column, audio_file, cuts_file, is_packed
+from isogloss.data.store import FOLDER
 from isogloss.errors import AudioError, IsoglossError
 from isogloss.files import atomic_file, json_text, read_json, require_replaceable, write_json
 
@@ -130,7 +131,7 @@ def pack(
         "packed": asked | {"shards": len(planned), "left out": sorted(broken)},
     }
     write_card(out, card)
-    _write_index(out, index, _names(kept))
+    _write_index(out, index, names_of(kept))
     (out / UNFINISHED).unlink()
     return card
 
@@ -244,15 +245,11 @@ def _read_back(folder: Path, number: int) -> Shard | None:
 def _index(shards: list[Shard]) -> dict[str, Column]:
     """The columns of all clips."""
     cuts = [cut for shard in shards for cut in shard.cuts]
-    columns = described(cuts, _names(cuts))
+    columns = described(cuts, names_of(cuts))
     columns["shards"] = np.repeat(np.arange(len(shards), dtype=np.int32), [len(shard.cuts) for shard in shards])
     for name in PLACES:
         columns[name] = np.array([place for shard in shards for place in shard.places[name]], PLACES[name])
     return columns
-
-
-def _names(cuts: list[MonoCut]) -> list[tuple[str, str]]:
-    return sorted({(source_of(cut), language_of(cut)) for cut in cuts})
 
 
 def _write_index(out: Path, index: dict[str, Column], names: list[tuple[str, str]]) -> None:

@@ -22,14 +22,13 @@ import safetensors
 from numpy.typing import NDArray
 
 from isogloss.audio.sources import Member
-from isogloss.data.store import Store
+from isogloss.data.store import FOLDER, Store
 from isogloss.errors import IsoglossError
 
 if TYPE_CHECKING:
     from lhotse.cut import MonoCut
 
 INDEX = "index.safetensors"
-FOLDER = "shar"
 ABOUT, FORMAT = "isogloss", 1
 Column = NDArray[Any]
 KNOWN: dict[str, type[np.generic]] = {

@@ -22,6 +22,8 @@ from isogloss.files import atomic_file, atomic_folder, read_json, require_new, w
 Found = TypeVar("Found")
 
 STORE = "store.json"
+FOLDER = "shar"
+"""In a packed corpus, where its shards are."""
 TRIES = 5
 PAUSE = 1.0
 """Seconds before the second try, twice as many before each further one."""
@@ -70,7 +72,7 @@ class Store:
 
 def files_of_shards(folder: Path) -> list[Path]:
     """The files of shards that are on this disk."""
-    return [file for file in (folder / "shar").glob("*.*") if not file.name.startswith(".")]
+    return [file for file in (folder / FOLDER).glob("*.*") if not file.name.startswith(".")]
 
 
 def attach(url: str, out: Path, *, keep: int, names: tuple[str, ...], optional: tuple[str, ...]) -> None:
@@ -88,7 +90,7 @@ def attach(url: str, out: Path, *, keep: int, names: tuple[str, ...], optional: 
         for name in optional:
             if exists(f"{url}/{name}"):
                 fetch(f"{url}/{name}", folder / name)
-        (folder / "shar").mkdir()
+        (folder / FOLDER).mkdir()
         write_json(folder / STORE, {"url": url, "keep": keep})
 
 

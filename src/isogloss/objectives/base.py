@@ -75,6 +75,11 @@ class Clock:
         """The share of the stage that is done, 0 to 1."""
         return self.step / max(1, self.steps)
 
+    def falling(self, values: tuple[float, float]) -> float:
+        """From the first value to the last, geometrically, over the first seven tenths of the stage."""
+        first, last = values
+        return first * (last / first) ** min(1.0, self.share / 0.7)
+
 
 @dataclass(frozen=True)
 class Mean:

@@ -92,8 +92,7 @@ class SpeechT5(Objective):
 
     def temperature(self, clock: Clock) -> float:
         """τ, which falls geometrically for 70 % of the stage."""
-        first, last = self.shared.temperature
-        return first * (last / first) ** min(1.0, clock.share / 0.7)
+        return clock.falling(self.shared.temperature)
 
     def mixed(self, model: Model, states: Sequence, clock: Clock) -> tuple[Sequence, Term]:
         """States (B, T, D) of which some are codes, and L_d."""

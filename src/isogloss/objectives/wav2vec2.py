@@ -140,8 +140,7 @@ class Wav2Vec2(Objective):
 
     def temperature(self, clock: Clock) -> float:
         """τ, which falls geometrically for 70 % of the stage."""
-        first, last = self.config.temperature
-        return first * (last / first) ** min(1.0, clock.share / 0.7)
+        return clock.falling(self.config.temperature)
 
     def health(self) -> tuple[Alarm, ...]:
         """Codes or states that are all alike."""
