@@ -90,7 +90,7 @@ def recipe(options: Namespace, encoder: str, seconds: float, steps: int, changes
         "batch_seconds": min(options.memory, seconds / options.processes),
         "objectives": [objective],
         "optimizer": optimizer | {"warmup": min(1.0, optimizer["warmup"] / steps)},
-        "evaluate_every": steps,
+        "evaluate_every": -(-steps // 6),
         "save_every": steps,
     }
     values = {

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
@@ -21,7 +22,7 @@ from isogloss.training.hardware import Machine
 from isogloss.training.recipe import StageRecipe
 from isogloss.training.schedule import Average, build_optimizer
 from isogloss.training.sharding import shard
-from isogloss.training.stage import Stage, trainable
+from isogloss.training.stage import Stage, hidden_matrices, trainable
 from small_objectives import joint_model, pairs
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -58,12 +59,14 @@ def held(stage: Stage) -> dict[str, int]:
         return sum(tensor.nbytes for tensor in (getattr(t, "_local_tensor", t) for t in tensors))
 
     parameters = trainable(stage)
-    optimizer, average = build_optimizer(stage.recipe, parameters), Average(0.9, parameters)
+    optimizer = build_optimizer(stage.recipe, parameters, hidden_matrices(stage.model))
+    average = Average(0.9, parameters)
     stage.clock = Clock(1, 2)
     batch = pairs()
     micro = {name: objective.prepare(batch, True) for name, objective in stage.objectives.items()}
     stage(micro, stage.counts(micro)).total.backward()
     gradients = [parameter.grad for parameter in parameters.values() if parameter.grad is not None]
+    optimizer.found_inf = torch.zeros(())
     optimizer.step()
     moments = [value for state in optimizer.state.values() for name, value in state.items() if name != "step"]
     buffers = [buffer for buffer in stage.buffers() if buffer.is_floating_point()]
@@ -71,17 +74,23 @@ def held(stage: Stage) -> dict[str, int]:
     return dict(zip(KINDS, map(size, kinds), strict=True))
 
 
+def matrices(stage: Stage) -> list[nn.Parameter]:
+    """Those that Muon trains, once it is known what is trained."""
+    found = trainable(stage)
+    return [found[name] for name in hidden_matrices(stage.model) & found.keys()]
+
+
 def test_a_process_holds_what_was_counted(stage: Stage) -> None:
-    trainable(stage)
-    planned = footprint(stage, average=True)
+    planned = footprint(stage, matrices=matrices(stage), average=True)
     assert held(stage) == {kind: getattr(planned, kind) for kind in KINDS}
     assert planned.gathered == 0 and planned.total == sum(getattr(planned, kind) for kind in KINDS)
 
 
 def test_the_first_of_several_holds_its_part(stage: Stage, group: int) -> None:
     """Rows that the processes do not divide make its part the largest."""
-    trainable(stage)
-    planned, alone = footprint(stage, world=group, sharded=True, average=True), footprint(stage, average=True)
+    own = matrices(stage)
+    planned = footprint(stage, matrices=own, world=group, sharded=True, average=True)
+    alone = footprint(stage, matrices=own, average=True)
     shard(stage, Machine(torch.device("cpu"), torch.float32, 0, group))
     assert held(stage) == {kind: getattr(planned, kind) for kind in KINDS}
     assert alone.weights / group < planned.weights < alone.weights / group * 1.5

@@ -1,4 +1,7 @@
-"""Who decodes a file: libsndfile what it can be trusted with, FFmpeg the rest, each part of a joined file by itself."""
+"""Who decodes a file: numpy plain WAV, libsndfile what it can be trusted with, FFmpeg the rest.
+
+Each part of a joined file is decoded by itself.
+"""
 
 from collections.abc import Iterator
 from typing import BinaryIO, cast
@@ -6,11 +9,14 @@ from typing import BinaryIO, cast
 from isogloss.audio.blocks import Block, Decoder, conformed
 from isogloss.audio.libsndfile import Sndfile, Unknown
 from isogloss.audio.parts import Part, PartFile, parts
+from isogloss.audio.plain_wav import PlainWav
 from isogloss.audio.sources import Content
 
 
 def decoder(content: Content) -> Decoder:
     """The decoder of an opened source; raises AudioError for what is no audio."""
+    if (plain := PlainWav.of(content)) is not None:
+        return plain
     found = parts(content)
     if found == [Part(0, content.size)]:
         return _decoder(content.name, content.file, content.head)

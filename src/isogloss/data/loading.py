@@ -175,7 +175,7 @@ class Loader:
             try:
                 cut = self.cuts[int(index)]
                 name = cut.id
-                clip = self._play(int(index), cut, np.random.default_rng([seed, place]))
+                clip = self._play(int(index), cut, (seed, place))
             except AudioError as error:
                 broken[name] = error
             else:
@@ -196,7 +196,7 @@ class Loader:
             views=[
                 _padded(
                     [
-                        self._play(index, cut, np.random.default_rng([seed, place, view]))
+                        self._play(index, cut, (seed, place, view))
                         for place, (index, cut, _) in enumerate(kept)
                     ]
                 )
@@ -218,11 +218,12 @@ class Loader:
             f"{next(iter(bad.values()))} Prepare the data again to drop them."
         )
 
-    def _play(self, index: int, cut: MonoCut, random: np.random.Generator) -> NDArray[np.float32]:
+    def _play(self, index: int, cut: MonoCut, seed: tuple[int, ...]) -> NDArray[np.float32]:
         """A clip at the speed and with the perturbation that are drawn this time."""
         clip = self._clip(index, cut)
-        if not len(clip):
+        if not len(clip) or (self.speeds == (1.0,) and self.perturbed is None):
             return clip
+        random = np.random.default_rng(seed)
         speed = float(random.choice(self.speeds))
         if speed != 1.0:
             clip = change_speed(clip, speed)

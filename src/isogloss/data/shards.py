@@ -14,6 +14,7 @@ begins there, how many bytes it has, and their CRC-32.
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,11 +45,13 @@ PLACES: dict[str, type[np.generic]] = {
 COLUMNS = KNOWN | PLACES
 
 
+@cache  # paths take as long to make as clips to read
 def cuts_file(folder: Path, shard: int) -> Path:
     """Where the cuts of a shard are."""
     return folder / FOLDER / f"cuts.{shard:06d}.jsonl"
 
 
+@cache
 def audio_file(folder: Path, shard: int) -> Path:
     """Where the audio of a shard is."""
     return folder / FOLDER / f"recording.{shard:06d}.tar"
@@ -76,6 +79,7 @@ class Shards:
                     raise IsoglossError(f"{path} is of another version of isogloss; pack the corpus again.")
                 self.names = [(source, language) for source, language in about["names"]]
                 self.columns: dict[str, Column] = {name: file.get_tensor(name).numpy() for name in COLUMNS}
+                self._places = [self.columns[name] for name in ("shards", *PLACES)]
         except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
             raise IsoglossError(f"{path} cannot be read ({error}); pack the corpus again.") from None
 
@@ -87,12 +91,12 @@ class Shards:
         from lhotse import AudioSource
         from lhotse.serialization import deserialize_item
 
-        shard, *line = (int(self.columns[name][row]) for name in ("shards", "line_at", "line_size", "line_check"))
+        shard, *numbers = (int(column[row]) for column in self._places)
         path, tar = cuts_file(self.folder, shard), audio_file(self.folder, shard)
         if self.store is not None:
             self.store.need(path, tar)
-        cut: MonoCut = deserialize_item(json.loads(Member(path, f"clip {row}", *line).read_bytes()))
-        stored = [int(self.columns[name][row]) for name in ("audio_at", "audio_size", "audio_check")]
+        cut: MonoCut = deserialize_item(json.loads(Member(path, f"clip {row}", *numbers[:3]).read_bytes()))
         cut.recording.sources = [AudioSource("file", [0], str(tar))]
-        cut.custom = (cut.custom or {}) | {"stored": stored}
+        cut.custom = cut.custom or {}
+        cut.custom["stored"] = numbers[3:]
         return cut

@@ -21,3 +21,20 @@ def parted_like(value: Tensor, other: Tensor) -> Tensor:
 
     assert isinstance(other, DTensor)
     return distribute_tensor(value, other.device_mesh, other.placements, src_data_rank=None)
+
+
+def part(tensor: Tensor) -> Tensor:
+    """The tensor itself; where each process holds a part of it, that part, which shares its memory."""
+    found: Tensor = tensor.to_local() if is_parted(tensor) else tensor  # type: ignore[attr-defined]
+    return found
+
+
+def whole_of(own: Tensor, like: Tensor) -> Tensor:
+    """All of what each process holds a part of as it does of `like`, which all processes must ask for."""
+    if not is_parted(like):
+        return own
+    from torch.distributed.tensor import DTensor
+
+    assert isinstance(like, DTensor)
+    laid_out = like.device_mesh, like.placements
+    return DTensor.from_local(own, *laid_out, shape=like.shape, stride=like.stride()).full_tensor()

@@ -3,7 +3,7 @@
     weights      float32; where they are parted, ⌈rows / processes⌉ rows of each
     gathered     where they are parted: two blocks, and all that is in none, whole, with their gradients
     gradients    as many as weights that are trained
-    moments      twice as many: AdamW's
+    moments      twice as many, AdamW's; as many of matrices, Muon's
     average      as many, where a moving average is kept
     copies       slow copies of the model that objectives learn from, whole in every process
     activations  what the encoder keeps of a micro-batch for the backward pass
@@ -55,11 +55,18 @@ class Footprint:
 
 
 def footprint(
-    modules: nn.Module, *, world: int = 1, sharded: bool = False, average: bool = False, activations: int = 0
+    modules: nn.Module,
+    *,
+    matrices: Iterable[nn.Parameter] = (),
+    world: int = 1,
+    sharded: bool = False,
+    average: bool = False,
+    activations: int = 0,
 ) -> Footprint:
     """That of modules, real ones or on the meta device, trained by so many processes.
 
-    Weights that want no gradient are not trained. activations: bytes of a micro-batch, from `activations`.
+    Weights that want no gradient are not trained. matrices: those that Muon trains. activations: bytes of a
+    micro-batch, from `activations`.
     """
     parts = world if sharded else 1
     every = list(modules.parameters())
@@ -68,7 +75,7 @@ def footprint(
         weights=_bytes(every, parts),
         gathered=_gathered(modules) if parts > 1 else 0,
         gradients=trained,
-        moments=2 * trained,
+        moments=2 * trained - _bytes(matrices, parts),
         average=trained if average else 0,
         copies=FLOAT * sum(buffer.numel() for buffer in modules.buffers() if buffer.is_floating_point()),
         activations=activations,

@@ -32,6 +32,7 @@ from isogloss.training.stage import (
     begin_training,
     clip_gradients,
     gradient_norms,
+    hidden_matrices,
     on_device,
     only_trying,
     trainable,
@@ -56,7 +57,8 @@ class Learner:
         self.parameters = trainable(self.stage)
         if not self.parameters:
             raise IsoglossError(f'The stage "{recipe.name}" freezes every parameter; shorten its freeze list.')
-        self.optimizer = build_optimizer(recipe, self.parameters)
+        dtype = run.machine.precision
+        self.optimizer = build_optimizer(recipe, self.parameters, hidden_matrices(self.stage.model), dtype)
         decay = recipe.optimizer.ema
         self.average = Average(decay, self.parameters) if decay else None
         if run.found is not None:
@@ -110,7 +112,7 @@ class Learner:
         """
         norm = clip_gradients(self.parameters.values(), self.recipe.optimizer.clip)
         # Decided on the device, which nobody waits for.
-        self.optimizer.found_inf = (~norm.isfinite()).to(torch.float32)  # type: ignore[attr-defined]
+        self.optimizer.found_inf = (~norm.isfinite()).to(torch.float32)
         with memory_for("the moments of the optimizer"):
             self.optimizer.step()
         self.forget()
@@ -128,8 +130,13 @@ class Learner:
 
     def footprint(self) -> Footprint:
         """What of the memory of this process is taken whatever the batch."""
-        averages = self.average is not None
-        return footprint(self.stage, world=self.machine.world, sharded=self.run.sharded, average=averages)
+        return footprint(
+            self.stage,
+            matrices=self.optimizer.matrices,
+            world=self.machine.world,
+            sharded=self.run.sharded,
+            average=self.average is not None,
+        )
 
     @contextmanager
     def as_exported(self) -> Iterator[Stage]:

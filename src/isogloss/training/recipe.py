@@ -106,7 +106,7 @@ class DataRecipe(Config):
 
 
 class AdamWRecipe(Config):
-    """AdamW with a warm-up."""
+    """AdamW with a warm-up, and Muon for matrices."""
 
     peak: float = Field(1e-3, gt=0, description="highest learning rate")
     warmup: float = Field(0.1, ge=0, le=1, description="share of the steps in which the rate rises to the peak")
@@ -118,10 +118,15 @@ class AdamWRecipe(Config):
     weight_decay: float = Field(
         0.01, ge=0, description="weight decay of matrices and kernels; norms, gains and biases have none"
     )
+    muon: float = Field(
+        3.0,
+        ge=0,
+        description="learning rate of matrices in blocks of encoders, which Muon trains, as a multiple; 0 = AdamW",
+    )
 
 
 class OptimizerRecipe(AdamWRecipe):
-    """AdamW, with settings for all parameters together."""
+    """An optimizer, with settings for all parameters together."""
 
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient; above it, it is scaled down")
     ema: float = Field(

@@ -1,11 +1,13 @@
 """Learning rates, and averaged weights."""
 
 import math
+from collections.abc import Collection
 
 import torch
 from torch import nn
 
 from isogloss.nn.ema import warmed_up
+from isogloss.training.muon import MuonAdamW
 from isogloss.training.recipe import AdamWRecipe, StageRecipe
 
 
@@ -24,13 +26,19 @@ def learning_rate(recipe: AdamWRecipe, step: int, steps: int) -> float:
     return recipe.peak * max(shape, recipe.floor)
 
 
-def build_optimizer(stage: StageRecipe, parameters: dict[str, nn.Parameter]) -> torch.optim.AdamW:
-    """AdamW over named parameters, each by the recipe its name asks for."""
-    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+def build_optimizer(
+    stage: StageRecipe,
+    parameters: dict[str, nn.Parameter],
+    matrices: Collection[str] = (),
+    dtype: torch.dtype = torch.float32,
+) -> MuonAdamW:
+    """AdamW over named parameters, each by the recipe its name asks for, with Muon for those that are `matrices`."""
+    recipes: dict[str, AdamWRecipe] = {"": stage.optimizer, **stage.optimizers}
+    groups: dict[tuple[str, bool, float], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
         own = max((start for start in stage.optimizers if name.startswith(start)), key=len, default="")
-        groups.setdefault((own, decays(name, parameter)), []).append(parameter)
-    recipes: dict[str, AdamWRecipe] = {"": stage.optimizer, **stage.optimizers}
+        muon = recipes[own].muon if name in matrices else 0.0
+        groups.setdefault((own, decays(name, parameter), muon), []).append(parameter)
     settings = [
         {
             "params": members,
@@ -38,10 +46,11 @@ def build_optimizer(stage: StageRecipe, parameters: dict[str, nn.Parameter]) -> 
             "lr": recipes[own].peak,
             "betas": recipes[own].betas,
             "weight_decay": recipes[own].weight_decay if decayed else 0.0,
+            "muon": muon,
         }
-        for (own, decayed), members in groups.items()
+        for (own, decayed, muon), members in groups.items()
     ]
-    return torch.optim.AdamW(settings, fused=True)
+    return MuonAdamW(settings, dtype)
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:

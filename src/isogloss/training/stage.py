@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from isogloss.data.loading import with_tensors
 from isogloss.data.needs import Needs
+from isogloss.encoders.stack import Stack
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.model.model import Model
 from isogloss.nn.ema import EMA
@@ -206,6 +207,17 @@ def clip_gradients(parameters: Iterable[nn.Parameter], most: float) -> Tensor:
     norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
     nn.utils.clip_grads_with_norm_(parameters, most, norm)
     return norm
+
+
+def hidden_matrices(model: nn.Module) -> set[str]:
+    """The names of the weights of linear layers in blocks of encoders."""
+    return {
+        f"{place}.blocks.{name}.weight"
+        for place, part in model.named_modules()
+        if isinstance(part, Stack)
+        for name, layer in part.blocks.named_modules()
+        if isinstance(layer, nn.Linear)
+    }
 
 
 def trainable(stage: Stage) -> dict[str, nn.Parameter]:
