@@ -67,6 +67,8 @@ CASES = [
     Case("sonar", {"both_sides": True, "translated": 0.5}),
     Case("slam", {"heads": 0.5}),
 ]
+QUIET = {"consistency"}
+"""Those that are 0 where `forward` draws nothing."""
 CAUSAL = {"apc", "cpc"}
 """Those that want an encoder that sees nothing of the future."""
 every_objective = pytest.mark.parametrize("case", CASES, ids=str)
@@ -158,7 +160,7 @@ def test_a_batch_is_its_halves(case: Case, monkeypatch: pytest.MonkeyPatch) -> N
     value, terms, slopes = run(stage, [prepared(stage, whole)])
     halved, parts, found = run(stage, [prepared(stage, rows(whole, half)) for half in HALVES])
     assert halved == pytest.approx(value, rel=1e-4)
-    assert parts == pytest.approx(terms, rel=1e-4) and any(terms.values())
+    assert parts == pytest.approx(terms, rel=1e-4) and (any(terms.values()) or case.name in QUIET)
     assert found.keys() == slopes.keys()
     largest = max(float(slope.norm()) for slope in slopes.values())
     for name, slope in slopes.items():

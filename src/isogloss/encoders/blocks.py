@@ -3,6 +3,7 @@
     layers, width           how many, and the width D of their states
     feeds                   feed-forward modules in a block, beside which adapters may stand
     attends                 whether they attend to other frames, as the context policy allows
+    layer_drop              with which probability a block is left out of a training step
     any_width               whether the first block takes inputs of any width; otherwise it is D
     final_norm              whether a LayerNorm follows the last block
     cannot_stream           why they cannot work on audio as it arrives, and what helps; None where they can

@@ -48,6 +48,7 @@ class ConformerConfig(Config):
     causal: bool = Field(False, description="the convolution uses no later frames, as streaming requires")
     final_norm: bool = Field(False, description="a LayerNorm after the last block, besides that in which it ends")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout after every branch")
+    layer_drop: float = Field(0.0, ge=0, lt=1, description="probability that training leaves a block out")
 
     @property
     def cannot_stream(self) -> str | None:

@@ -52,7 +52,7 @@ PRESETS: dict[str, SpeechEncoderConfig] = {
     "cpc": SpeechEncoderConfig(
         embed=IdentityConfig(), blocks=RecurrentConfig(cell="lstm", layers=1, width=256, residual=False)
     ),
-    "wav2vec2_base": _wav2vec2(0.1, TransformerConfig(norm="post")),
+    "wav2vec2_base": _wav2vec2(0.1, TransformerConfig(norm="post", layer_drop=0.05)),
     "wav2vec2_large": _wav2vec2(0.0, TransformerConfig(layers=24, width=1024, heads=16)),
 }
 FEATURES: dict[str, FeaturesConfig] = {

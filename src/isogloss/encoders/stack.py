@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -47,6 +48,7 @@ class Stack(nn.Module):
         self.attends = config.attends
         self.feeds = config.feeds
         self.recompute = recompute
+        self.layer_drop = config.layer_drop
         self.entry = config.entry()
         self.bias = config.bias_of_positions()
         self.blocks = nn.ModuleList(config.build(inputs))
@@ -70,6 +72,7 @@ class Stack(nn.Module):
         as they were before that. after, until: only the blocks after this one, and up to that one, whose
         output then is final as it is; what stands before the first block belongs to it. With `recompute`,
         activations inside blocks are computed again in the backward pass instead of being kept: memory for time.
+        In training each block is left out with a probability, for all clips alike (Fan et al. 2020, arXiv 1909.11556).
         """
         valid = states.valid
         before = past[0].frames if past else 0
@@ -91,6 +94,14 @@ class Stack(nn.Module):
         return Encoded(states.with_values(self.norm(x) if until is None else x), kept)
 
     def _run(self, block: nn.Module, x: Tensor, valid: Tensor, mask: Tensor | None, extra: dict[str, Any]) -> Tensor:
+        after = self._block(block, x, valid, mask, extra)
+        if not (self.training and self.layer_drop):
+            return after
+        # A block that is left out is computed all the same: the gradient of its weights is 0, and not missing, which
+        # would keep other processes waiting.
+        return torch.where(torch.rand((), device=x.device) < self.layer_drop, x, after)
+
+    def _block(self, block: nn.Module, x: Tensor, valid: Tensor, mask: Tensor | None, extra: dict[str, Any]) -> Tensor:
         if self.recompute and self.training and "past" not in extra:
             return checkpoint(block, x, valid, mask, use_reentrant=False, **extra)
         return block(x, valid, mask, **extra)

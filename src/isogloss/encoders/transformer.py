@@ -73,6 +73,7 @@ class TransformerConfig(Config):
         None, ge=1, description="inner width of an adapter behind every block, as MMS has for each language"
     )
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout after every branch")
+    layer_drop: float = Field(0.0, ge=0, lt=1, description="probability that training leaves a block out")
 
     @model_validator(mode="after")
     def _check(self) -> "TransformerConfig":

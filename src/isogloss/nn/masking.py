@@ -25,6 +25,30 @@ def span_mask(frames: int, start_probability: float, span: int, draw: np.random.
     return masked
 
 
+def guided_mask(
+    scores: NDArray[np.float64], count: int, span: int, sharpness: float, draw: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Spans where scores are high, until exactly `count` frames are hidden (Baskar et al. 2022, arXiv 2202.12719).
+
+    scores: (frames,) in 0 … 1. Spans are drawn without replacement, one with mean score s in proportion to s^sharpness;
+    with equal scores that is as likely to begin in one frame as in another. Returns (frames,) bool.
+    """
+    frames = len(scores)
+    hidden = np.zeros(frames, dtype=np.bool_)
+    sums = np.cumsum(np.pad(scores, (1, 0)))
+    ends = np.minimum(np.arange(frames) + span, frames)
+    means = (sums[ends] - sums[:-1]) / (ends - np.arange(frames))
+    # The order in which draws without replacement come: the largest of log weights with Gumbel noise first.
+    order = np.argsort(-(sharpness * np.log(np.maximum(means, 1e-6)) + draw.gumbel(size=frames)))
+    for start in order:
+        missing = count - int(hidden.sum())
+        if not missing:
+            break
+        new = start + np.flatnonzero(~hidden[start : ends[start]])
+        hidden[new[:missing]] = True
+    return hidden
+
+
 def share_mask(symbols: int, share: float, span: int, draw: np.random.Generator) -> NDArray[np.bool_]:
     """Spans that hide about `share` of a row, and one at least; of a short row one of that share (SpanBERT).
 

@@ -120,6 +120,7 @@ class BestRQ(Objective):
     def __init__(self, config: BestRQConfig, spec: ModelSpec):
         super().__init__(config, spec)
         self.masked = MaskedCodes(config, spec)
+        self.needs = self.masked.needs
 
     def prepare(self, batch: Batch, training: bool) -> Batch:
         """What is masked: `mask` (B, T) of features and `targets`."""

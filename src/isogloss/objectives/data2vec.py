@@ -71,6 +71,7 @@ class Data2Vec(Objective):
         if not spec.config.encoder.blocks.feeds:
             raise IsoglossError("data2vec averages feed-forward branches, of which recurrent blocks have none.")
         self.masked = MaskedStates(config, spec)
+        self.needs = self.masked.needs
         self.predict = nn.Linear(spec.width, spec.width)
 
     def teacher(self, clock: Clock) -> float | None:

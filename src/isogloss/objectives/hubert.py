@@ -73,8 +73,8 @@ class HuBERT(Objective):
     def __init__(self, config: HuBERTConfig, spec: ModelSpec):
         super().__init__(config, spec)
         self.config = config
-        self.needs = Needs(labels=frozenset({config.labels}))
         self.masked = MaskedStates(config, spec)
+        self.needs = Needs(labels=frozenset({config.labels})) | self.masked.needs
         self.learned = spec.config.features.kind == "waveform"
         self.project = nn.Linear(spec.width, config.code_width)
         self.classes = nn.Parameter(torch.empty(config.clusters, config.code_width).uniform_())

@@ -15,8 +15,9 @@ from torch.nn.functional import pad
 from isogloss.config import Config
 from isogloss.data.loading import Batch
 from isogloss.model.spec import ModelSpec
-from isogloss.nn.masking import flat_places, padded_masks, span_mask
+from isogloss.nn.masking import flat_places, padded_masks
 from isogloss.nn.subsampling import stack
+from isogloss.objectives.guidance import GuideConfig, needed, span_masks
 from isogloss.sequence import Sequence
 
 
@@ -25,6 +26,7 @@ class FeatureSpansConfig(Config):
 
     start_probability: float = Field(0.01, gt=0, lt=1, description="probability that a mask starts at a frame")
     mask_ms: int = Field(400, ge=40, description="length of a mask, ms; streaming models 300")
+    guide: GuideConfig | None = Field(None, description="hide where a recogniser is sure, or unsure")
     noise: float = Field(0.1, ge=0, description="standard deviation of the noise that replaces masked frames")
 
 
@@ -44,6 +46,7 @@ class MaskedFeatures(nn.Module):
         super().__init__()
         self.config = config
         self.spec = spec
+        self.needs = needed(config.guide)
 
     def hidden(self, audio: Sequence, batch: Batch) -> dict[str, Any]:
         """What is masked of audio (B, S), as the clips of a batch say: `mask` (B, T) bool over feature frames.
@@ -53,8 +56,7 @@ class MaskedFeatures(nn.Module):
         """
         span = round(self.config.mask_ms / self.spec.frame_ms)
         lengths = self.spec.feature_frames(audio.lengths).tolist()
-        rows = zip(lengths, batch.draws("mask"), strict=True)
-        masks = [span_mask(length, self.config.start_probability, span, draw) for length, draw in rows]
+        masks = span_masks(lengths, span, self.config, batch)
         mask = padded_masks(masks, self.spec.feature_frames(audio.values.shape[1]))
         stride = self.spec.stride
         whole = pad(mask, (0, -mask.shape[1] % stride)).unflatten(1, (-1, stride)).all(dim=-1)

@@ -15,8 +15,9 @@ from isogloss.config import Config
 from isogloss.data.loading import Batch
 from isogloss.model.model import Model
 from isogloss.model.spec import ModelSpec
-from isogloss.nn.masking import flat_places, padded_masks, span_mask
+from isogloss.nn.masking import flat_places, padded_masks
 from isogloss.objectives.base import Term
+from isogloss.objectives.guidance import GuideConfig, needed, span_masks
 from isogloss.sequence import Sequence
 
 
@@ -25,6 +26,7 @@ class SpansConfig(Config):
 
     start_probability: float = Field(0.065, gt=0, lt=1, description="probability that a span starts at a frame")
     mask_ms: int = Field(200, ge=20, description="length of a span, ms: ten frames of 20 ms")
+    guide: GuideConfig | None = Field(None, description="hide where a recogniser is sure, or unsure")
 
 
 class Hidden(NamedTuple):
@@ -40,7 +42,7 @@ class MaskedStates(nn.Module):
 
     def __init__(self, config: SpansConfig, spec: ModelSpec):
         super().__init__()
-        self.config, self.spec = config, spec
+        self.config, self.spec, self.needs = config, spec, needed(config.guide)
         width = spec.bins if spec.config.encoder.embed.kind == "identity" else spec.width
         self.vector = nn.Parameter(torch.empty(width).uniform_())
 
@@ -48,8 +50,7 @@ class MaskedStates(nn.Module):
         """`mask` (B, T) bool over encoder frames, and `targets`, the hidden frames of each clip."""
         span = max(1, round(self.config.mask_ms / (1000 * self.spec.frame_seconds)))
         lengths = self.spec.frames(batch.audio.lengths).tolist()
-        rows = zip(lengths, batch.draws("mask"), strict=True)
-        masks = [span_mask(length, self.config.start_probability, span, draw) for length, draw in rows]
+        masks = span_masks(lengths, span, self.config, batch)
         mask = padded_masks(masks, max(1, self.spec.frames(batch.audio.values.shape[1])))
         return {"mask": mask, "targets": [row.nonzero()[:, 0].tolist() for row in mask]}
 

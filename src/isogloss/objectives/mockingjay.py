@@ -50,6 +50,7 @@ class Mockingjay(Objective):
     def __init__(self, config: MockingjayConfig, spec: ModelSpec):
         super().__init__(config, spec)
         self.masked = MaskedFeatures(config, spec)
+        self.needs = self.masked.needs
         self.predict = nn.Sequential(
             nn.Linear(spec.width, spec.width),
             nn.GELU(),

@@ -161,6 +161,7 @@ class Pairs(HeadLosses):
         if not config.heads:
             self.trained = {}
         self.speech = MaskedCodes(config.speech, spec)
+        self.needs |= self.speech.needs
         self.hidden = HiddenText(config.hidden, spec)
         self.same = nn.Linear(spec.width, 1) if config.matching else None
 

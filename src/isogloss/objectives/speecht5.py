@@ -107,6 +107,7 @@ class SpeechT5Speech(SpeechT5):
     def __init__(self, config: SpeechT5SpeechConfig, spec: ModelSpec):
         super().__init__(config, spec)
         self.masked = MaskedCodes(config.speech, spec)
+        self.needs = self.masked.needs
 
     def prepare(self, batch: Batch, training: bool) -> Batch:
         """What is masked: `mask` (B, T) of features and `targets`."""

@@ -31,6 +31,7 @@ from isogloss.audio.reading import SAMPLE_RATE
 from isogloss.data.loading import Batch
 from isogloss.data.needs import Needs
 from isogloss.data.synthesis import Speak, speak
+from isogloss.errors import IsoglossError
 from isogloss.heads.attention import AttentionDecoder
 from isogloss.heads.ctc import CTCHead
 from isogloss.model.model import Model
@@ -83,6 +84,8 @@ class TTS4Pretrain(Recognition):
         self.spoken = config
         self.speak = speak
         self.masked = MaskedCodes(config.speech, spec) if config.masked else None
+        if config.speech.guide is not None:
+            raise IsoglossError("No recogniser has scored synthetic speech; leave out guide of tts4pretrain.speech.")
 
     def prepare(self, batch: Batch, training: bool) -> Batch:
         """The texts as `synthetic` speech (B, S), and what of it is masked: `mask` and `targets`."""

@@ -89,6 +89,7 @@ class Wav2Vec2(Objective):
         if config.code_width % config.groups:
             raise IsoglossError(f"wav2vec2.code_width {config.code_width} does not divide into {config.groups} groups.")
         self.masked = MaskedStates(config, spec)
+        self.needs = self.masked.needs
         self.learned = spec.config.features.kind == "waveform"
         self.quantizer = GumbelQuantizer(spec.stride * spec.bins, config.groups, config.codes, config.code_width)
         self.project = nn.Linear(spec.width, config.code_width)
