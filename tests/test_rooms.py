@@ -28,7 +28,7 @@ GROUND = {"errors", "sequence", "framing", "files", "config"}
 COMMAND_LINE = {"cli", "__main__"}
 SIDE_BY_SIDE = {("text", "audio")}
 LONGEST = 400
-WORDS = {"most", "recognition", "normalisation"}
+WORDS = {"confidence", "most", "recognition", "normalisation"}
 ENCODERS = {"apc", "cpc", "hubert", "mockingjay", "wav2vec2"}
 """Methods after which encoders, or families of models of others, are called."""
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Sequence as ListOf
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -34,10 +34,6 @@ from isogloss.model.model import Model
 from isogloss.model.spec import ModelSpec
 from isogloss.nn.masking import guided_mask, span_mask
 from isogloss.objectives.fit import Artefact, Fit, FitConfig
-
-if TYPE_CHECKING:
-    from isogloss.objectives.masked_features import FeatureSpansConfig
-    from isogloss.objectives.masked_states import SpansConfig
 
 FULL = 1000
 """The label of a frame of which the scorer is certain."""
@@ -104,9 +100,17 @@ def needed(guide: GuideConfig | None) -> Needs:
     return Needs() if guide is None else Needs(labels=frozenset({guide.labels}))
 
 
-def span_masks(
-    lengths: ListOf[int], span: int, config: FeatureSpansConfig | SpansConfig, batch: Batch
-) -> list[NDArray[np.bool_]]:
+class Spans(Protocol):
+    """How likely spans begin, and what guides them."""
+
+    @property
+    def start_probability(self) -> float: ...
+
+    @property
+    def guide(self) -> GuideConfig | None: ...
+
+
+def span_masks(lengths: ListOf[int], span: int, config: Spans, batch: Batch) -> list[NDArray[np.bool_]]:
     """What is hidden of each clip of a batch, whose rows have these lengths: (T_i,) bool each, True = hidden."""
     draws, guide = batch.draws("mask"), config.guide
     masks = [
