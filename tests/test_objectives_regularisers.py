@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from isogloss.encoders.presets import preset
 from isogloss.encoders.stack import Stack
@@ -23,6 +24,10 @@ from isogloss.objectives.guidance import FULL, ConfidenceConfig, GuideConfig, sm
 from isogloss.objectives.vat import VATConfig, sized
 from isogloss.objectives.wav2vec2 import Wav2Vec2Config
 from isogloss.sequence import Sequence
+from isogloss.training.fitting import read_artefact
+from isogloss.training.journal import read_log
+from isogloss.training.recipe import Recipe
+from isogloss.training.trainer import train
 from small_objectives import gradients, joint_model, pairs, take
 
 
@@ -222,3 +227,37 @@ def test_clock_is_not_asked():
         objective = config.build(model.spec).eval()
         first, last = (take(objective, model, pairs(), Clock(step, 10)).value.detach() for step in (0, 9))
         torch.testing.assert_close(first, last)
+
+
+def test_a_recogniser_scores_what_is_then_hidden_and_both_regularise(letters: Path, tmp_path: Path):
+    """On real clips: recognise a little, score, pre-train on what it is sure of, recognise with both regularisers."""
+    stage = {"steps": 6, "evaluate_every": 6, "batch_seconds": 12}
+    regularisers = [{"name": "vat", "stream": "paired"}, {"name": "consistency", "stream": "paired", "weight": 0.2}]
+    guided = {"name": "best_rq", "mask_ms": 120, "start_probability": 0.05, "guide": {"by": "high"}}
+    recipe = Recipe.parse(
+        {
+            "name": "guided",
+            "model": {"encoder": "test", "tokenizer": {"kind": "characters"}, "heads": {"ctc": {}}},
+            "data": {"folders": [str(letters)], "shortest": 0.3},
+            "stages": [
+                stage | {"name": "recognise", "seconds": {"paired": 12}, "objectives": [{"name": "recognition"}]},
+                {"name": "confidence", "fit": {"name": "confidence"}},
+                stage
+                | {"name": "pretrain", "seconds": {"speech": 12}, "objectives": [guided], "freeze": ["heads"]},
+                stage
+                | {
+                    "name": "refine",
+                    "seconds": {"paired": 12},
+                    "objectives": [{"name": "recognition"}, *regularisers],
+                },
+            ],
+        },
+        "test",
+    )
+    train(recipe, tmp_path / "run", console=Console(quiet=True))
+    log = read_log(tmp_path / "run")
+    steps = [record for record in log if record["event"] == "step" and record["stage"] == "refine"]
+    assert all(record["vat/divergence"] > 0 and record["consistency/differ"] > 0 for record in steps)
+    assert [record["stage"] for record in log if record["event"] == "fit"] == ["confidence"]
+    _, labels = read_artefact(tmp_path / "run/artefacts/confidence")
+    assert labels and all(int(row.min()) > 0 and int(row.max()) <= FULL for row in labels.values())

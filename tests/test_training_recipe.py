@@ -57,6 +57,8 @@ def test_a_recipe_is_larger_on_a_larger_gpu(
     told = load_recipe(tmp_path / "recipe.yaml", ["model.encoder=tiny", "stages.0.seconds={speech: 20}"])
     assert told.model.encoder.blocks.width == 144 and told.stages[0].seconds == {"speech": 20} and not told.adapted
     assert not load_recipe(tmp_path / "recipe.yaml", ["device=cpu"]).adapted
+    shipped_larger = load_recipe("usm-small")
+    assert shipped_larger.model.encoder.blocks.width == (144 if encoder == "tiny" else 256)
     saved = tmp_path / "saved.yaml"
     saved.write_text(yaml.safe_dump(found.plain()))  # what was chosen is chosen once
     assert load_recipe(saved) == found

@@ -10,7 +10,7 @@ from isogloss.data.manifests import read_card
 from isogloss.data.needs import Needs
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.training.recipe import Recipe
-from isogloss.training.source import read_data, read_texts, summary, transcribed, unspoken, without_held_out
+from isogloss.training.source import opened, read_data, read_texts, summary, transcribed, unspoken, without_held_out
 from isogloss.training.streams import Stream
 
 
@@ -24,19 +24,20 @@ class Data:
     def __init__(self, recipe: Recipe):
         self.recipe = recipe.data
         left_out: Counter[str] = Counter()
-        self.train = read_data(recipe.data, "train", left_out)
-        self.dev = read_data(recipe.data, "dev")
+        folders = opened(recipe.data)
+        self.train = read_data(recipe.data, "train", left_out, folders)
+        self.dev = read_data(recipe.data, "dev", folders=folders)
         # Read now: the model's card quotes them after the last step.
         self.cards = [read_card(folder) for folder in recipe.data.folders]
         if any(objective.translates for stage in recipe.training for objective in stage.objectives):
-            self.train = without_held_out(self.train, recipe.data)
+            self.train = without_held_out(self.train, folders)
         self.paired = transcribed(self.train)
         self.summary = summary(self.train, self.paired, left_out)
         if not self.train:
             raise IsoglossError(f"No clip is left to train on: {self.summary}. Prepare the data with isogloss prepare.")
         # Text is read, and symbols are made of it, only where some stage learns from it.
         reads = any("text" in stage.seconds for stage in recipe.training)
-        self.texts = read_texts(recipe.data) if reads else Clips.of([])
+        self.texts = read_texts(recipe.data, folders) if reads else Clips.of([])
         self.fingerprint = joined([self.train, self.texts]).fingerprint()
         self._check_weights()
 

@@ -19,7 +19,7 @@ from isogloss.text.ngram import save_ngram, train_ngram
 from isogloss.text.tokenizers import digest
 from isogloss.training.development import load_batches, select
 from isogloss.training.recipe import DataRecipe
-from isogloss.training.source import read_data, read_texts, transcribed
+from isogloss.training.source import opened, read_data, read_texts, transcribed
 
 HELD_OUT = 20
 """Each so-many-th sentence is held out to measure how well the others predict it."""
@@ -76,7 +76,8 @@ def train_language_model(
 def _prepared(data: list[Path], languages: Container[str]) -> Iterator[tuple[str, str]]:
     """(text, language) of corpora."""
     recipe = DataRecipe(folders=tuple(data), translations=True, shortest=0.0, longest=inf)
-    for cut in [*read_data(recipe, "train"), *read_texts(recipe)]:
+    folders = opened(recipe)
+    for cut in [*read_data(recipe, "train", folders=folders), *read_texts(recipe, folders)]:
         if (text := text_of(cut)) and language_of(cut) in languages:
             yield text, language_of(cut)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from collections.abc import Sequence as ListOf
 from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
@@ -24,14 +25,21 @@ if TYPE_CHECKING:
     from lhotse.cut import MonoCut
 
 
-def read_data(recipe: DataRecipe, split: str, left_out: Counter[str] | None = None) -> Clips:
+def opened(recipe: DataRecipe) -> list[Clips]:
+    """All clips of each folder of a recipe."""
+    return [open_corpus(folder) for folder in recipe.folders]
+
+
+def read_data(
+    recipe: DataRecipe, split: str, left_out: Counter[str] | None = None, folders: ListOf[Clips] | None = None
+) -> Clips:
     """The clips of a split of all folders, within the recipe's languages and lengths.
 
     No train clip says what the dev or test split of another folder says, in whatever language; within a folder that is
     the matter of `isogloss prepare`. left_out: counts the clips in the recipe's languages that are not among them, by
-    the reason.
+    the reason. folders: those of the recipe, where they are open.
     """
-    folders = [open_corpus(folder) for folder in recipe.folders]
+    folders = opened(recipe) if folders is None else folders
     of_split = [clips.select(clips.in_split(split)) for clips in folders]
     present = {tag for clips in of_split for tag in clips.languages()}
     for language in recipe.languages:
@@ -65,7 +73,7 @@ def _fit(clips: Clips, recipe: DataRecipe, held_out: set[str], left_out: Counter
     return clips.select(kept)
 
 
-def _held_out_elsewhere(folders: list[Clips]) -> Iterator[set[str]]:
+def _held_out_elsewhere(folders: ListOf[Clips]) -> Iterator[set[str]]:
     """For each folder the normalised texts that dev and test clips of the others say, in whatever language."""
     held_out = [held_out_texts(_held_out(clips)) for clips in folders]
     holders = Counter(text for texts in held_out for text in texts)
@@ -85,13 +93,14 @@ def summary(train: Clips, paired: Clips, left_out: Counter[str]) -> str:
     return f"{counted(len(train), 'training clip')}, {len(paired)} of them transcribed{without}"
 
 
-def read_texts(recipe: DataRecipe) -> Clips:
+def read_texts(recipe: DataRecipe, folders: ListOf[Clips] | None = None) -> Clips:
     """The unspoken text of all folders as cuts without recordings, in the recipe's languages, `longest` at most.
 
     With `recipe.translations`, also what train clips say in other languages, as far as the recipe names them or
     somebody speaks them in the data. No sentence of any folder's dev or test split is among them, in any language.
+    folders: as of `read_data`.
     """
-    folders = [open_corpus(folder) for folder in recipe.folders]
+    folders = opened(recipe) if folders is None else folders
     wanted = set(recipe.languages)
     lines = [line for path in unspoken(recipe.folders) for line in read_text_lines(path)]
     if recipe.translations:
@@ -115,9 +124,9 @@ def translated(clips: Iterable[MonoCut]) -> Iterator[TextLine]:
             yield TextLine(text, tag, source_of(cut))
 
 
-def without_held_out(clips: Clips, recipe: DataRecipe) -> Clips:
+def without_held_out(clips: Clips, folders: Iterable[Clips]) -> Clips:
     """The clips without translations that a dev or test split of any folder says, in any language."""
-    held_out = all_held_out(map(open_corpus, recipe.folders))
+    held_out = all_held_out(folders)
 
     def change(cut: MonoCut) -> MonoCut:
         kept = {tag: text for tag, text in translations_of(cut).items() if normalise(text, tag) not in held_out}
