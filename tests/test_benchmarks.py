@@ -169,6 +169,7 @@ TINY: dict[str, Callable[[Workshop], str]] = {
         f"{ONCE} --data {w.letters} --encoder test --seconds 6 --batch-seconds 3 --profiled 2 --minutes 0.05 --clips 1 "
         "--presets test --loss 2 8 3 9 --without kernels"
     ),
+    "attention.py": lambda w: f"{ONCE} --seconds 3 --clips 1.5 --heads 1 --width 8",
     "blank_phase.py": lambda w: (
         f"--data {w.letters} --encoders test --seconds 6 --memory 3 --hours 0.01 --ways 'as it is' 'attention beside' "
         f"--runs {w.folder}/blank {ALONE}"

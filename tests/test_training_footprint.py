@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.attention import sdpa_kernel
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from isogloss.encoders.presets import preset, preset_features
@@ -17,7 +18,7 @@ from isogloss.encoders.speech import SpeechEncoder, SpeechEncoderConfig
 from isogloss.nn.masks import LocalContext
 from isogloss.objectives.base import Clock
 from isogloss.sequence import Sequence
-from isogloss.training.footprint import GIB, Footprint, activations, footprint, with_activations
+from isogloss.training.footprint import FUSED, GIB, Footprint, activations, footprint, with_activations
 from isogloss.training.hardware import Machine
 from isogloss.training.recipe import StageRecipe
 from isogloss.training.schedule import Average, build_optimizer
@@ -122,7 +123,8 @@ def test_activations_are_those_of_a_batch_with_padding(encoder: SpeechEncoderCon
         return tensor
 
     batch = Sequence(torch.randn(2, frames, width), torch.tensor([frames, frames - 20]))
-    with saved_tensors_hooks(pack, lambda tensor: tensor), torch.autocast("cpu", enabled=precision == torch.bfloat16):
+    hooks, fused = saved_tensors_hooks(pack, lambda tensor: tensor), sdpa_kernel(FUSED)
+    with hooks, fused, torch.autocast("cpu", enabled=precision == torch.bfloat16):
         final = module(batch).final
     real = sum(size for place, size in kept.items() if place not in own)
     assert final.values.requires_grad

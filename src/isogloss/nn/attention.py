@@ -12,6 +12,9 @@ from isogloss.nn.past import Past
 from isogloss.nn.position import relative_shift, relative_table, rotary_table, rotate
 from isogloss.sequence import Sequence
 
+IN_STEPS = 1 << 20
+"""Scores of a head that are kept for the backward pass, at most: those of 40 s at 25 frames a second."""
+MIN = torch.finfo(torch.bfloat16).min
 Position = Literal["rotary", "rotary_inputs", "relative", "relative_key", "gated", "none"]
 
 
@@ -71,7 +74,7 @@ class SelfAttention(nn.Module):
         elif self.position == "gated":
             assert bias is not None
             mask = _forbidden((self._gate(x) * bias).to(query.dtype), mask)
-        mixed = scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        mixed = attend(query, key, value, mask)
         return self.out(mixed.transpose(1, 2).reshape(batch, frames, width))
 
     def _projected(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -110,6 +113,27 @@ class SelfAttention(nn.Module):
         both = self.gate(x.unflatten(2, (self.heads, -1)).transpose(1, 2))
         reset, update = both.unflatten(-1, (2, 4)).sum(-1).sigmoid().chunk(2, dim=-1)
         return reset * (update * self.gate_scale - 1) + 2
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """softmax(Q Kᵀ / √E + mask) V: (B, H, T, E), (B, H, P, E) twice, mask (…, T, P) bool or float -> (B, H, T, E)."""
+    if not _better_in_steps(query, key):
+        return scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    scores = query * query.shape[-1] ** -0.5 @ key.mT
+    if mask is not None:
+        bias = mask if mask.is_floating_point() else torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, MIN)
+        scores = scores + bias
+    return scores.softmax(dim=-1, dtype=scores.dtype) @ value
+
+
+def _better_in_steps(query: Tensor, key: Tensor) -> bool:
+    """Whether products and softmax one by one take less time than torch's fused attention, and memory that is there.
+
+    Of a CPU's bf16 the fused backward pass takes two to seven times as long (torch 2.13, benchmarks/attention.py).
+    Whoever limits torch to some of its kernels (`sdpa_kernel`) has these.
+    """
+    trains = query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.requires_grad
+    return trains and query.shape[2] * key.shape[2] <= IN_STEPS and torch.backends.cuda.mem_efficient_sdp_enabled()
 
 
 def _forbidden(bias: Tensor, mask: Tensor | None) -> Tensor:
@@ -151,5 +175,5 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
         """(B, U, D) -> (B, U, D)."""
         query = self.query(x).view(*x.shape[:2], self.heads, -1).transpose(1, 2)
-        mixed = scaled_dot_product_attention(query, memory.keys, memory.values, attn_mask=memory.mask)
+        mixed = attend(query, memory.keys, memory.values, memory.mask)
         return self.out(mixed.transpose(1, 2).flatten(2))

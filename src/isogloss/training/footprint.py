@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from isogloss.audio.features import FeaturesConfig
 from isogloss.audio.reading import SAMPLE_RATE
@@ -28,6 +29,7 @@ from isogloss.training.hardware import autocast
 FLOAT = 4
 """Bytes of a float32."""
 GIB = 2**30
+FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,8 @@ def _kept(encoder: SpeechEncoderConfig, width: int, clips: int, frames: int, pre
         found[storage._cdata] = storage.nbytes()
         return tensor
 
-    with FakeTensorMode(), autocast(torch.device("cpu"), precision):
+    # Attention as GPUs compute it: fused where it can be.
+    with FakeTensorMode(), autocast(torch.device("cpu"), precision), sdpa_kernel(FUSED):
         module = SpeechEncoder(encoder, width)
         own = {parameter.untyped_storage()._cdata for parameter in module.parameters()}
         batch = Sequence(torch.zeros(clips, frames, width), torch.full((clips,), frames))
