@@ -96,6 +96,7 @@ def test_help_needs_nothing_heavy() -> None:
 
 def test_every_verb_is_there_and_says_what_it_does(run: Run) -> None:
     order = "corpora methods prepare pack attach inspect import pull export train finetune label lm quantise evaluate"
+    order += " probe"
     order += " demo transcribe identify encode embed search serve doctor version"
     assert order.split() == VERBS
     shown = run("--help")[1]

@@ -242,6 +242,54 @@ def evaluate(
 
 
 @app.command()
+def probe(
+    model: Annotated[
+        list[str],
+        typer.Option(
+            metavar="MODEL",
+            help="folder of a model, log_mel, mfcc, or random:PRESET; may be repeated",
+            show_default=False,
+        ),
+    ],
+    data: Annotated[list[Path], typer.Option(help="prepared corpus; may be repeated", show_default=False)],
+    task: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="phones, language, speaker or concept; may be repeated; default language"),
+    ] = None,
+    other: Annotated[
+        list[Path] | None, typer.Option(help="prepared corpus whose clips are all test clips, in place of the others")
+    ] = None,
+    languages: Annotated[str, typer.Option(help="only clips in these languages: ro,pt-BR")] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="probes that are fitted, of which the mean is shown")] = 3,
+    json: JsonFile = None,
+    device: Device = "auto",
+) -> None:
+    """Probe what a representation holds. A linear layer on frozen states tells phones, languages, speakers."""
+    from isogloss.evaluation.probing import parts_of
+    from isogloss.evaluation.probing import probe as work
+    from isogloss.evaluation.representations import representation
+    from isogloss.evaluation.terminal import Printed
+    from isogloss.files import require_writable, write_json
+    from isogloss.training.hardware import choose_device
+
+    if json:
+        require_writable(json)
+    named = [representation(name, choose_device(device)) for name in model]
+    with terminal.counting("Probing") as advance:
+        tables = work(
+            named,
+            task or ["language"],
+            parts_of(data, other or [], listed(languages)),
+            seeds=seeds,
+            on_progress=lambda name, done, total: advance(f"clips, {name}", done, total),
+        )
+    where = ", ".join(folder.name for folder in [*data, *(other or [])])
+    terminal.results().print(Printed(tables[0], f"{len(named)} representations", where))
+    if json:
+        write_json(json, {"tables": [table.plain() for table in tables]})
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="folder for data, run, model and report")] = Path("demo"),
     data: Annotated[
