@@ -42,7 +42,10 @@ WAYS: dict[str, dict[str, Any]] = {
 """What each changes."""
 FRAMES = 0.9
 """Share of blank frames below which symbols are written."""
+ALL_BLANK = 0.99
+"""Share above which nothing is written."""
 TOGETHER = 10
+"""Steps over which both are averaged."""
 
 
 def main() -> None:
@@ -69,7 +72,7 @@ def row(options: Namespace, encoder: str, seconds: float, way: str) -> dict[str,
     log = read_log(run)
     taken = [record for record in log if record["event"] == "step"]
     blank = [record["recognition/blank"] for record in taken]
-    left = next((n for n in range(TOGETHER, len(blank)) if sum(blank[n - TOGETHER : n]) < FRAMES * TOGETHER), None)
+    left = steps_until_symbols(blank)
     looks = [record["cer"] for record in log if record["event"] == "dev"]
     return {
         "encoder": encoder,
@@ -82,6 +85,16 @@ def row(options: Namespace, encoder: str, seconds: float, way: str) -> dict[str,
         "at the end": round(100 * looks[-1], 1),
         "steps": len(taken),
     }
+
+
+def steps_until_symbols(blank: list[float]) -> int | None:
+    """After how many steps fewer than `FRAMES` are blank, once nearly all were; None if they stay so.
+
+    blank: share of blank frames in each step. Before it writes blanks a model writes whatever its weights say.
+    """
+    means = [sum(blank[n - TOGETHER : n]) / TOGETHER for n in range(TOGETHER, len(blank) + 1)]
+    began = next((n for n, mean in enumerate(means) if mean > ALL_BLANK), len(means))
+    return next((n + TOGETHER for n, mean in enumerate(means) if n > began and mean < FRAMES), None)
 
 
 def recipe(options: Namespace, encoder: str, seconds: float, steps: int, changes: dict[str, Any]) -> Recipe:
