@@ -196,6 +196,10 @@ TINY: dict[str, Callable[[Workshop], str]] = {
         f"--data {w.russian} --depths 1 --longer 1 --runs {w.folder}/long {ALONE} --plot {w.folder}/long.svg"
     ),
     "memory.py": lambda w: "--preset test --clips 1 --seconds 1",
+    "methods.py": lambda w: (
+        f"--data {w.letters} --hours 0.01 --methods apc cpc --seeds 1 --runs {w.folder}/methods {ALONE} "
+        "--overrides model.encoder.blocks.width=32 data.shortest=0.3"
+    ),
     "no_speech.py": lambda w: f"--model all={w.model} --minutes 0.05 --whisper",
     "onnx_models.py": lambda w: f"{ONCE} --model {w.model} --data {w.letters} {w.russian}",
     "reading.py": lambda w: f"{ONCE} --data {w.russian} --work {w.folder}/reading --hours 0.01",
