@@ -54,12 +54,20 @@ class Case:
         return " ".join([self.name, *(f"{key}={value}" for key, value in said.items())])
 
 
-SMALLER = {"data2vec": {"blocks": 2}, "mockingjay": {"mask_ms": 200}}
+SMALLER = {
+    "data2vec": {"blocks": 2},
+    "mockingjay": {"mask_ms": 200},
+    "pase": {
+        "workers": ("wave", "lps", "fbank_long", "gammatone", "mfcc_13", "prosody", "lim", "gim", "spc"),
+        **{"hidden": 8, "decoder": (4, 4, 4), "crop": 0.5},
+    },
+}
 """What the small models have too little of by default."""
 CASES = [
     *(Case(name, SMALLER.get(name, {})) for kind in CONFIGS if (name := kind.model_fields["name"].default)),
     # Others that take another way through their code.
     Case("data2vec", {"blocks": 1}),
+    Case("pase", {"workers": ("fbank", "spc"), "context": 1, "changes": 0, "hidden": 8, "distort": None}),
     Case("aligned_mlm", upsampling=("none",)),
     Case("maestro", {"soft": True, "aligner": None}, upsampling=("none",)),
     Case("maestro", heads=()),
@@ -416,7 +424,7 @@ class Waiting(TorchDispatchMode):
         return operation(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("name", ["best_rq", "recognition"])
+@pytest.mark.parametrize("name", ["best_rq", "pase", "recognition"])
 def test_a_step_waits_for_nothing(name: str) -> None:
     """But on a CPU, where it costs nothing, for whether all is valid."""
     stage = stage_of(Case(name))

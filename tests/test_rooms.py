@@ -29,7 +29,7 @@ COMMAND_LINE = {"cli", "__main__"}
 SIDE_BY_SIDE = {("text", "audio")}
 LONGEST = 400
 WORDS = {"confidence", "most", "recognition", "normalisation"}
-ENCODERS = {"apc", "cpc", "hubert", "mockingjay", "wav2vec2"}
+ENCODERS = {"apc", "cpc", "hubert", "mockingjay", "pase", "wav2vec2"}
 """Methods after which encoders, or families of models of others, are called."""
 
 DOCS = sorted((REPOSITORY / "docs").glob("*.md"))

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
+from isogloss.audio.sincnet import BandPass, OverUtterance
 from isogloss.audio.waveform import OverTime
 from isogloss.encoders.presets import PRESETS, preset_features
 from isogloss.encoders.text import TextEncoderConfig
@@ -36,6 +37,9 @@ OWN = {
     GumbelQuantizer: {"codes"},
     ParametrizationList: {"original1"},  # of weight normalisation: the direction, and not the length
     OverTime: set(),
+    OverUtterance: set(),
+    BandPass: set(),  # edges of filters
+    nn.PReLU: set(),
 }
 """Modules with parameters of their own, and which of these are matrices or kernels."""
 
@@ -82,7 +86,7 @@ def test_it_reaches_matrices_and_kernels_alone(name: str, transducer: LSTMConfig
             "language": ClassifierConfig(),
         },
         phonemes=("a", "b"),
-        text=TextEncoderConfig(entry=1),
+        text=TextEncoderConfig(entry=1, heads=2),
         text_languages=("es", "it"),
         languages=("es", "it"),
     )

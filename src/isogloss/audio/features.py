@@ -12,7 +12,8 @@ from pydantic import Field
 
 from isogloss.audio.log_mel import LogMelConfig, LogMelFeatures
 from isogloss.audio.mfcc import MFCCConfig, MFCCFeatures
+from isogloss.audio.sincnet import SincNetConfig, SincNetFeatures
 from isogloss.audio.waveform import WaveformConfig, WaveformFeatures
 
-FeaturesConfig = Annotated[LogMelConfig | MFCCConfig | WaveformConfig, Field(discriminator="kind")]
-Features = LogMelFeatures | MFCCFeatures | WaveformFeatures
+FeaturesConfig = Annotated[LogMelConfig | MFCCConfig | WaveformConfig | SincNetConfig, Field(discriminator="kind")]
+Features = LogMelFeatures | MFCCFeatures | WaveformFeatures | SincNetFeatures

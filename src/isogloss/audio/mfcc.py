@@ -76,11 +76,8 @@ class MFCCFeatures(nn.Module):
 
     def forward(self, audio: Sequence) -> Sequence:
         with torch.autocast(audio.device.type, enabled=False):
-            found = [self.log_mel(audio).map(lambda energies: energies @ self.dct.float())]
-            for _ in range(self.config.changes):
-                found.append(found[-1].with_values(change(found[-1])))
-            together = found[0].with_values(torch.cat([part.values for part in found], dim=-1))
-            return self.normaliser(together.zero_padding())
+            found = self.log_mel(audio).map(lambda energies: energies @ self.dct.float())
+            return self.normaliser(with_changes(found, self.config.changes).zero_padding())
 
 
 def lifted_dct(bins: int, coefficients: int) -> Tensor:
@@ -90,6 +87,14 @@ def lifted_dct(bins: int, coefficients: int) -> Tensor:
     scale = torch.where(k == 0, math.sqrt(1 / bins), math.sqrt(2 / bins))
     lifter = 1 + LIFTER / 2 * torch.sin(math.pi * k / LIFTER)
     return (torch.cos(math.pi * k * (m + 0.5) / bins) * scale * lifter).float()
+
+
+def with_changes(frames: Sequence, times: int) -> Sequence:
+    """(B, T, F) and beside them how they change, and how that changes: (B, T, (1 + times) F)."""
+    found = [frames]
+    for _ in range(times):
+        found.append(found[-1].with_values(change(found[-1])))
+    return frames.with_values(torch.cat([part.values for part in found], dim=-1))
 
 
 def change(frames: Sequence) -> Tensor:

@@ -73,8 +73,9 @@ class _Statistics(nn.Module):
     variance: Tensor
     count: Tensor
 
-    def __init__(self, bins: int):
+    def __init__(self, bins: int, floor: float = FLOOR):
         super().__init__()
+        self.floor = floor
         self.register_buffer("mean", torch.zeros(bins, dtype=torch.float32))
         self.register_buffer("variance", torch.ones(bins, dtype=torch.float32))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
@@ -82,7 +83,7 @@ class _Statistics(nn.Module):
     def _apply_statistics(self, features: Sequence) -> Sequence:
         centred = features.values.float() - self.mean
         scaled = centred * torch.rsqrt(self.variance + _EPSILON)
-        return features.with_values(scaled.clamp(min=FLOOR)).zero_padding()
+        return features.with_values(scaled.clamp(min=self.floor)).zero_padding()
 
     @torch.no_grad()
     def _update(self, features: Sequence, horizon: float) -> None:
@@ -111,11 +112,11 @@ class RunningNormaliser(_Statistics):
     A cumulative mean and variance up to `horizon` frames, an exponential one beyond. A batch is
     added before it is normalised. Under DDP the buffers of rank 0 count, as for batch norm.
 
-    horizon: frames; 360 000 is an hour at 100 frames a second.
+    horizon: frames; 360 000 is an hour at 100 frames a second. floor: where features end, standard deviations.
     """
 
-    def __init__(self, bins: int, horizon: int = 360_000):
-        super().__init__(bins)
+    def __init__(self, bins: int, horizon: int = 360_000, floor: float = FLOOR):
+        super().__init__(bins, floor)
         self.horizon = horizon
 
     def forward(self, features: Sequence) -> Sequence:

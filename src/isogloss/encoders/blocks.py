@@ -17,7 +17,10 @@ from typing import Annotated
 from pydantic import Field
 
 from isogloss.encoders.conformer import ConformerConfig
+from isogloss.encoders.qrnn import QRNNConfig
 from isogloss.encoders.recurrent import RecurrentConfig
 from isogloss.encoders.transformer import TransformerConfig
 
-BlocksConfig = Annotated[ConformerConfig | TransformerConfig | RecurrentConfig, Field(discriminator="kind")]
+BlocksConfig = Annotated[
+    ConformerConfig | TransformerConfig | RecurrentConfig | QRNNConfig, Field(discriminator="kind")
+]

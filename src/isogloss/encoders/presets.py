@@ -4,14 +4,16 @@ Parameters of the blocks (reference: USM Table 2, Conformer Table 1; tests hold 
     toy 25.32 M · conformer_l 107.51 M · usm_600m 604.89 M · usm_2b 1813.76 M
     transformer_base 85.05 M and transformer_large 302.31 M are the blocks of wav2vec 2.0
 Of features and encoder, without what only pre-training needs:
-    apc 4.06 M · cpc 1.84 M · wav2vec2_base 94.37 M · wav2vec2_large 315.44 M
+    apc 4.06 M · cpc 1.84 M · pase 5.82 M · pase_plus 7.83 M · wav2vec2_base 94.37 M · wav2vec2_large 315.44 M
 """
 
 from isogloss.audio.features import FeaturesConfig
 from isogloss.audio.log_mel import LogMelConfig
+from isogloss.audio.sincnet import SincNetConfig
 from isogloss.audio.waveform import WaveformConfig
 from isogloss.encoders.conformer import ConformerConfig
 from isogloss.encoders.embed import IdentityConfig, ProjectionConfig, SubsamplingConfig
+from isogloss.encoders.qrnn import QRNNConfig
 from isogloss.encoders.recurrent import RecurrentConfig
 from isogloss.encoders.speech import SpeechEncoderConfig
 from isogloss.encoders.transformer import ConvolutionalPositionConfig, TransformerConfig
@@ -52,6 +54,8 @@ PRESETS: dict[str, SpeechEncoderConfig] = {
     "cpc": SpeechEncoderConfig(
         embed=IdentityConfig(), blocks=RecurrentConfig(cell="lstm", layers=1, width=256, residual=False)
     ),
+    "pase": SpeechEncoderConfig(embed=IdentityConfig(), blocks=QRNNConfig(width=100, hidden=0, skip=False)),
+    "pase_plus": SpeechEncoderConfig(embed=IdentityConfig(), blocks=QRNNConfig()),
     "wav2vec2_base": _wav2vec2(0.1, TransformerConfig(norm="post", layer_drop=0.05)),
     "wav2vec2_large": _wav2vec2(0.0, TransformerConfig(layers=24, width=1024, heads=16)),
 }
@@ -61,6 +65,8 @@ FEATURES: dict[str, FeaturesConfig] = {
     "cpc": WaveformConfig(
         channels=256, kernels=(10, 8, 4, 4, 4), strides=(5, 4, 2, 2, 2), norm="layer", bias=True
     ),
+    "pase": SincNetConfig(skips=0),
+    "pase_plus": SincNetConfig(),
     "wav2vec2_base": WaveformConfig(),
     "wav2vec2_large": WaveformConfig(norm="layer", bias=True, normalisation="utterance"),
 }

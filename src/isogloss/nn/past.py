@@ -21,7 +21,8 @@ class Past:
     keep: frames whose keys and values later chunks may attend to.
     keys, values: (B, H, P, D/H) of the last frames, P <= keep, before positions are added to them.
     gated: (B, K-1, D), the last inputs of a causal convolution; nothing at the start.
-    state: of a recurrent layer, as torch has it: (1, B, D), for an LSTM two of them.
+    state: of a recurrent layer, as torch has it: (1, B, D), for an LSTM two of them; of a quasi-recurrent one the last
+        frame that came in, (B, 1, E), and its state, (B, 1, H).
     """
 
     keep: int = 0

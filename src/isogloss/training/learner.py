@@ -101,7 +101,7 @@ class Learner:
     def pulls(self, micro: Micro, counts: Counts) -> dict[str, float]:
         """How hard each objective pulls, on a micro-batch: the norms of their gradients."""
         begin_training(self.stage)
-        with memory_for(micro), only_trying(self.stage.model), self.autocast():
+        with memory_for(micro), only_trying(self.stage), self.autocast():
             batches = on_device(micro, self.machine.device)
             return gradient_norms(self.stage, batches, counts, list(self.parameters.values()))
 

@@ -47,7 +47,7 @@ def preflight(
     worst = source.largest()
     began = time.perf_counter()
     begin_training(stage)
-    with memory_for(worst), only_trying(stage.model), stage.guards.lifted(), learner.autocast():
+    with memory_for(worst), only_trying(stage), stage.guards.lifted(), learner.autocast():
         micro = on_device(worst, device)
         counts = stage.counts(micro)
         sums = stage(micro, counts)

@@ -175,13 +175,17 @@ def begin_training(stage: Stage) -> None:
             module.eval()
 
 
-def keep_buffers(model: nn.Module) -> Callable[[], None]:
-    """What puts the statistics of features that a model gathers back as they are now."""
-    kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
+def keep_buffers(part: nn.Module) -> Callable[[], None]:
+    """What puts the statistics that a model or a whole stage gathers back as they are now.
+
+    Slow copies are none: they follow only after a step.
+    """
+    kept = {name: buffer.clone() for name, buffer in part.named_buffers() if ".ema." not in name}
 
     def put_back() -> None:
-        for name, buffer in model.named_buffers():
-            buffer.copy_(kept[name])
+        for name, buffer in part.named_buffers():
+            if name in kept:
+                buffer.copy_(kept[name])
 
     return put_back
 
@@ -192,9 +196,9 @@ def on_device(micro: Micro, device: torch.device) -> Micro:
 
 
 @contextmanager
-def only_trying(model: Model) -> Iterator[None]:
-    """What is computed inside does not count: the model's statistics of features are put back afterwards."""
-    put_back = keep_buffers(model)
+def only_trying(part: nn.Module) -> Iterator[None]:
+    """What is computed inside does not count: the statistics of a model or a stage are put back afterwards."""
+    put_back = keep_buffers(part)
     try:
         yield
     finally:

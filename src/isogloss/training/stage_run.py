@@ -89,7 +89,7 @@ class StageRun:
 
     def _timed(self, repeats: int) -> float:
         learner, times = self.learner, []
-        with only_trying(self.stage.model), self.stage.guards.lifted():
+        with only_trying(self.stage), self.stage.guards.lifted():
             for step in range(1 + repeats):
                 work = self.source.work(step)
                 began = time.perf_counter()
@@ -178,7 +178,7 @@ class StageRun:
                 mend = f"lower stages.{self.number}.batch_seconds, which is {self.recipe.batch_seconds:g}"
                 raise IsoglossError(f"{error}; {mend}, or set model.recompute, and go on with --resume.") from None
         # Copied only where they may be put back: weights of 8 bits are buffers too.
-        positions, put_back = self.source.positions, keep_buffers(self.stage.model)
+        positions, put_back = self.source.positions, keep_buffers(self.stage)
         try:
             return work()
         except OutOfMemory as error:
