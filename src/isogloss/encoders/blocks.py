@@ -3,6 +3,7 @@
     layers, width           how many, and the width D of their states
     feeds                   feed-forward modules in a block, beside which adapters may stand
     attends                 whether they attend to other frames, as the context policy allows
+    alike                   whether all blocks are of one size, but for the width of what enters the first
     any_width               whether the first block takes inputs of any width; otherwise it is D
     final_norm              whether a LayerNorm follows the last block
     cannot_stream           why they cannot work on audio as it arrives, and what helps; None where they can
@@ -15,8 +16,11 @@ from typing import Annotated
 
 from pydantic import Field
 
+from isogloss.encoders.causal_cnn import CausalCNNConfig
 from isogloss.encoders.conformer import ConformerConfig
 from isogloss.encoders.recurrent import RecurrentConfig
 from isogloss.encoders.transformer import TransformerConfig
 
-BlocksConfig = Annotated[ConformerConfig | TransformerConfig | RecurrentConfig, Field(discriminator="kind")]
+BlocksConfig = Annotated[
+    ConformerConfig | TransformerConfig | RecurrentConfig | CausalCNNConfig, Field(discriminator="kind")
+]
