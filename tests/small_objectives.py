@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from isogloss.data.loading import Batch
 from isogloss.data.needs import Needs
-from isogloss.encoders.embed import IdentityConfig
+from isogloss.encoders.embed import EmbedConfig, IdentityConfig
 from isogloss.encoders.presets import preset
 from isogloss.encoders.recurrent import RecurrentConfig
 from isogloss.encoders.speech import SpeechEncoderConfig
@@ -50,11 +50,11 @@ def joint_model(*heads: str, upsampling: str = "none", dropout: float = 0.0) -> 
     return Model(config, build_tokenizer(CharactersConfig(), TEXTS))
 
 
-def causal_model() -> Model:
+def causal_model(embed: EmbedConfig | None = None) -> Model:
     """A model with three recurrent layers that have a state for every frame of features."""
     torch.manual_seed(0)
     blocks = RecurrentConfig(layers=3, width=16, dropout=0.0)
-    encoder = SpeechEncoderConfig(embed=IdentityConfig(), blocks=blocks)
+    encoder = SpeechEncoderConfig(embed=embed or IdentityConfig(), blocks=blocks)
     return Model(ModelConfig(encoder=encoder, heads={}))
 
 

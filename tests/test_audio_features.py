@@ -20,6 +20,7 @@ CONFIGS: dict[str, tuple[FeaturesConfig, dict[str, object]]] = {
     "log-mel-whisper": (LogMelConfig(bins=20, flavour="whisper", low_hz=0, normalisation="whisper"), FLOAT32),
     "waveform-group": (WaveformConfig(**SMALL), {}),
     "waveform-layer": (WaveformConfig(**SMALL, norm="layer", bias=True), {}),
+    "waveform-logarithm": (WaveformConfig(**SMALL, norm="layer", log_compression=True), {}),
     "waveform-normalised": (WaveformConfig(**SMALL, norm="layer", bias=True, normalisation="utterance"), {}),
 }
 
@@ -82,6 +83,15 @@ def test_a_normalised_waveform_has_no_level() -> None:
     assert_close(module(quiet).values, module(loud.map(lambda x: x + 0.3)).values, atol=1e-3, rtol=0)
     plain = config.model_copy(update={"normalisation": "none"}).build().eval()
     assert not torch.allclose(plain(quiet).values, plain(loud).values, atol=1e-2)
+
+
+@torch.no_grad()
+def test_log_compression_is_that_of_what_comes_out() -> None:
+    config = WaveformConfig(**SMALL, norm="layer", log_compression=True)
+    module, audio = config.build().eval(), noise(8000, 5000)
+    plain = config.model_copy(update={"log_compression": False}).build().eval()
+    plain.load_state_dict(module.state_dict())
+    assert_close(module(audio).values, (plain(audio).values.abs() + 1).log())
 
 
 @torch.no_grad()

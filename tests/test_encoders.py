@@ -9,9 +9,11 @@ from torch.testing import assert_close
 
 from contracts import Contract, Subject
 from isogloss.encoders.blocks import BlocksConfig
+from isogloss.encoders.causal_cnn import CausalCNNConfig, CausalConvolution
 from isogloss.encoders.conformer import ConformerBlock, ConformerConfig
 from isogloss.encoders.embed import ConvolutionsConfig, EmbedConfig, IdentityConfig, ProjectionConfig, SubsamplingConfig
 from isogloss.encoders.presets import FEATURES, PRESETS, preset, preset_features
+from isogloss.encoders.quantised import GumbelConfig, NearestConfig
 from isogloss.encoders.recurrent import RecurrentBlock, RecurrentConfig
 from isogloss.encoders.speech import SpeechEncoder, SpeechEncoderConfig
 from isogloss.encoders.stack import Stack
@@ -44,6 +46,10 @@ def transformer(position: str = "rotary", layers: int = 2, **changes: object) ->
 
 def recurrent(cell: str = "gru", layers: int = 2) -> RecurrentConfig:
     return RecurrentConfig(cell=cell, layers=layers, width=WIDTH, dropout=0.0)
+
+
+def cnn(*kernels: int, residual: bool = True) -> CausalCNNConfig:
+    return CausalCNNConfig(kernels=kernels or (3, 1, 4), width=WIDTH, residual=residual)
 
 
 def stack(blocks: BlocksConfig, context: Context) -> Subject:
@@ -95,15 +101,20 @@ SUBJECTS = [
     stack(conformer("rotary_inputs", norm="batch", bias=False, final_norm=True), FullContext()),
     stack(recurrent("gru"), FullContext()),
     stack(recurrent("lstm", layers=3), FullContext()),
+    stack(cnn(), FullContext()),
+    stack(cnn(2, 5, residual=False), FullContext()),
     speech(transformer("none", norm="post"), FullContext(), ProjectionConfig(dropout=0.0)),
     speech(conformer("rotary"), HISTORY, ProjectionConfig(norm=False, dropout=0.0)),
     speech(conformer("relative_key"), FullContext(), ProjectionConfig(stack=2, dropout=0.0)),
     speech(recurrent("gru"), FullContext(), IdentityConfig()),
+    speech(cnn(), FullContext(), IdentityConfig()),
+    speech(cnn(), FullContext(), NearestConfig(codes=5)),
     speech(transformer("none"), FullContext(), ConvolutionsConfig()),
     embedded(SMALL),
     embedded(ProjectionConfig(dropout=0.0)),
     embedded(ProjectionConfig(dropout=0.0, stack=3)),
     embedded(ConvolutionsConfig()),
+    embedded(NearestConfig(codes=5, shared=False)),
 ]
 
 
@@ -283,7 +294,10 @@ def _mask(states: Sequence) -> Tensor:
     return mask
 
 
-@pytest.mark.parametrize("blocks", [conformer(), transformer(), transformer(norm="post"), recurrent()], ids=str)
+RECOMPUTED = [conformer(), transformer(), transformer(norm="post"), recurrent(), cnn()]
+
+
+@pytest.mark.parametrize("blocks", RECOMPUTED, ids=str)
 def test_recomputing_activations_changes_nothing(blocks: BlocksConfig) -> None:
     blocks = blocks.model_copy(update={"dropout": 0.2})
     gradients = []
@@ -342,7 +356,53 @@ def test_a_recurrent_stack_is_layer_by_layer_with_residuals_where_widths_agree()
     assert torch.equal(encoded.final.values, x)
 
 
+def test_a_causal_convolution_has_d_e_k_3_parameters() -> None:
+    with torch.device("meta"):
+        block = CausalConvolution(CausalCNNConfig(width=96), 40, 7)
+    assert size(block) == 96 * (40 * 7 + 3)
+
+
+def test_a_causal_cnn_is_layer_by_layer_with_half_the_power_of_each_sum() -> None:
+    """Of the frames before alone: each output written out as a sum over the window of a frame."""
+    torch.manual_seed(0)
+    encoder = SpeechEncoder(SpeechEncoderConfig(embed=IdentityConfig(), blocks=cnn(3, 1, 4)), 6).double().eval()
+    features = torch.randn(1, 30, 6, dtype=torch.float64)
+    encoded = encoder(Sequence(features, torch.tensor([30])), layers=(0, 1, 2, 3))
+    x = features[0]
+    for number, block in enumerate(encoder.stack.blocks, start=1):
+        kernel = block.convolution.weight.shape[2]
+        rows = []
+        for t in range(30):
+            seen = [x[t - back] if t >= back else torch.zeros_like(x[0]) for back in range(kernel)]
+            made = sum(block.convolution.weight[:, :, kernel - 1 - back] @ frame for back, frame in enumerate(seen))
+            made = made + block.convolution.bias
+            made = (made - made.mean()) / (made.var(correction=0) + 1e-5).sqrt()
+            made = (made * block.norm.weight + block.norm.bias).clamp(min=0)
+            rows.append(made if number == 1 else (x[t] + made) / 2**0.5)  # the first changes the width
+        x = torch.stack(rows)
+        assert_close(encoded.layers[number].values[0], x)
+    assert torch.equal(encoded.final.values, encoded.layers[3].values)
+
+
+def test_a_causal_cnn_sees_the_frames_that_its_kernels_say() -> None:
+    """810 ms in wav2vec large and 210 ms in base, with features of 30 ms, as the paper says; and nothing that follows.
+    """
+    for name, milliseconds in (("wav2vec_base", 210), ("wav2vec_large", 810)):
+        blocks = preset(name).blocks
+        assert isinstance(blocks, CausalCNNConfig)
+        field = 1 + sum(kernel - 1 for kernel in blocks.kernels)
+        narrow = blocks.model_copy(update={"width": WIDTH})
+        x = states(field + 20).requires_grad_()
+        out = ready(narrow)(Sequence(x, torch.tensor([field + 20])), FullContext()).final.values
+        (gradient,) = torch.autograd.grad((out[0, field + 9] * states(1)[0, 0]).sum(), x)
+        seen = gradient[0].abs().amax(dim=-1).nonzero().flatten().tolist()
+        assert seen == list(range(10, field + 10))
+        samples = preset_features(name).framing.receptive_field + 160 * (field - 1)
+        assert round(samples / 16, -1) == milliseconds
+
+
 HALVES = [
+    cnn(),
     conformer("relative"),
     transformer(norm="post"),
     transformer("gated", convolution=DEEP),
@@ -386,6 +446,7 @@ def projected(blocks: BlocksConfig) -> tuple[SpeechEncoder, Sequence]:
 
 
 EMBEDDINGS = [SMALL, ProjectionConfig(), ProjectionConfig(stack=2), ConvolutionsConfig(), IdentityConfig()]
+EMBEDDINGS += [GumbelConfig(codes=5), NearestConfig(codes=5)]
 
 
 @pytest.mark.parametrize("embed", EMBEDDINGS, ids=str)
@@ -405,6 +466,10 @@ def test_parts_that_do_not_fit_are_one_sentence() -> None:
         transformer(convolution={"layers": 5})
     with pytest.raises(IsoglossError, match="adapter 4 wants norm: pre"):
         transformer(norm="post", adapter=4)
+    with pytest.raises(IsoglossError, match="width 81 do not divide into 2 groups"):
+        SpeechEncoder(SpeechEncoderConfig(embed=GumbelConfig(), blocks=recurrent()), 81)
+    with pytest.raises(IsoglossError, match="kernels are 1 or more"):
+        CausalCNNConfig.parse({"kernels": [3, 0]}, "test")
     bank = AdapterConfig(bottleneck=2, groups={"all": ("ro",)})
     with pytest.raises(IsoglossError, match="of which rnn blocks have none"):
         SpeechEncoder(SpeechEncoderConfig(embed=IdentityConfig(), blocks=recurrent(), adapters=bank), 80)

@@ -10,8 +10,10 @@ from isogloss.audio.log_mel import LogMelConfig
 from isogloss.audio.waveform import WaveformConfig
 from isogloss.decoding.words import words
 from isogloss.encoders.blocks import BlocksConfig
+from isogloss.encoders.causal_cnn import CausalCNNConfig
 from isogloss.encoders.conformer import ConformerConfig
 from isogloss.encoders.embed import EmbedConfig, IdentityConfig, ProjectionConfig, SubsamplingConfig
+from isogloss.encoders.quantised import GumbelConfig, NearestConfig
 from isogloss.encoders.recurrent import RecurrentConfig
 from isogloss.encoders.speech import SpeechEncoder, SpeechEncoderConfig
 from isogloss.encoders.transformer import TransformerConfig
@@ -57,6 +59,7 @@ CONTEXTS = [
 
 RUNNING = LogMelConfig(normalisation="running")
 WAVEFORM = WaveformConfig(channels=6, norm="layer", bias=True)
+CNN = CausalCNNConfig(kernels=(4, 1, 9), width=16)
 
 
 def model(
@@ -80,6 +83,9 @@ ENCODERS = [
     SpeechEncoderConfig(embed=ProjectionConfig(), blocks=conformer(), context=CONTEXTS[1]),
     SpeechEncoderConfig(embed=SMALL, blocks=RecurrentConfig(width=16)),
     SpeechEncoderConfig(embed=IdentityConfig(), blocks=RecurrentConfig(cell="lstm", width=16)),
+    SpeechEncoderConfig(embed=SMALL, blocks=CNN),
+    SpeechEncoderConfig(embed=IdentityConfig(), blocks=CNN.model_copy(update={"residual": False})),
+    SpeechEncoderConfig(embed=NearestConfig(codes=5), blocks=CNN),
 ]
 
 
@@ -113,6 +119,10 @@ MODELS = {
     "log-mel, none": (conformer(), CHUNKS, LogMelConfig(normalisation="none")),
     "log-mel, recurrent": (RecurrentConfig(width=16), FullContext()),
     "log-mel as it is, recurrent": (RecurrentConfig(width=16), FullContext(), RUNNING, IdentityConfig()),
+    "causal convolutions": (CNN, FullContext(), RUNNING, IdentityConfig()),
+    "waveform, quantised, causal convolutions": (
+        CNN, FullContext(), WAVEFORM.model_copy(update={"log_compression": True}), GumbelConfig(codes=5)
+    ),
     "waveform": (transformer(norm="post"), CHUNKS, WAVEFORM, ProjectionConfig()),
 }
 

@@ -17,6 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import isogloss.objectives
 from isogloss.config import Config
 from isogloss.data.loading import Batch
+from isogloss.encoders.embed import EmbedConfig, IdentityConfig
+from isogloss.encoders.quantised import GumbelConfig, NearestConfig
 from isogloss.errors import IsoglossError
 from isogloss.model.model import Model
 from isogloss.nn.quantizers import RandomProjectionQuantizer
@@ -47,9 +49,11 @@ class Case:
     values: dict[str, Any] = field(default_factory=dict)
     upsampling: tuple[str, ...] = ("repeat", "none")
     heads: tuple[str, ...] = tuple(HEADS)
+    embed: EmbedConfig | None = None
 
     def __str__(self) -> str:
         apart = {"upsampling": self.upsampling[0]} if len(self.upsampling) == 1 else {}
+        apart |= {"embed": self.embed.kind} if self.embed else {}
         said = self.values | apart | ({} if self.heads else {"heads": "ctc"})
         return " ".join([self.name, *(f"{key}={value}" for key, value in said.items())])
 
@@ -74,11 +78,13 @@ CASES = [
     Case("most", upsampling=("none",)),
     Case("sonar", {"both_sides": True, "translated": 0.5}),
     Case("slam", {"heads": 0.5}),
+    Case("vq_wav2vec", embed=NearestConfig(codes=12)),
 ]
 QUIET = {"consistency"}
 """Those that are 0 where `forward` draws nothing."""
-CAUSAL = {"apc", "cpc"}
-"""Those that want an encoder that sees nothing of the future."""
+CAUSAL: dict[str, EmbedConfig] = {name: IdentityConfig() for name in ("apc", "cpc", "wav2vec")}
+CAUSAL |= {"vq_wav2vec": GumbelConfig(codes=12)}
+"""Those that want an encoder that sees nothing of the future, and its embedding."""
 every_objective = pytest.mark.parametrize("case", CASES, ids=str)
 
 
@@ -96,7 +102,8 @@ def stage_of(case: Case, **changes: Any) -> Stage:
     config = without_noise(kind.parse(case.values, "test"))
     problem: IsoglossError | None = None
     for upsampling in case.upsampling:
-        model = causal_model() if case.name in CAUSAL else joint_model(*case.heads, upsampling=upsampling)
+        embed = case.embed or CAUSAL.get(case.name)
+        model = causal_model(embed) if embed else joint_model(*case.heads, upsampling=upsampling)
         try:
             stream = config.build(model.spec).needs.stream
         except IsoglossError as error:

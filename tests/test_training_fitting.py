@@ -20,8 +20,9 @@ from isogloss.errors import IsoglossError
 from isogloss.files import read_json
 from isogloss.model.folder import load_model
 from isogloss.model.model import Model
+from isogloss.nn.quantizers import nearest
 from isogloss.objectives.fit import Artefact
-from isogloss.objectives.kmeans import KMeansConfig, nearest
+from isogloss.objectives.kmeans import KMeansConfig
 from isogloss.objectives.normalisation import NormalisationConfig
 from isogloss.sequence import Sequence
 from isogloss.training import budget, development

@@ -105,8 +105,9 @@ def test_the_first_of_several_holds_its_part(stage: Stage, group: int) -> None:
         preset("test"),
         preset("toy").model_copy(update={"context": LocalContext(left=4, right=4)}),
         preset("wav2vec2_base"),
+        preset("wav2vec_tiny"),
     ],
-    ids=["rotary", "relative", "post-norm"],
+    ids=["rotary", "relative", "post-norm", "causal convolutions"],
 )
 def test_activations_are_those_of_a_batch_with_padding(encoder: SpeechEncoderConfig, precision: torch.dtype) -> None:
     """Three blocks, as narrow as may be, and two clips; what is kept of weights in bf16 is among it."""

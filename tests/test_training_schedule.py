@@ -23,7 +23,7 @@ from isogloss.nn.attention import SelfAttention
 from isogloss.nn.convolution import FrameGroupNorm
 from isogloss.nn.lightconv import LightweightConvolution
 from isogloss.nn.predictors import LSTMConfig, StatelessConfig
-from isogloss.nn.quantizers import GumbelQuantizer
+from isogloss.nn.quantizers import GumbelQuantizer, NearestQuantizer
 from isogloss.text.tokenizers import CharactersConfig, build_tokenizer
 from isogloss.training.recipe import StageRecipe
 from isogloss.training.schedule import build_optimizer
@@ -35,6 +35,7 @@ OWN = {
     FrameGroupNorm: set(),
     LightweightConvolution: {"weight"},
     GumbelQuantizer: {"codes"},
+    NearestQuantizer: {"codes"},
     ParametrizationList: {"original1"},  # of weight normalisation: the direction, and not the length
     OverTime: set(),
     OverUtterance: set(),

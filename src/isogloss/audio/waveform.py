@@ -6,6 +6,8 @@ Two ways to normalise inside:
     group   the first layer alone, each channel over time     wav2vec 2.0 base, on the waveform as it is
     layer   every layer, over the channels of a frame         wav2vec 2.0 large, with biases, on a normalised waveform
 
+wav2vec takes the logarithm of what comes out, log(1 + |z|) (`log_compression`; arXiv 1904.05862 and its code).
+
 Differs from fairseq and transformers: "group" takes mean and variance over the frames of the utterance, never over
 padding. A clip in a padded batch therefore has the features it has alone; theirs are the same where nothing is padded.
 """
@@ -40,6 +42,7 @@ class WaveformConfig(Config):
     normalisation: Literal["utterance", "none"] = Field(
         "none", description="utterance = zero mean and unit variance of the waveform, as in wav2vec 2.0 large"
     )
+    log_compression: bool = Field(False, description="log(1 + |z|) of what the last convolution gives; wav2vec: true")
 
     @model_validator(mode="after")
     def _check(self) -> "WaveformConfig":
@@ -94,6 +97,8 @@ class WaveformFeatures(nn.Module):
         for layer, window in zip(self.layers, self.framing.layers, strict=True):
             lengths = Framing((window,)).frames(lengths)
             x = layer(x, lengths)
+        if self.config.log_compression:
+            x = torch.log1p(x.abs())
         frames = self.framing.frames(audio.values.shape[1])
         return Sequence(x.transpose(1, 2)[:, :frames], lengths).zero_padding()
 

@@ -4,6 +4,7 @@
     feeds                   feed-forward modules in a block, beside which adapters may stand
     attends                 whether they attend to other frames, as the context policy allows
     layer_drop              with which probability a block is left out of a training step
+    alike                   whether all blocks are of one size, but for the width of what enters the first
     any_width               whether the first block takes inputs of any width; otherwise it is D
     final_norm              whether a LayerNorm follows the last block
     cannot_stream           why they cannot work on audio as it arrives, and what helps; None where they can
@@ -16,11 +17,13 @@ from typing import Annotated
 
 from pydantic import Field
 
+from isogloss.encoders.causal_cnn import CausalCNNConfig
 from isogloss.encoders.conformer import ConformerConfig
 from isogloss.encoders.qrnn import QRNNConfig
 from isogloss.encoders.recurrent import RecurrentConfig
 from isogloss.encoders.transformer import TransformerConfig
 
 BlocksConfig = Annotated[
-    ConformerConfig | TransformerConfig | RecurrentConfig | QRNNConfig, Field(discriminator="kind")
+    ConformerConfig | TransformerConfig | RecurrentConfig | QRNNConfig | CausalCNNConfig,
+    Field(discriminator="kind"),
 ]

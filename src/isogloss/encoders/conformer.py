@@ -27,6 +27,7 @@ class ConformerConfig(Config):
 
     feeds: ClassVar[int] = 2
     attends: ClassVar[bool] = True
+    alike: ClassVar[bool] = True
     any_width: ClassVar[bool] = False
 
     kind: Literal["conformer"] = "conformer"

@@ -5,9 +5,11 @@
                    of several frames side by side                    (B, ⌊T/n⌋, D)          w2v-BERT 2.0
     convolutions   (B, T, F) ─ convolutions over time ─ + positions > (B, ⌈T/2⌉, D)          Whisper
     identity       (B, T, F) ──────────────────────────────────────> (B, T, F)              APC
+    gumbel, nearest    (B, T, F) ─ a codeword for each ────────────> (B, T, F)              vq-wav2vec (quantised.py)
 
 Each has the `width` of what comes out and its `framing`, and gives one frame of padding where there is none at all. A
-configuration says in `cannot_stream` why audio cannot be taken as it arrives, and what helps; None where it can.
+configuration says in `cannot_stream` why audio cannot be taken as it arrives, and what helps; None where it can. And
+in `keeps_width` whether what comes out is as wide as the features.
 """
 
 from typing import Annotated, ClassVar, Literal
@@ -18,11 +20,12 @@ from torch.nn import functional
 
 from isogloss.config import Config
 from isogloss.encoders.blocks import BlocksConfig
+from isogloss.encoders.quantised import GumbelConfig, NearestConfig
 from isogloss.framing import Framing
 from isogloss.nn.dropout import Dropout
 from isogloss.nn.past import SubsamplingPast
 from isogloss.nn.position import sinusoids
-from isogloss.nn.subsampling import Subsampling, stack
+from isogloss.nn.subsampling import Subsampling, not_empty, stack
 from isogloss.sequence import Sequence
 
 
@@ -30,6 +33,7 @@ class SubsamplingConfig(Config):
     """Two convolutions of stride 2 over time and frequency: a quarter of the frames."""
 
     cannot_stream: ClassVar[str | None] = None
+    keeps_width: ClassVar[bool] = False
 
     kind: Literal["subsampling"] = "subsampling"
     channels: int = Field(32, ge=1, description="channels of both convolutions")
@@ -48,6 +52,7 @@ class ProjectionConfig(Config):
     """A linear layer for every frame, or for several side by side."""
 
     cannot_stream: ClassVar[str | None] = None
+    keeps_width: ClassVar[bool] = False
 
     kind: Literal["projection"] = "projection"
     norm: bool = Field(True, description="LayerNorm before the projection")
@@ -70,6 +75,7 @@ class ConvolutionsConfig(Config):
     cannot_stream: ClassVar[str | None] = (
         "it counts positions from the beginning of a recording; train with model.encoder.embed={kind: subsampling}."
     )
+    keeps_width: ClassVar[bool] = False
 
     kind: Literal["convolutions"] = "convolutions"
     kernel: int = Field(3, ge=1, description="width of every convolution, frames; odd")
@@ -89,6 +95,7 @@ class IdentityConfig(Config):
     """Features as they are."""
 
     cannot_stream: ClassVar[str | None] = None
+    keeps_width: ClassVar[bool] = True
 
     kind: Literal["identity"] = "identity"
 
@@ -103,7 +110,8 @@ class IdentityConfig(Config):
 
 
 EmbedConfig = Annotated[
-    SubsamplingConfig | ProjectionConfig | ConvolutionsConfig | IdentityConfig, Field(discriminator="kind")
+    SubsamplingConfig | ProjectionConfig | ConvolutionsConfig | IdentityConfig | GumbelConfig | NearestConfig,
+    Field(discriminator="kind"),
 ]
 
 
@@ -123,7 +131,7 @@ class Projection(nn.Module):
         lengths = self.framing.frames(features.lengths)
         frames = self.framing.frames(features.values.shape[1])
         stacked = Sequence(stack(features, self.framing.stride)[:, :frames], lengths)
-        return _not_empty(stacked.zero_padding()).map(self._projected)
+        return not_empty(stacked.zero_padding()).map(self._projected)
 
     def _projected(self, x: Tensor) -> Tensor:
         return self.dropout(self.project(self.norm(x)))
@@ -143,7 +151,7 @@ class Convolutions(nn.Module):
         )
 
     def forward(self, features: Sequence, past: SubsamplingPast | None = None) -> Sequence:
-        states = _not_empty(features)
+        states = not_empty(features)
         for convolution, window in zip(self.convolutions, self.framing.layers, strict=True):
             values = functional.gelu(convolution(states.zero_padding().values.transpose(1, 2))).transpose(1, 2)
             states = Sequence(values, Framing((window,)).frames(states.lengths))
@@ -160,9 +168,4 @@ class Identity(nn.Module):
         self.width = width
 
     def forward(self, features: Sequence, past: SubsamplingPast | None = None) -> Sequence:
-        return _not_empty(features)
-
-
-def _not_empty(features: Sequence) -> Sequence:
-    """Clips too short for a frame get one of padding: blocks want one."""
-    return features if features.values.shape[1] else features.map(lambda x: functional.pad(x, (0, 0, 0, 1)))
+        return not_empty(features)

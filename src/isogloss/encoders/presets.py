@@ -4,16 +4,20 @@ Parameters of the blocks (reference: USM Table 2, Conformer Table 1; tests hold 
     toy 25.32 M · conformer_l 107.51 M · usm_600m 604.89 M · usm_2b 1813.76 M
     transformer_base 85.05 M and transformer_large 302.31 M are the blocks of wav2vec 2.0
 Of features and encoder, without what only pre-training needs:
-    apc 4.06 M · cpc 1.84 M · pase 5.82 M · pase_plus 7.83 M · wav2vec2_base 94.37 M · wav2vec2_large 315.44 M
+    apc 4.06 M · cpc 1.84 M · pase 5.82 M · pase_plus 7.83 M · wav2vec_base 12.34 M · wav2vec_large 29.39 M
+    wav2vec2_base 94.37 M · wav2vec2_large 315.44 M · vq_wav2vec_gumbel 30.92 M · vq_wav2vec_kmeans 29.87 M
+The convolutions of wav2vec have GELU where its paper has ReLU in those that learn features.
 """
 
 from isogloss.audio.features import FeaturesConfig
 from isogloss.audio.log_mel import LogMelConfig
 from isogloss.audio.sincnet import SincNetConfig
 from isogloss.audio.waveform import WaveformConfig
+from isogloss.encoders.causal_cnn import CausalCNNConfig
 from isogloss.encoders.conformer import ConformerConfig
 from isogloss.encoders.embed import IdentityConfig, ProjectionConfig, SubsamplingConfig
 from isogloss.encoders.qrnn import QRNNConfig
+from isogloss.encoders.quantised import GumbelConfig, NearestConfig
 from isogloss.encoders.recurrent import RecurrentConfig
 from isogloss.encoders.speech import SpeechEncoderConfig
 from isogloss.encoders.transformer import ConvolutionalPositionConfig, TransformerConfig
@@ -31,10 +35,18 @@ def _paper(layers: int, width: int, heads: int, kernel: int = 5, channels: int =
     )
 
 
+def _learned(ones: int, compressed: bool = False) -> WaveformConfig:
+    """The features of wav2vec: 10 ms apart, with so many layers at their end that see one frame."""
+    kernels, strides = (10, 8, 4, 4, 4, *[1] * ones), (5, 4, 2, 2, 2, *[1] * ones)
+    return WaveformConfig(kernels=kernels, strides=strides, norm="layer", log_compression=compressed)
+
+
 def _wav2vec2(dropout: float, blocks: TransformerConfig) -> SpeechEncoderConfig:
     changes = {"position": "none", "convolution": ConvolutionalPositionConfig(), "dropout": dropout}
     return SpeechEncoderConfig(embed=ProjectionConfig(dropout=dropout), blocks=blocks.model_copy(update=changes))
 
+
+TINY_CNN = CausalCNNConfig(kernels=(2, 3, 4, 5, 6, 7), width=192)
 
 PRESETS: dict[str, SpeechEncoderConfig] = {
     "test": _subsampled(8, ConformerConfig(layers=2, width=64, heads=4, kernel=5)),
@@ -56,6 +68,14 @@ PRESETS: dict[str, SpeechEncoderConfig] = {
     ),
     "pase": SpeechEncoderConfig(embed=IdentityConfig(), blocks=QRNNConfig(width=100, hidden=0, skip=False)),
     "pase_plus": SpeechEncoderConfig(embed=IdentityConfig(), blocks=QRNNConfig()),
+    "wav2vec_tiny": SpeechEncoderConfig(embed=IdentityConfig(), blocks=TINY_CNN),
+    "wav2vec_base": SpeechEncoderConfig(
+        embed=IdentityConfig(), blocks=CausalCNNConfig(kernels=(3,) * 9, residual=False)
+    ),
+    "wav2vec_large": SpeechEncoderConfig(embed=IdentityConfig(), blocks=CausalCNNConfig()),
+    "vq_wav2vec_tiny": SpeechEncoderConfig(embed=GumbelConfig(), blocks=TINY_CNN),
+    "vq_wav2vec_gumbel": SpeechEncoderConfig(embed=GumbelConfig(), blocks=CausalCNNConfig()),
+    "vq_wav2vec_kmeans": SpeechEncoderConfig(embed=NearestConfig(), blocks=CausalCNNConfig()),
     "wav2vec2_base": _wav2vec2(0.1, TransformerConfig(norm="post", layer_drop=0.05)),
     "wav2vec2_large": _wav2vec2(0.0, TransformerConfig(layers=24, width=1024, heads=16)),
 }
@@ -67,6 +87,10 @@ FEATURES: dict[str, FeaturesConfig] = {
     ),
     "pase": SincNetConfig(skips=0),
     "pase_plus": SincNetConfig(),
+    "wav2vec_base": _learned(ones=0, compressed=True),
+    "wav2vec_large": _learned(ones=2, compressed=True),
+    "vq_wav2vec_gumbel": _learned(ones=3),
+    "vq_wav2vec_kmeans": _learned(ones=3),
     "wav2vec2_base": WaveformConfig(),
     "wav2vec2_large": WaveformConfig(norm="layer", bias=True, normalisation="utterance"),
 }

@@ -33,6 +33,7 @@ class QRNNConfig(Config):
     feeds: ClassVar[int] = 0
     attends: ClassVar[bool] = False
     layer_drop: ClassVar[float] = 0.0
+    alike: ClassVar[bool] = True
     any_width: ClassVar[bool] = True
     final_norm: ClassVar[bool] = False
     cannot_stream: ClassVar[str | None] = None

@@ -54,6 +54,7 @@ class TransformerConfig(Config):
 
     feeds: ClassVar[int] = 1
     attends: ClassVar[bool] = True
+    alike: ClassVar[bool] = True
     any_width: ClassVar[bool] = False
 
     kind: Literal["transformer"] = "transformer"

@@ -44,14 +44,20 @@ class ConvolutionModule(nn.Module):
         """x: (B, T, D), valid: (B, T) bool -> (B, T, D). past: what came before, if the convolution is causal."""
         x = functional.glu(self.expand(self.norm_in(x)), dim=-1)
         x = x.masked_fill(~valid[..., None], 0.0)
-        if past is None or past.gated is None:
-            x = functional.pad(x, (0, 0, self.before, self.after))
-        else:
-            x = torch.cat([past.gated, x], dim=1)
-        if past is not None:
-            past.gated = x[:, x.shape[1] - self.before :]
+        x = between(x, past, self.before, self.after)
         x = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
         return self.dropout(self.project(functional.silu(self.norm(x))))
+
+
+def between(x: Tensor, past: Past | None, before: int, after: int = 0) -> Tensor:
+    """(B, T, D) with what a convolution sees on both sides: what came before, and zeros where nothing is known."""
+    if past is None or past.gated is None:
+        x = functional.pad(x, (0, 0, before, after))
+    else:
+        x = torch.cat([past.gated, x], dim=1)
+    if past is not None:
+        past.gated = x[:, x.shape[1] - before :]
+    return x
 
 
 class FrameGroupNorm(nn.Module):

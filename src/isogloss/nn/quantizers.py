@@ -5,7 +5,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gumbel_softmax, normalize, one_hot
+from torch.nn.functional import embedding, gumbel_softmax, normalize, one_hot
+
+from isogloss.nn.convolution import FrameGroupNorm
 
 # Vectors scored at once.
 _CHUNK = {"cpu": 512}
@@ -66,22 +68,24 @@ class Quantised(NamedTuple):
 
 
 class GumbelQuantizer(nn.Module):
-    """The learned quantizer of wav2vec 2.0 (arXiv 2006.11477 §2): G groups, in each one of V codes, side by side.
+    """A learned quantizer: G groups, in each one of V codes, side by side.
 
-    Which code: l = W x; while training argmax(l + Gumbel noise), with the gradient of softmax((l + noise) / τ)
-    (straight through); otherwise argmax l. As in fairseq, W is drawn from N(0, 1) and the codes from U(0, 1).
+    Which code: while training argmax(l + Gumbel noise), with the gradient of softmax((l + noise) / τ) (straight
+    through); otherwise argmax l. As in fairseq, the codes are drawn from U(0, 1).
+
+        wav2vec 2.0 (arXiv 2006.11477 §2)    l = W x, W from N(0, 1); the codes of all groups go through a linear layer
+        vq-wav2vec (arXiv 1910.05453 §3.1)   l = W₂ ReLU(W₁ x), `hidden` between; groups may share their codes (§3.3)
     """
 
-    def __init__(self, inputs: int, groups: int, codes: int, width: int):
+    def __init__(
+        self, inputs: int, groups: int, codes: int, width: int, hidden: int | None = None, shared: bool = False
+    ):
         super().__init__()
-        if width % groups:
-            raise ValueError(f"width {width} does not divide into {groups} groups")
+        shape = _book(groups, codes, width, shared)
         self.groups = groups
-        self.choose = nn.Linear(inputs, groups * codes)
-        nn.init.normal_(self.choose.weight)
-        nn.init.zeros_(self.choose.bias)
-        self.codes = nn.Parameter(torch.empty(groups, codes, width // groups).uniform_())
-        self.project = nn.Linear(width, width)
+        self.choose = _logits(inputs, groups * codes, hidden)
+        self.codes = nn.Parameter(torch.empty(shape).uniform_())
+        self.project = nn.Linear(width, width) if hidden is None else nn.Identity()
 
     def forward(self, x: Tensor, temperature: float) -> Quantised:
         """(M, D) and τ -> vectors (M, E) with their codes."""
@@ -90,14 +94,78 @@ class GumbelQuantizer(nn.Module):
             chosen = gumbel_softmax(logits, tau=temperature, hard=True)
         else:
             chosen = one_hot(logits.argmax(dim=-1), logits.shape[-1]).float()
-        vectors = torch.einsum("ngv,gvd->ngd", chosen, self.codes.float()).flatten(1)
+        book = self.codes.float().expand(self.groups, -1, -1)
+        vectors = torch.einsum("ngv,gvd->ngd", chosen, book).flatten(1)
         return Quantised(self.project(vectors.to(x.dtype)), chosen.argmax(dim=-1), logits.softmax(dim=-1))
+
+
+class Nearest(NamedTuple):
+    """What is near to what. inputs: z (M, E). words: ẑ (M, E), those that are nearest. codes: (M, G) int64."""
+
+    inputs: Tensor
+    words: Tensor
+    codes: Tensor
+
+    @property
+    def copied(self) -> Tensor:
+        """ẑ, whose gradient goes to z alone, as it is (straight through)."""
+        return self.words.detach() + (self.inputs - self.inputs.detach())
+
+
+class NearestQuantizer(nn.Module):
+    """The k-means quantizer of vq-wav2vec (arXiv 1910.05453 §3.2): of V codewords the nearest, in each of G groups.
+
+        z_g = norm(P_g x_g)        x_g: the channels of a group
+        ẑ_g = e_v, v = argmin ‖z_g - e_v‖
+
+    Groups may share their codewords (§3.3). P, the norm and N(0, 0.01²) for codewords are those of fairseq, whose norm
+    however is over all frames of a clip; here it is over the channels of one.
+    """
+
+    def __init__(self, width: int, groups: int, codes: int, shared: bool = False):
+        super().__init__()
+        self.groups = groups
+        self.codes = nn.Parameter(0.01 * torch.randn(_book(groups, codes, width, shared)))
+        self.project = nn.Conv1d(width, width, 1, groups=groups, bias=False)
+        self.norm = FrameGroupNorm(width, groups)
+
+    def forward(self, x: Tensor) -> Nearest:
+        """(M, E) -> z and ẑ (M, E), codes (M, G)."""
+        inputs = self.norm(self.project(x[..., None])[..., 0])
+        parts = inputs.detach().unflatten(1, (self.groups, -1)).unbind(dim=1)
+        books = self.codes.expand(self.groups, -1, -1)
+        codes = [nearest(part, book.detach()) for part, book in zip(parts, books, strict=True)]
+        words = [embedding(found, book) for found, book in zip(codes, books, strict=True)]
+        return Nearest(inputs, torch.cat(words, dim=1), torch.stack(codes, dim=1))
+
+
+def nearest(vectors: Tensor, centroids: Tensor) -> Tensor:
+    """The nearest centroid of each vector: (T, D), (C, D) -> (T,) int64."""
+    # |x - c|² without |x|², which is the same for all c.
+    return (centroids.square().sum(dim=1) - 2 * vectors @ centroids.T).argmin(dim=1)
 
 
 def unused_share(likely: Tensor) -> Tensor:
     """L_d of wav2vec 2.0: (G V - Σ_g exp H(p_g)) / (G V), 0 where all codes are alike, for p (G, V) -> scalar."""
     perplexity = torch.special.entr(likely).sum(dim=-1).exp()
     return 1 - perplexity.sum() / likely.numel()
+
+
+def _logits(inputs: int, outputs: int, hidden: int | None) -> nn.Module:
+    """What scores the codes: a layer with large random weights, or two with torch's own."""
+    if hidden is not None:
+        return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+    layer = nn.Linear(inputs, outputs)
+    nn.init.normal_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _book(groups: int, codes: int, width: int, shared: bool) -> tuple[int, int, int]:
+    """The shape of codewords that make vectors of a width, side by side."""
+    if width % groups:
+        raise ValueError(f"width {width} does not divide into {groups} groups")
+    return (1 if shared else groups), codes, width // groups
 
 
 def _argmax(scores: Tensor) -> Tensor:

@@ -19,6 +19,11 @@ def stack(features: Sequence, factor: int) -> Tensor:
     return functional.pad(values, (0, 0, 0, missing)).unflatten(1, (-1, factor)).flatten(2)
 
 
+def not_empty(features: Sequence) -> Sequence:
+    """Clips too short for a frame get one of padding: blocks want one."""
+    return features if features.values.shape[1] else features.map(lambda x: functional.pad(x, (0, 0, 0, 1)))
+
+
 class Subsampling(nn.Module):
     """Two 3×3 convolutions of stride 2 over time and frequency, then a projection to D.
 

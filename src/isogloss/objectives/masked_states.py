@@ -43,7 +43,7 @@ class MaskedStates(nn.Module):
     def __init__(self, config: SpansConfig, spec: ModelSpec):
         super().__init__()
         self.config, self.spec, self.needs = config, spec, needed(config.guide)
-        width = spec.bins if spec.config.encoder.embed.kind == "identity" else spec.width
+        width = spec.bins if spec.config.encoder.embed.keeps_width else spec.width
         self.vector = nn.Parameter(torch.empty(width).uniform_())
 
     def hidden(self, batch: Batch) -> dict[str, Any]:

@@ -9,7 +9,7 @@
     activations  what the encoder keeps of a micro-batch for the backward pass
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from math import ceil, prod
 
@@ -30,6 +30,8 @@ FLOAT = 4
 """Bytes of a float32."""
 GIB = 2**30
 FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
+PLAIN = {"recompute": False, "adapters": None}
+"""An encoder as it is measured."""
 
 
 @dataclass(frozen=True)
@@ -98,21 +100,32 @@ def activations(
 ) -> int:
     """Bytes that an encoder keeps of clips of so many seconds for the backward pass.
 
-    All blocks keep the same: what two keep more than one does is what each further one does. With `recompute` that is
-    what comes in.
+    With `recompute` that is what comes in, for all blocks but one; blocks that are not alike count as without.
     """
     frames = features.framing.frames(round(seconds * SAMPLE_RATE))
     width = features.build().width
-    one, two = (_kept(_with_layers(encoder, layers), width, clips, frames, precision) for layers in (1, 2))
-    states = clips * encoder.embed.framing.frames(frames) * encoder.blocks.width * FLOAT
-    return one + (encoder.blocks.layers - 1) * (states if encoder.recompute else two - one)
+
+    def kept(encoder: SpeechEncoderConfig) -> int:
+        return _kept(encoder, width, clips, frames, precision)
+
+    if encoder.recompute and encoder.blocks.alike:
+        states = clips * encoder.embed.framing.frames(frames) * encoder.blocks.width * FLOAT
+        return kept(_with_layers(encoder, 1)) + (encoder.blocks.layers - 1) * states
+    return _of_all_blocks(encoder, kept)
 
 
 def operations(encoder: SpeechEncoderConfig, features: FeaturesConfig, seconds: float) -> int:
     """Of the matrix products and convolutions of an encoder, forward, on one clip of so many seconds."""
     frames = features.framing.frames(round(seconds * SAMPLE_RATE))
     width = features.build().width
-    one, two = (_forward(_with_layers(encoder, layers), width, frames) for layers in (1, 2))
+    return _of_all_blocks(encoder, lambda encoder: _forward(encoder, width, frames))
+
+
+def _of_all_blocks(encoder: SpeechEncoderConfig, measure: Callable[[SpeechEncoderConfig], int]) -> int:
+    """A measure of the encoder; what two blocks have more than one is what each further one has, if they are alike."""
+    if not encoder.blocks.alike:
+        return measure(encoder.model_copy(update=PLAIN))
+    one, two = (measure(_with_layers(encoder, layers)) for layers in (1, 2))
     return one + (encoder.blocks.layers - 1) * (two - one)
 
 
@@ -127,7 +140,7 @@ def _forward(encoder: SpeechEncoderConfig, width: int, frames: int) -> int:
 
 def _with_layers(encoder: SpeechEncoderConfig, layers: int) -> SpeechEncoderConfig:
     blocks = encoder.blocks.model_copy(update={"layers": layers})
-    return encoder.model_copy(update={"blocks": blocks, "recompute": False, "adapters": None})
+    return encoder.model_copy(update=PLAIN | {"blocks": blocks})
 
 
 def _kept(encoder: SpeechEncoderConfig, width: int, clips: int, frames: int, precision: torch.dtype) -> int:
