@@ -19,6 +19,7 @@ from isogloss.data.loading import Batch
 from isogloss.errors import IsoglossError
 from isogloss.model.model import Model
 from isogloss.model.spec import ModelSpec
+from isogloss.nn.quantizers import nearest
 from isogloss.objectives.fit import Artefact, Fit, FitConfig
 
 
@@ -94,9 +95,3 @@ class FitKMeans(Fit):
         if layer is not None:
             features = model.encode(features, layers=(layer,), languages=batch.languages).layers[layer]
         yield from (item.float().cpu() for item in features.unpad())
-
-
-def nearest(states: Tensor, centroids: Tensor) -> Tensor:
-    """The nearest centroid of each state: (T, D), (C, D) -> (T,) int64."""
-    # |x - c|² without |x|², which is the same for all c.
-    return (centroids.square().sum(dim=1) - 2 * states @ centroids.T).argmin(dim=1)
