@@ -52,6 +52,11 @@ PRESETS: dict[str, SpeechEncoderConfig] = {
     "cpc": SpeechEncoderConfig(
         embed=IdentityConfig(), blocks=RecurrentConfig(cell="lstm", layers=1, width=256, residual=False)
     ),
+    "local": SpeechEncoderConfig(
+        embed=ProjectionConfig(stack=2, dropout=0.0),
+        blocks=ConformerConfig(layers=4, width=144, kernel=3, position="none", dropout=0.0),
+        context=LocalContext(left=3, right=3),
+    ),
     "wav2vec2_base": _wav2vec2(0.1, TransformerConfig(norm="post")),
     "wav2vec2_large": _wav2vec2(0.0, TransformerConfig(layers=24, width=1024, heads=16)),
 }
