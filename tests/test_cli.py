@@ -442,6 +442,15 @@ def test_encode(run: Run, model: Path, audio: Path, tmp_path: Path, layer: int |
         assert file.metadata()["frame_seconds"] == "0.04"
 
 
+def test_encode_for_every_log_mel_frame(run: Run, model: Path, audio: Path, tmp_path: Path) -> None:
+    code, _, _ = run("encode", "--model", model, audio, "--out", tmp_path, "--frame-ms", 10)
+    with safetensors.safe_open(tmp_path / "one.safetensors", "pt") as file:
+        assert code == 0 and file.metadata()["frame_seconds"] == "0.01"
+        assert torch.equal(file.get_tensor("states"), isogloss.load(model).encode(audio / "one.wav", frame_ms=10))
+    code, _, said = run("encode", "--model", model, audio, "--out", tmp_path, "--frame-ms", 15)
+    assert code == 1 and "frame_ms 15 is impossible: states of this model last 40 ms" in said
+
+
 # --- from one's own speech to figures ---
 
 

@@ -341,6 +341,38 @@ def test_long_audio_has_the_frames_of_the_whole(
     torch.testing.assert_close(found[inner], whole[inner], atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("parts", FRAMES.values(), ids=FRAMES)
+def test_states_are_repeated_for_every_log_mel_frame(
+    parts: tuple[FeaturesConfig, EmbedConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as log-mel features have, whether they are the model's own or not, also of audio in pieces."""
+    torch.manual_seed(0)
+    blocks = TransformerConfig(layers=1, width=16 if parts[1].kind != "identity" else 80, heads=2)
+    model = Model(ModelConfig(features=parts[0], encoder=SpeechEncoderConfig(embed=parts[1], blocks=blocks)))
+    recogniser, times = Recogniser(model), round(100 * model.frame_seconds)
+    monkeypatch.setattr(pieces, "LONGEST", 1.01)
+    clips = [sound(3.0)[:samples] for samples in (1, 399, 400, 799, 16000, 16079, 16400, 16560, 40399)]
+    found = recogniser.encode(clips, frame_ms=10)
+    for clip, plain, states in zip(clips, recogniser.encode(clips), found, strict=True):
+        features = LogMelConfig().build()(Sequence.from_list([torch.from_numpy(clip)]))
+        assert len(states) == int(features.lengths[0])
+        assert abs(len(states) - times * len(plain)) < times + 2
+        for frame, state in enumerate(states):
+            assert torch.equal(state, plain[min(frame // times, len(plain) - 1)])
+    own = 1000 * model.frame_seconds
+    assert torch.equal(recogniser.encode(clips[-1], frame_ms=own)[:50], recogniser.encode(clips[-1])[:50])
+    for wrong in (own / 1.5, 2 * own, 0.0, -10.0, 0.1, float("nan")):
+        with pytest.raises(IsoglossError, match=rf"^frame_ms .* is impossible: states of this model last {own:g} ms"):
+            recogniser.encode(clips, frame_ms=wrong)
+
+
+def test_whisper_features_have_frames_of_their_own() -> None:
+    torch.manual_seed(0)
+    encoder = SpeechEncoderConfig(embed=ProjectionConfig(), blocks=TransformerConfig(layers=1, width=16, heads=2))
+    model = Model(ModelConfig(features=LogMelConfig(flavour="whisper"), encoder=encoder))
+    assert len(Recogniser(model).encode(sound(1.0), frame_ms=10)) == 100
+
+
 def test_long_speech_is_covered(recogniser: Recogniser, clips: list[Utterance]) -> None:
     """Real sentences with pauses between them: every one lies in a segment, none is longer than 30 s."""
     pieces, spans, position = [], [], 0

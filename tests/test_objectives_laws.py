@@ -431,7 +431,7 @@ class Waiting(TorchDispatchMode):
         return operation(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("name", ["best_rq", "pase", "recognition"])
+@pytest.mark.parametrize("name", ["best_rq", "pase", "recognition", "vq_vae"])
 def test_a_step_waits_for_nothing(name: str) -> None:
     """But on a CPU, where it costs nothing, for whether all is valid."""
     stage = stage_of(Case(name))

@@ -155,6 +155,9 @@ def encode(
     out: Annotated[Path, typer.Option(help="folder for one .safetensors file per recording", show_default=False)],
     resume: Resume = False,
     layer: Annotated[int | None, typer.Option(help="0 = before the first block; the last by default")] = None,
+    frame_ms: Annotated[
+        float | None, typer.Option(help="10 = as many states as log-mel frames of 10 ms, repeated")
+    ] = None,
     device: Device = "auto",
     ray: Ray = None,
 ) -> None:
@@ -170,9 +173,9 @@ def encode(
         from isogloss.model.folder import write_tensors
 
         recogniser = loaded(model, device)
-        encoded = by_method(partial(recogniser.encode, layer=layer))
+        encoded = by_method(partial(recogniser.encode, layer=layer, frame_ms=frame_ms))
         about = {
-            "frame_seconds": str(recogniser.model.frame_seconds),
+            "frame_seconds": str(recogniser.model.frame_seconds if frame_ms is None else frame_ms / 1000),
             "layer": "last" if layer is None else str(layer),
         }
 

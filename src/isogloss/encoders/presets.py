@@ -76,6 +76,11 @@ PRESETS: dict[str, SpeechEncoderConfig] = {
     "vq_wav2vec_tiny": SpeechEncoderConfig(embed=GumbelConfig(), blocks=TINY_CNN),
     "vq_wav2vec_gumbel": SpeechEncoderConfig(embed=GumbelConfig(), blocks=CausalCNNConfig()),
     "vq_wav2vec_kmeans": SpeechEncoderConfig(embed=NearestConfig(), blocks=CausalCNNConfig()),
+    "local": SpeechEncoderConfig(
+        embed=ProjectionConfig(stack=2, dropout=0.0),
+        blocks=ConformerConfig(layers=4, width=144, kernel=3, position="none", dropout=0.0),
+        context=LocalContext(left=3, right=3),
+    ),
     "wav2vec2_base": _wav2vec2(0.1, TransformerConfig(norm="post", layer_drop=0.05)),
     "wav2vec2_large": _wav2vec2(0.0, TransformerConfig(layers=24, width=1024, heads=16)),
 }

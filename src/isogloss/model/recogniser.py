@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from isogloss.audio.channels import Channel
-from isogloss.audio.reading import Audio
+from isogloss.audio.reading import SAMPLE_RATE, Audio
 from isogloss.decoding.beam import Beam
 from isogloss.decoding.words import Word
 from isogloss.errors import AudioError, IsoglossError
 from isogloss.model.engine import Request, encode
 from isogloss.model.folder import load_model
 from isogloss.model.pieces import GROUP_SECONDS, TOLD_SECONDS, Piece, Recordings
+from isogloss.model.rates import repeated, repeats, synchronous_frames
 from isogloss.model.released import released_folder
 from isogloss.model.results import Identification, LanguageScores, Segment, Transcript, transcript
 from isogloss.model.searcher import Searcher
@@ -56,6 +57,13 @@ class Constraints(Common, total=False):
     letters: str | list[str | None] | None
     vad: bool
     on_segment: Told | None
+
+
+class States(Common, total=False):
+    """What else `encode` understands."""
+
+    layer: int | None
+    frame_ms: float | None
 
 
 class Recogniser(Searcher):
@@ -181,22 +189,17 @@ class Recogniser(Searcher):
         return _results(recordings, errors, found)
 
     @overload
-    def encode(
-        self, audio: list[Audio], *, errors: Return, layer: int | None = None, **how: Unpack[Common]
-    ) -> list[Tensor | AudioError]: ...
+    def encode(self, audio: list[Audio], *, errors: Return, **how: Unpack[States]) -> list[Tensor | AudioError]: ...
     @overload
-    def encode(
-        self, audio: list[Audio], *, errors: Raise = "raise", layer: int | None = None, **how: Unpack[Common]
-    ) -> list[Tensor]: ...
+    def encode(self, audio: list[Audio], *, errors: Raise = "raise", **how: Unpack[States]) -> list[Tensor]: ...
     @overload
-    def encode(
-        self, audio: Audio, *, errors: Raise = "raise", layer: int | None = None, **how: Unpack[Common]
-    ) -> Tensor: ...
+    def encode(self, audio: Audio, *, errors: Raise = "raise", **how: Unpack[States]) -> Tensor: ...
     def encode(
         self,
         audio: Any,
         *,
         layer: int | None = None,
+        frame_ms: float | None = None,
         channel: Any = "mix",
         errors: Raise | Return = "raise",
         on_progress: Progress | None = None,
@@ -204,11 +207,14 @@ class Recogniser(Searcher):
         """Hidden states of everything, speech or not: a tensor (T, D), or a list of them.
 
         layer: 0 for the input of the first block … the number of blocks; by default the last, after its norm.
+        frame_ms: 10 for as many states as there are log-mel frames of 10 ms: each is repeated as long as it lasts.
         """
         if not isinstance(audio, list):
-            return self.encode([audio], layer=layer, channel=channel, on_progress=on_progress)[0]
+            return self.encode([audio], layer=layer, frame_ms=frame_ms, channel=channel, on_progress=on_progress)[0]
         if layer is not None:
             self.model.check_layer(layer)
+        spec = self.model.spec
+        times = 1 if frame_ms is None else repeats(spec, frame_ms)
         recordings = _opened(audio, channel, errors)
         parts: list[list[tuple[float, Tensor]]] = [[] for _ in audio]
         for group, advance in self._groups(recordings, False, on_progress):
@@ -218,7 +224,12 @@ class Recogniser(Searcher):
                     parts[piece.owner].append((piece.start, item.cpu()))
                     advance(piece)
         ordered = [[item for _, item in sorted(part, key=lambda pair: pair[0])] for part in parts]
-        return _results(recordings, errors, [torch.cat(part) if part else torch.zeros(0) for part in ordered])
+        found = [torch.cat(part) if part else torch.zeros(0) for part in ordered]
+        if frame_ms is not None:
+            samples = [round(seconds * SAMPLE_RATE) for seconds in recordings.seconds]
+            frames = [synchronous_frames(spec, frame_ms, count) for count in samples]
+            found = [repeated(states, times, count) for states, count in zip(found, frames, strict=True)]
+        return _results(recordings, errors, found)
 
     def stream(
         self, pieces: Iterable[NDArray[np.float32]], *, language: str | None = None, decoder: str | None = None

@@ -139,10 +139,113 @@ class NearestQuantizer(nn.Module):
         return Nearest(inputs, torch.cat(words, dim=1), torch.stack(codes, dim=1))
 
 
-def nearest(vectors: Tensor, centroids: Tensor) -> Tensor:
-    """The nearest centroid of each vector: (T, D), (C, D) -> (T,) int64."""
-    # |x - c|² without |x|², which is the same for all c.
-    return (centroids.square().sum(dim=1) - 2 * vectors @ centroids.T).argmin(dim=1)
+class VectorQuantised(NamedTuple):
+    """What a `VectorQuantizer` makes of M vectors.
+
+    vectors: (M, E) float32, the codes; their gradient goes to what they stand for. codes: (M, N) int64, one of each
+    book. error: (M,) float32, mean square of what each book leaves, summed over books. given: (N, M, E) float32 without
+    a gradient, what each book was to quantise.
+    """
+
+    vectors: Tensor
+    codes: Tensor
+    error: Tensor
+    given: Tensor
+
+    def at(self, places: Tensor) -> "VectorQuantised":
+        """Those at (P,) places alone."""
+        return VectorQuantised(self.vectors[places], self.codes[places], self.error[places], self.given[:, places])
+
+
+class VectorQuantizer(nn.Module):
+    """The nearest of K codes, which follow the mean of what they stand for (VQ-VAE, arXiv 1711.00937 §3.2, appendix A).
+
+        k = argmin_k ‖z - e_k‖²        ẑ = e_k, whose gradient is passed on to z (straight through)
+
+    With several books each quantises what those before leave (residual; SoundStream, arXiv 2107.03312 §III-C), and ẑ is
+    the sum of their codes. Codes are buffers, with no gradient. After a step in which n_k vectors z had code k
+
+        N_k ← γ N_k + (1 - γ) n_k    m_k ← γ m_k + (1 - γ) Σ z    e_k = m_k / Ñ_k,  Ñ_k = (N_k + ε) / (ΣN + K ε) · ΣN
+
+    A code that nothing had for `patience` steps begins anew as a vector of the step; so do all at first that the first
+    step does not use. Always in float32.
+    """
+
+    codebooks: Tensor
+    uses: Tensor
+    sums: Tensor
+    idle: Tensor
+
+    def __init__(
+        self, codes: int, width: int, books: int = 1, decay: float = 0.999, patience: int = 100, epsilon: float = 1e-5
+    ):
+        super().__init__()
+        self.decay, self.patience, self.epsilon = decay, patience, epsilon
+        codebooks = 0.1 * torch.randn(books, codes, width)
+        self.register_buffer("codebooks", codebooks)
+        self.register_buffer("uses", torch.ones(books, codes))
+        self.register_buffer("sums", codebooks.clone())
+        self.register_buffer("idle", torch.full((books, codes), patience))
+
+    def forward(self, x: Tensor) -> VectorQuantised:
+        """(M, E) -> the nearest codes of each."""
+        with torch.autocast(x.device.type, enabled=False):
+            z = x.float()
+            left, vectors, error = z, torch.zeros_like(z), z.new_zeros(len(z))
+            codes, given = [], []
+            for book in self.codebooks:
+                given.append(left.detach())
+                codes.append(nearest(given[-1], book))
+                chosen = book[codes[-1]]
+                left, vectors = left - chosen, vectors + chosen
+                error = error + left.square().mean(dim=-1)
+            return VectorQuantised(z + (vectors - z).detach(), torch.stack(codes, dim=1), error, torch.stack(given))
+
+    @torch.no_grad()
+    def kept(self, found: VectorQuantised) -> Tensor:
+        """What `follow` wants of some vectors, a row for each code: (K, N (1 + 2 E)).
+
+        Of each book: how many of what it was given have the code, their sum, and one of all at random.
+        """
+        books, codes, width = self.codebooks.shape
+        count, given = len(found.codes), found.given
+        with torch.autocast(given.device.type, enabled=False):
+            numbers = torch.arange(codes, device=given.device)
+            # A product, as sums by index are in no certain order on a GPU.
+            taken = (found.codes.T[..., None] == numbers).float()
+            sums = taken.transpose(1, 2) @ given
+        places = torch.randint(max(1, count), (codes,), device=given.device)
+        drawn = given[:, places] if count else given.new_zeros(books, codes, width)
+        return torch.cat([taken.sum(dim=1)[..., None], sums, drawn], dim=-1).transpose(0, 1).flatten(1)
+
+    @torch.no_grad()
+    def follow(self, kept: Tensor) -> None:
+        """Let codes follow what they stood for in a step, of which each part has `kept` K rows: (P K, N (1 + 2 E)).
+
+        A step without vectors, or with some that are not finite, changes nothing.
+        """
+        books, codes, width = self.codebooks.shape
+        parts = kept.view(-1, codes, books, 1 + 2 * width).transpose(1, 2)
+        counts, sums, drawn = parts.split([1, width, width], dim=-1)
+        first = (counts.sum(dim=(1, 2, 3)) > 0).int().argmax(keepdim=True)
+        uses, new = counts.sum(dim=0)[..., 0], drawn.index_select(0, first)[0]
+        usable = kept.isfinite().all() & (uses.sum() > 0)
+        idle = torch.where(uses > 0, 0, self.idle + 1)
+        dead = idle >= self.patience
+        uses = torch.where(dead, 1.0, self.uses.lerp(uses, 1 - self.decay))
+        means = torch.where(dead[..., None], new, self.sums.lerp(sums.sum(dim=0), 1 - self.decay))
+        total = uses.sum(dim=1, keepdim=True)
+        smoothed = (uses + self.epsilon) / (total + codes * self.epsilon) * total
+        idle, codebooks = idle.masked_fill(dead, 0), means / smoothed[..., None]
+        for name, value in {"uses": uses, "sums": means, "idle": idle, "codebooks": codebooks}.items():
+            buffer = self.get_buffer(name)
+            buffer.copy_(torch.where(usable, value, buffer))
+
+
+def nearest(vectors: Tensor, codes: Tensor) -> Tensor:
+    """The nearest code of each vector: (M, E), (K, E) -> (M,) int64."""
+    # |z - e|² without |z|², which is the same for all e.
+    return (codes.square().sum(dim=1) - 2 * vectors @ codes.T).argmin(dim=1)
 
 
 def unused_share(likely: Tensor) -> Tensor:

@@ -102,10 +102,14 @@ class Term(Mean):
 
 @dataclass(frozen=True)
 class Loss:
-    """Σ over terms of weight · total / count, and statistics for the log, which have no gradient."""
+    """Σ over terms of weight · total / count, and statistics for the log, which have no gradient.
+
+    kept: rows (N, E) without a gradient that the objective gets back when the step is done, see `remember`.
+    """
 
     terms: dict[str, Term]
     stats: dict[str, Mean] = field(default_factory=dict)
+    kept: Tensor | None = None
 
     @property
     def value(self) -> Tensor:
@@ -171,6 +175,12 @@ class Objective(nn.Module, ABC):
     def teacher(self, clock: Clock) -> float | None:
         """The decay with which a slow copy of the model (`self.ema`) follows it after this step; None = no copy."""
         return None
+
+    def remember(self, kept: Tensor) -> None:
+        """Take in what the losses of a step have `kept`, after it: (N, E), in the order of its micro-batches.
+
+        Of all processes, and the same in each of them.
+        """
 
     def health(self) -> tuple[Alarm, ...]:
         """What should stop a run."""

@@ -20,7 +20,7 @@ from isogloss.model.spec import ModelConfig
 from isogloss.nn.parted import parted_like
 from isogloss.training.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from isogloss.training.footprint import Footprint, footprint
-from isogloss.training.hardware import share_buffers, sum_over_group
+from isogloss.training.hardware import gathered_rows, share_buffers, sum_over_group
 from isogloss.training.memory import memory_for
 from isogloss.training.recipe import StageRecipe
 from isogloss.training.run import Run
@@ -122,9 +122,12 @@ class Learner:
         """Drop the gradients."""
         self.optimizer.zero_grad(set_to_none=True)
 
-    def follow(self, step: int) -> None:
-        """Let slow copies and the average follow the weights, at a step of the stage; the first is 1."""
-        self.stage.after_step()
+    def follow(self, step: int, found: list[Sums]) -> None:
+        """Let slow copies and the average follow the weights, at a step of the stage; the first is 1.
+
+        found: what the micro-batches added up to, of which objectives get what they have kept.
+        """
+        self.stage.after_step({name: gathered_rows([sums.kept[name] for sums in found]) for name in found[0].kept})
         if self.average is not None:
             self.average.update(step)
 
