@@ -227,7 +227,7 @@ def own_rate(options: Namespace, schedule: str, *, adapters: bool = False) -> li
         return []
     known = f"schedule: {schedule}, warmup: 0.02"
     new = f", encoder.adapters: {{{known}}}" if adapters else ""
-    return [f"stages.0.optimizers={{encoder: {{peak: {options.encoder_rate}, {known}}}{new}}}"]
+    return [f"stages.0.optimizers={{encoder: {{peak: {options.encoder_rate}, muon: 0, {known}}}{new}}}"]
 
 
 def corpus(options: Namespace, few: float) -> Path:

@@ -18,7 +18,7 @@ from isogloss.model.model import Model
 from isogloss.text.languages import normalise_language
 from isogloss.text.normalise import normalise
 from isogloss.text.tokenizers import CharacterTokenizer
-from isogloss.training.recipe import DataRecipe, Recipe
+from isogloss.training.recipe import AdamWRecipe, DataRecipe, Recipe
 from isogloss.training.source import read_data, transcribed
 
 Way = Literal["adapters", "whole"]
@@ -105,7 +105,7 @@ def plan(
 def _from_speech_alone(start: Model, steps: int, identifies: bool) -> tuple[dict[str, Any], list[Any]]:
     """A new CTC head, alone at first: gradients of a random head would undo the pre-training."""
     head = max(1, steps // 10)
-    peak = 1e-4 if _is_large(start) else 1e-3
+    peak, muon = (1e-4, 0.0) if _is_large(start) else (1e-3, AdamWRecipe().muon)
     # Convolutions over the waveform stay as pre-training left them (wav2vec 2.0, arXiv 2006.11477 §4.3).
     kept = ("features",) if any(True for _ in start.features.parameters()) else ()
     model = {
@@ -115,9 +115,9 @@ def _from_speech_alone(start: Model, steps: int, identifies: bool) -> tuple[dict
     stages = [
         _stage("head", head, [_recognition()], freeze=ENCODER) | {"optimizer": {"peak": 2e-3}},
         _stage("train", 3 * head, [_recognition()], kept)
-        | _rates(peak, ema=0.98, schedule="constant"),
+        | _rates(peak, muon, ema=0.98, schedule="constant"),
         _stage("refine", max(1, steps - 4 * head), [_recognition(GENTLE)], kept)
-        | _rates(peak, ema=0.99, warmup=0.02)
+        | _rates(peak, muon, ema=0.99, warmup=0.02)
         | {"perturb": {}},
     ]
     return model, stages
@@ -139,7 +139,7 @@ def _whole(start: Model, steps: int, identifies: bool) -> tuple[dict[str, Any], 
     """All of a recogniser; the encoder, which knows much already, at a third of the rate or less."""
     untrained = () if identifies else _language_heads(start)
     stage = _stage("finetune", steps, [_recognition(GENTLE, untrained)], _unreached(start))
-    return {"keep": "all"}, [stage | _rates(1e-4 if _is_large(start) else 3e-4, ema=0.99) | {"perturb": {}}]
+    return {"keep": "all"}, [stage | _rates(1e-4 if _is_large(start) else 3e-4, 0.0, ema=0.99) | {"perturb": {}}]
 
 
 def _is_large(start: Model) -> bool:
@@ -147,9 +147,13 @@ def _is_large(start: Model) -> bool:
     return sum(tensor.numel() for tensor in start.encoder.state_dict().values()) >= LARGE
 
 
-def _rates(encoder: float, ema: float, **both: Any) -> dict[str, Any]:
-    """What is new at the usual rate, the encoder at one of its own."""
-    return {"optimizer": {"peak": 1e-3, "ema": ema, **both}, "optimizers": {"encoder": {"peak": encoder, **both}}}
+def _rates(encoder: float, muon: float, ema: float, **both: Any) -> dict[str, Any]:
+    """What is new at the usual rate, the encoder at one of its own.
+
+    muon: for the encoder; what knows much already learns more carefully by AdamW (docs/recognition.md).
+    """
+    own = {"peak": encoder, "muon": muon, **both}
+    return {"optimizer": {"peak": 1e-3, "ema": ema, **both}, "optimizers": {"encoder": own}}
 
 
 def _unreached(start: Model) -> tuple[str, ...]:
