@@ -31,7 +31,7 @@ def test_features_that_are_given_stay() -> None:
     ("override", "said"),
     [
         ("model.features={normalisation: running}", '"model.features" lacks the key "kind", which says what it is.'),
-        ("model.features={kind: log_mal}", 'Did you mean "log_mel"? Known: log_mel, mfcc, waveform.'),
+        ("model.features={kind: log_mal}", 'Did you mean "log_mel"? Known: log_mel, mfcc, waveform, sincnet.'),
         ("model.encoder=wav2vec2_bse", 'Did you mean "wav2vec2_base"?'),
         ("model.encoder={embed: {kind: projection, norms: false}}", 'unknown key "model.encoder.embed.norms"'),
         ("model.encoder={blocks: {kind: rnn}, context: {kind: local}}", "rnn blocks have no attention"),
