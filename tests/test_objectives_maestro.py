@@ -200,7 +200,7 @@ def test_the_aligner_follows_and_has_no_dropout() -> None:
     before = objective.ema.copy.ctc_head().output.weight.clone()
     with torch.no_grad():
         subject.ctc_head().output.weight.add_(1.0)
-    stage.after_step()
+    stage.after_step({})
     moved = objective.ema.copy.ctc_head().output.weight - before
     assert_close(moved, torch.full_like(moved, 1 - 2 / 11), rtol=1e-4, atol=1e-5)
     assert list(objective.parameters()) == []  # none of the copy's is trained

@@ -149,6 +149,23 @@ def summed(means: Mapping[str, Mean]) -> dict[str, tuple[float, float]]:
     return found
 
 
+def gathered_rows(parts: list[torch.Tensor]) -> torch.Tensor:
+    """Rows (n, E) of the micro-batches of this process -> those of all, in the order of the micro-batches: (N, E).
+
+    Equal in all processes, of which each has as many micro-batches, every world-th of the step.
+    """
+    if not dist.is_initialized():
+        return torch.cat(parts)
+    rank = dist.get_rank()
+    sizes = torch.zeros(len(parts), dist.get_world_size(), dtype=torch.int64)
+    sizes[:, rank] = torch.tensor([len(part) for part in parts])
+    ends = sum_over_group(sizes).flatten().cumsum(0).view_as(sizes)
+    found = parts[0].new_zeros(int(ends[-1, -1]), parts[0].shape[1])
+    for part, end in zip(parts, ends[:, rank].tolist(), strict=True):
+        found[end - len(part) : end] = part
+    return sum_over_group(found)
+
+
 def share_buffers(module: torch.nn.Module) -> None:
     """Give all processes the buffers of the first, in place."""
     if dist.is_initialized():

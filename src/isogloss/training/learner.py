@@ -20,7 +20,7 @@ from isogloss.model.spec import ModelConfig
 from isogloss.nn.parted import parted_like
 from isogloss.training.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from isogloss.training.footprint import Footprint, footprint
-from isogloss.training.hardware import share_buffers, sum_over_group
+from isogloss.training.hardware import gathered_rows, share_buffers, sum_over_group
 from isogloss.training.memory import memory_for
 from isogloss.training.recipe import StageRecipe
 from isogloss.training.run import Run
@@ -120,9 +120,12 @@ class Learner:
         """Drop the gradients."""
         self.optimizer.zero_grad(set_to_none=True)
 
-    def follow(self, step: int) -> None:
-        """Let slow copies and the average follow the weights, at a step of the stage; the first is 1."""
-        self.stage.after_step()
+    def follow(self, step: int, found: list[Sums]) -> None:
+        """Let slow copies and the average follow the weights, at a step of the stage; the first is 1.
+
+        found: what the micro-batches added up to, of which objectives get what they have kept.
+        """
+        self.stage.after_step({name: gathered_rows([sums.kept[name] for sums in found]) for name in found[0].kept})
         if self.average is not None:
             self.average.update(step)
 
@@ -150,7 +153,7 @@ class Learner:
     def end_with(self, found: Checkpoint) -> Stage:
         """Put the weights of a checkpoint into the run, averaged ones where there is an average; the stage with them.
 
-        What objectives have learned is carried on, but for slow copies of the model, which end with their stage.
+        What objectives have learned is carried on, but for what ends with its stage, as slow copies of the model do.
         """
         self._load(found)
         stage = Stage(self.recipe, self.run.model).to(self.machine.device) if self.run.sharded else self.stage
@@ -160,7 +163,7 @@ class Learner:
             for name, value in found.each("average"):
                 parameters[name].copy_(value)
         self.run.carried |= _own_tensors(stage)
-        ended = tuple(f"{name}/ema." for name in stage.objectives)
+        ended = tuple(f"{name}/{part}" for name, objective in stage.objectives.items() for part in objective.ends)
         for name in [name for name in self.run.carried if name.startswith(ended)]:
             del self.run.carried[name]
         return stage

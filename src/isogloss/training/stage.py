@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -26,11 +27,15 @@ Counts = dict[str, float]
 
 
 class Sums(NamedTuple):
-    """What one micro-batch adds up to: a differentiable total, and `OBJECTIVE/NAME` terms and statistics."""
+    """What one micro-batch adds up to: a differentiable total, and `OBJECTIVE/NAME` terms and statistics.
+
+    kept: what objectives want back after the step, by their names.
+    """
 
     total: Tensor
     terms: dict[str, Term]
     stats: dict[str, Mean]
+    kept: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Stage(nn.Module):
@@ -94,7 +99,7 @@ class Stage(nn.Module):
         """Make the slow copies that objectives learn from, from the model as it is."""
         for objective in self.objectives.values():
             if objective.teacher(self.clock) is not None:
-                objective.ema = EMA(self.model.get_submodule(objective.teacher_of))
+                objective.ema = EMA(objective.followed(self.model), objective.warms_up)
 
     def weight(self, name: str) -> float:
         """What an objective weighs in the next step: nothing while its guard holds, less while it climbs."""
@@ -117,6 +122,7 @@ class Stage(nn.Module):
         totals: list[Tensor] = []
         terms: dict[str, Term] = {}
         stats: dict[str, Mean] = {}
+        kept: dict[str, Tensor] = {}
         for name in self.objectives:
             if not (weight := self.weight(name)):
                 continue
@@ -124,12 +130,13 @@ class Stage(nn.Module):
             totals.append(weight * weighted(name, loss, counts))
             terms |= {f"{name}/{key}": term.detached() for key, term in loss.terms.items()}
             stats |= {f"{name}/{key}": value for key, value in loss.stats.items()}
+            kept |= {} if loss.kept is None else {name: loss.kept}
         if not totals:
             raise IsoglossError(
                 f'No objective of the stage "{self.recipe.name}" may take part, as all have guards that are not met; '
                 "leave the guard of one out."
             )
-        return Sums(torch.stack(totals).sum(), terms, stats)
+        return Sums(torch.stack(totals).sum(), terms, stats, kept)
 
     def loss(self, name: str, micro: Micro) -> Loss:
         """The loss of an objective on its batch."""
@@ -139,12 +146,14 @@ class Stage(nn.Module):
         loss: Loss = self.objectives[name](self.model, batch, self.clock)
         return loss
 
-    def after_step(self) -> None:
-        """What follows an optimizer's step: slow copies follow the model."""
-        for objective in self.objectives.values():
+    def after_step(self, kept: Mapping[str, Tensor]) -> None:
+        """What follows an optimizer's step: objectives get what they have kept of it, slow copies follow the model."""
+        for name, objective in self.objectives.items():
+            if name in kept:
+                objective.remember(kept[name])
             decay = objective.teacher(self.clock)
             if objective.ema is not None and decay is not None:
-                objective.ema.follow(self.model.get_submodule(objective.teacher_of), decay)
+                objective.ema.follow(objective.followed(self.model), decay)
 
 
 def weighted(name: str, loss: Loss, counts: Counts) -> Tensor:

@@ -162,7 +162,7 @@ class StageRun:
         sums = learner.accumulate(work, counts)
         norm = learner.update()
         self.done += 1
-        learner.follow(self.done)
+        learner.follow(self.done, sums)
         self.reports.add(self.step, self.done, work, sums, norm, rate=rate, began=began, waited=waited)
         self.stage.clock = Clock(self.done, self.recipe.steps)
 
