@@ -108,7 +108,7 @@ def take(objective: Objective, model: Model, batch: Batch, clock: Clock = START)
 def with_teacher(objective: Objective, model: Model) -> Objective:
     """The objective with its slow copy of the model, if it wants one."""
     if objective.teacher(START) is not None:
-        objective.ema = EMA(model.get_submodule(objective.teacher_of))
+        objective.ema = EMA(objective.followed(model), objective.warms_up)
     return objective
 
 

@@ -58,20 +58,28 @@ class Case:
         return " ".join([self.name, *(f"{key}={value}" for key, value in said.items())])
 
 
-SMALLER = {
+OTHER = {
+    "encoder": {"embed": {"kind": "identity"}, "blocks": {"kind": "rnn", "layers": 1, "width": 16, "dropout": 0.0}},
+    "features": {"kind": "waveform", "channels": 8, "norm": "layer", "bias": True},
+}
+SMALLER: dict[str, dict[str, Any]] = {
     "data2vec": {"blocks": 2},
     "mockingjay": {"mask_ms": 200},
+    "moco": {"queue": 64},
     "pase": {
         "workers": ("wave", "lps", "fbank_long", "gammatone", "mfcc_13", "prosody", "lim", "gim", "spc"),
         **{"hidden": 8, "decoder": (4, 4, 4), "crop": 0.5},
     },
+    "multi_format": {"other": OTHER},
+    "time_contrastive": {"far_ms": 400},
 }
-"""What the small models have too little of by default."""
+"""What the small models, and the short clips, have too little of by default."""
 CASES = [
     *(Case(name, SMALLER.get(name, {})) for kind in CONFIGS if (name := kind.model_fields["name"].default)),
     # Others that take another way through their code.
     Case("data2vec", {"blocks": 1}),
     Case("pase", {"workers": ("fbank", "spc"), "context": 1, "changes": 0, "hidden": 8, "distort": None}),
+    Case("cola", {"similarity": "cosine", "perturb": {"pauses": 1.0, "rooms": 0.5, "tone": 6.0}}),
     Case("aligned_mlm", upsampling=("none",)),
     Case("maestro", {"soft": True, "aligner": None}, upsampling=("none",)),
     Case("maestro", heads=()),

@@ -17,6 +17,7 @@ from isogloss.errors import IsoglossError
 from isogloss.model.engine import encode
 from isogloss.model.model import Model
 from isogloss.model.pieces import Piece, Recordings
+from isogloss.nn.pooling import mean_over_time
 from isogloss.sequence import Sequence
 from isogloss.text.tokenizers import UNKNOWN
 
@@ -103,8 +104,7 @@ def embed_query(model: Model, text: str, language: str | None) -> Vectors:
 
 def pooled(states: Sequence) -> Tensor:
     """(B, T, D) -> (B, D) float32 of length 1: the mean over time."""
-    total = states.zero_padding().values.float().sum(dim=1)
-    return normalize(total / states.lengths.clamp(min=1)[:, None], dim=-1)
+    return normalize(mean_over_time(states), dim=-1)
 
 
 def _empty(model: Model, layers: ListOf[int]) -> Vectors:

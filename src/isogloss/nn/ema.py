@@ -14,11 +14,13 @@ Followed = TypeVar("Followed", bound=nn.Module, covariant=True)
 class EMA(nn.Module, Generic[Followed]):
     """The exponential moving average of a module's weights, in evaluation mode whatever is trained around it.
 
-    Its weights are buffers: they are saved with whoever holds it, and no optimizer ever sees them.
+    Its weights are buffers: they are saved with whoever holds it, and no optimizer ever sees them. warms_up: it follows
+    faster in the beginning.
     """
 
-    def __init__(self, module: Followed):
+    def __init__(self, module: Followed, warms_up: bool = True):
         super().__init__()
+        self.warms_up = warms_up
         self.steps: Tensor
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.copy: Followed = copy.deepcopy(module)
@@ -34,11 +36,11 @@ class EMA(nn.Module, Generic[Followed]):
 
     @torch.no_grad()
     def follow(self, module: nn.Module, decay: float) -> None:
-        """w ← decay · w + (1 - decay) · w of `module`, with a decay that warms up."""
+        """w ← decay · w + (1 - decay) · w of `module`, with a decay that warms up unless it was told not to."""
         self.steps += 1
         theirs, mine = module.state_dict(), self.copy.state_dict()
         moving = [name for name, value in mine.items() if value.is_floating_point()]
-        share = 1 - warmed_up(decay, int(self.steps))
+        share = 1 - (warmed_up(decay, int(self.steps)) if self.warms_up else decay)
         # What lies in parts is made whole one by one: together it might not fit.
         groups = [[name] for name in moving] if any(map(is_parted, theirs.values())) else [moving]
         for names in groups:

@@ -6,6 +6,11 @@ from torch import Tensor, nn
 from isogloss.sequence import Sequence
 
 
+def mean_over_time(states: Sequence) -> Tensor:
+    """(B, T, D) -> (B, D) float32; an empty sequence gives zeros."""
+    return states.zero_padding().values.float().sum(dim=1) / states.lengths.clamp(min=1)[:, None]
+
+
 class AttentiveStatistics(nn.Module):
     """Weighted mean and standard deviation over time (arXiv 1803.10963): (B, T, D) -> (B, 2D)."""
 

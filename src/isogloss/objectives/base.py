@@ -139,15 +139,18 @@ class Objective(nn.Module, ABC):
     """Model, batch, clock -> Loss.
 
     needs: what it learns from. batchwise: terms that compare the clips of a micro-batch with each other, and therefore
-    are no sums over utterances; all other terms of a batch are those of its halves together. ema: a slow copy of
-    `teacher_of`, a part of the model ("" is all of it), for those that ask for a `teacher`. What `prepare` draws comes
-    from `batch.draws`, one generator a clip, so that a clip is the same in every batch; what `forward` draws, from the
-    global generator, which is seeded with `batch.seed` before.
+    are no sums over utterances; all other terms of a batch are those of its halves together. ema: a slow copy of what
+    is `followed`, `teacher_of` the model ("" is all of it), for those that ask for a `teacher`. warms_up: the copy
+    follows faster in the beginning. ends: beginnings of the names of buffers that end with their stage. What `prepare`
+    draws comes from `batch.draws`, one generator a clip, so that a clip is the same in every batch; what `forward`
+    draws, from the global generator, which is seeded with `batch.seed` before.
     """
 
     needs: Needs = Needs()
     batchwise: frozenset[str] = frozenset()
     teacher_of: str = ""
+    warms_up: bool = True
+    ends: tuple[str, ...] = ("ema.",)
 
     def __init__(self, config: BaseConfig, spec: ModelSpec):
         super().__init__()
@@ -175,6 +178,10 @@ class Objective(nn.Module, ABC):
     def teacher(self, clock: Clock) -> float | None:
         """The decay with which a slow copy of the model (`self.ema`) follows it after this step; None = no copy."""
         return None
+
+    def followed(self, model: Model) -> nn.Module:
+        """What `self.ema` is a slow copy of."""
+        return model.get_submodule(self.teacher_of)
 
     def remember(self, kept: Tensor) -> None:
         """Take in what the losses of a step have `kept`, after it: (N, E), in the order of its micro-batches.

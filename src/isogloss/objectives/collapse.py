@@ -7,12 +7,17 @@ from isogloss.errors import IsoglossError
 from isogloss.model.spec import ModelSpec
 from isogloss.objectives.base import Alarm
 
-EQUAL_STATES = Alarm(
-    "spread",
-    "Representation collapse: hidden states of different frames are equal at step {step} (spread {value:.1e}); "
-    "lower the learning rate or lengthen the warm-up.",
-    least=1e-3,
-)
+
+def _equal(what: str) -> Alarm:
+    said = (
+        f"Representation collapse: {what} are equal at step {{step}} (spread {{value:.1e}}); "
+        "lower the learning rate or lengthen the warm-up."
+    )
+    return Alarm("spread", said, least=1e-3)
+
+
+EQUAL_STATES = _equal("hidden states of different frames")
+EQUAL_CLIPS = _equal("vectors of different clips")
 
 
 def perplexity(codes: Tensor, size: int) -> Tensor:
@@ -28,7 +33,7 @@ def perplexity(codes: Tensor, size: int) -> Tensor:
 
 
 def spread(states: Tensor) -> Tensor:
-    """Standard deviation between frames, averaged over channels; 0 means collapse. (M, D) -> scalar."""
+    """Standard deviation between frames, or clips, averaged over channels; 0 means collapse. (M, D) -> scalar."""
     return states.float().std(dim=0, correction=0).mean() if len(states) else states.new_ones(())
 
 

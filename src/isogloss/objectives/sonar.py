@@ -25,7 +25,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import normalize
 
 from isogloss.audio.augment import SpecAugment, SpecAugmentConfig
 from isogloss.data.loading import Batch
@@ -33,6 +33,7 @@ from isogloss.data.needs import Needs
 from isogloss.model.model import Model
 from isogloss.model.space import pooled
 from isogloss.model.spec import ModelSpec
+from isogloss.nn.contrastive import info_nce_both_ways
 from isogloss.nn.dropout import evaluating
 from isogloss.objectives.base import BaseConfig, Clock, Loss, Mean, Objective, Term
 from isogloss.text.normalise import normalise
@@ -148,5 +149,4 @@ def contrastive(speech: Tensor, text: Tensor, twice: Tensor, temperature: float)
     with torch.autocast(speech.device.type, enabled=False):  # bf16 has two digits, the temperature makes them one
         scores = (speech @ text.mT / temperature).masked_fill(twice, -torch.inf)
     own = torch.arange(len(speech), device=speech.device)
-    loss = (cross_entropy(scores, own, reduction="sum") + cross_entropy(scores.mT, own, reduction="sum")) / 2
-    return loss, (scores.argmax(dim=1) == own).sum()
+    return info_nce_both_ways(scores).sum(), (scores.argmax(dim=1) == own).sum()

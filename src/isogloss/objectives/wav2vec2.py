@@ -27,14 +27,13 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from isogloss.data.loading import Batch
 from isogloss.encoders.embed import Projection
 from isogloss.errors import IsoglossError
 from isogloss.model.model import Model
 from isogloss.model.spec import ModelSpec
-from isogloss.nn.contrastive import info_nce
+from isogloss.nn.contrastive import cosines, info_nce
 from isogloss.nn.masking import flat_places, on_device
 from isogloss.nn.quantizers import GumbelQuantizer, Quantised, unused_share
 from isogloss.objectives.base import Alarm, BaseConfig, Clock, Loss, Mean, Objective, Term
@@ -173,8 +172,7 @@ class Wav2Vec2(Objective):
 
     def _similar(self, context: Tensor, vectors: Tensor) -> Tensor:
         """sim(c, q) / κ of all hidden frames with all: (M, E), (M, E) -> (M, M) float32."""
-        with torch.autocast(context.device.type, enabled=False):
-            return normalize(context.float(), dim=-1) @ normalize(vectors.float(), dim=-1).T / self.config.similarity
+        return cosines(context, vectors) / self.config.similarity
 
 
 def other_places(frames: int, count: int, draw: np.random.Generator) -> np.ndarray:

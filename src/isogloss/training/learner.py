@@ -160,7 +160,7 @@ class Learner:
     def end_with(self, found: Checkpoint) -> Stage:
         """Put the weights of a checkpoint into the run, averaged ones where there is an average; the stage with them.
 
-        What objectives have learned is carried on, but for slow copies of the model, which end with their stage.
+        What objectives have learned is carried on, but for what ends with its stage, as slow copies of the model do.
         """
         self._load(found)
         stage = Stage(self.recipe, self.run.model).to(self.machine.device) if self.run.sharded else self.stage
@@ -170,7 +170,7 @@ class Learner:
             for name, value in found.each("average"):
                 parameters[name].copy_(value)
         self.run.carried |= _own_tensors(stage)
-        ended = tuple(f"{name}/ema." for name in stage.objectives)
+        ended = tuple(f"{name}/{part}" for name, objective in stage.objectives.items() for part in objective.ends)
         for name in [name for name in self.run.carried if name.startswith(ended)]:
             del self.run.carried[name]
         return stage

@@ -100,7 +100,7 @@ class Stage(nn.Module):
         """Make the slow copies that objectives learn from, from the model as it is."""
         for objective in self.objectives.values():
             if objective.teacher(self.clock) is not None:
-                objective.ema = EMA(self.model.get_submodule(objective.teacher_of))
+                objective.ema = EMA(objective.followed(self.model), objective.warms_up)
 
     def weight(self, name: str) -> float:
         """What an objective weighs in the next step: nothing while its guard holds, less while it climbs."""
@@ -154,7 +154,7 @@ class Stage(nn.Module):
                 objective.remember(kept[name])
             decay = objective.teacher(self.clock)
             if objective.ema is not None and decay is not None:
-                objective.ema.follow(self.model.get_submodule(objective.teacher_of), decay)
+                objective.ema.follow(objective.followed(self.model), decay)
 
 
 def weighted(name: str, loss: Loss, counts: Counts) -> Tensor:
