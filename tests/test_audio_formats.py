@@ -18,7 +18,7 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isogloss.audio import ffmpeg, libsndfile, reading, sources
+from isogloss.audio import ffmpeg, libsndfile, plain_wav, reading, sources
 from isogloss.audio.blocks import trimmed
 from isogloss.audio.decoders import decoder
 from isogloss.audio.parts import Part, PartFile
@@ -141,7 +141,7 @@ COPIED = [CONTAINERS[1], CONTAINERS[4], CONTAINERS[13], SNDFILE[0]]
 def test_in_blocks_and_as_a_copy_it_is_the_same(
     kind: tuple[str, str, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for module in (ffmpeg, libsndfile):
+    for module in (ffmpeg, libsndfile, plain_wav):
         monkeypatch.setattr(module, "BLOCK_VALUES", 10_000)
     content = example(kind)
     blocks = list(read_blocks(content))
@@ -176,7 +176,7 @@ def test_a_stretch_is_the_slice_of_the_whole(kind: tuple[str, str, int], start: 
 @pytest.mark.parametrize("kind", [*CONTAINERS, *SNDFILE], ids=lambda kind: "-".join(map(str, kind)))
 def test_block_by_block_as_at_once(kind: tuple[str, str, int], monkeypatch: pytest.MonkeyPatch) -> None:
     whole = read(example(kind))
-    for module in (ffmpeg, libsndfile):
+    for module in (ffmpeg, libsndfile, plain_wav):
         monkeypatch.setattr(module, "BLOCK_VALUES", 1000)
     assert np.abs(read(example(kind)) - whole).max() < 1e-5
 
