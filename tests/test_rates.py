@@ -83,8 +83,12 @@ def trained(encoder: Path, letters: Path) -> Path:
 
 @torch.no_grad()
 def _make_talk(model: Model) -> None:
-    """After two steps it would write nothing but blank: now no symbol is favoured, and 3 frames in 10 say space."""
-    assert model.tokenizer is not None
+    """After two steps it would write nothing but blank: now no symbol is favoured, and 3 frames in 10 say space.
+
+    And symbols last long enough for CTC to write them.
+    """
+    assert model.tokenizer is not None and model.text is not None and model.text.duration is not None
+    model.text.duration.output.bias.add_(2)
     output, found, space = model.ctc_head().output, states(model, 5).values[0], model.tokenizer.encode("a a")[1]
     output.weight.mul_(8)
     output.bias.copy_(-output.weight @ found.mean(dim=0))
