@@ -21,6 +21,7 @@ from isogloss.data.manifests import Utterance
 from isogloss.decoding.greedy import greedy
 from isogloss.encoders.conformer import ConformerConfig
 from isogloss.encoders.embed import ConvolutionsConfig, IdentityConfig, ProjectionConfig, SubsamplingConfig
+from isogloss.encoders.quantised import GumbelConfig, NearestConfig
 from isogloss.encoders.recurrent import RecurrentConfig
 from isogloss.encoders.speech import SpeechEncoderConfig
 from isogloss.encoders.transformer import ConvolutionalPositionConfig, TransformerConfig
@@ -98,6 +99,15 @@ def w2v_bert() -> Model:
     return random(LogMelConfig(flavour="kaldi"), SubsamplingConfig(channels=4), blocks)
 
 
+def vq_wav2vec() -> Model:
+    features = WaveformConfig(channels=16, norm="layer", log_compression=True)
+    return random(features, GumbelConfig(codes=5), TransformerConfig(**SMALL))
+
+
+def nearest() -> Model:
+    return random(WaveformConfig(channels=16, norm="layer"), NearestConfig(codes=5), TransformerConfig(**SMALL))
+
+
 def adapted() -> Model:
     adapters = AdapterConfig(bottleneck=4, groups={"first": ("ro",), "second": ("ru",)})
     return random(LogMelConfig(), SubsamplingConfig(channels=4), TransformerConfig(**SMALL), adapters=adapters)
@@ -107,7 +117,8 @@ def quantised() -> Model:
     return random(LogMelConfig(), SubsamplingConfig(channels=4), ConformerConfig(kernel=3, **SMALL)).quantised()
 
 
-MODELS = [whisper, wav2vec2_base, wav2vec2_large, wavlm, data2vec, w2v_bert, conformer, adapted, quantised]
+MODELS = [whisper, wav2vec2_base, wav2vec2_large, wavlm, data2vec, w2v_bert, conformer, vq_wav2vec, nearest]
+MODELS += [adapted, quantised]
 
 
 def batch(*clips: NDArray[np.float32]) -> Sequence:
@@ -272,7 +283,7 @@ def test_what_cannot_be_exported_is_one_sentence(tmp_path: Path, monkeypatch: py
         return str(caught.value)
 
     recurrent = random(LogMelConfig(), IdentityConfig(), RecurrentConfig(layers=1, width=16))
-    assert "has a recurrent encoder" in refusal(recurrent)
+    assert "has rnn blocks" in refusal(recurrent)
     assert "name its --language: ro, ru." in refusal(adapted())
     assert "has no adapters" in refusal(build(), language="ro")
     sf.write(tmp_path / "short.wav", sound(0.05), 16000)

@@ -451,10 +451,13 @@ class Waiting(TorchDispatchMode):
         return operation(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("name", ["best_rq", "pase", "recognition", "vq_vae"])
+OF_UTTERANCES = ["cola", "moco", "multi_format", "simclr", "time_contrastive", "triplet"]
+
+
+@pytest.mark.parametrize("name", ["best_rq", "pase", "recognition", "vq_vae", *OF_UTTERANCES])
 def test_a_step_waits_for_nothing(name: str) -> None:
     """But on a CPU, where it costs nothing, for whether all is valid."""
-    stage = stage_of(Case(name))
+    stage = stage_of(Case(name, SMALLER.get(name, {})))
     micro = prepared(stage, clips(stage))
     counts = stage.counts(micro)
     with Waiting() as waiting:

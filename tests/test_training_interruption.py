@@ -1,6 +1,7 @@
 """What ends a run too early: a scheduler, another run in its folder, a full disk, no memory, a killed process."""
 
 import errno
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from isogloss.objectives.recognition import Recognition
 from isogloss.training import checkpoint as checkpoints
 from isogloss.training import lock
 from isogloss.training.checkpoint import newest_checkpoint
-from isogloss.training.interruption import Interrupted
+from isogloss.training.interruption import Interrupted, when_terminated
 from isogloss.training.journal import read_log
 from isogloss.training.launch import train_in_processes
 from isogloss.training.lock import alone_in
@@ -253,3 +254,26 @@ def test_a_run_goes_on_in_more_processes_and_says_that_its_order_changes(
         capfd.readouterr().err.split()
     )
     assert [record["step"] for record in steps(tmp_path / "run") if record["event"] == "step"] == list(range(1, 9))
+
+
+def _asked_twice() -> None:
+    """A process that is asked to end once inside, and again when it is on its way out."""
+    with when_terminated(lambda: None):
+        os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)
+    os._exit(7)
+
+
+def _asked_late() -> None:
+    with when_terminated(lambda: None):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    os._exit(7)
+
+
+@pytest.mark.parametrize(("work", "code"), [(_asked_twice, 7), (_asked_late, -signal.SIGTERM)])
+def test_a_process_on_its_way_out_is_not_hurried(work: Callable[[], None], code: int) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=work)
+    process.start()
+    process.join()
+    assert process.exitcode == code

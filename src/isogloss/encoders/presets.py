@@ -35,10 +35,12 @@ def _paper(layers: int, width: int, heads: int, kernel: int = 5, channels: int =
     )
 
 
-def _learned(ones: int, compressed: bool = False) -> WaveformConfig:
+def _learned(ones: int, compressed: bool = False, channels: int = 512) -> WaveformConfig:
     """The features of wav2vec: 10 ms apart, with so many layers at their end that see one frame."""
     kernels, strides = (10, 8, 4, 4, 4, *[1] * ones), (5, 4, 2, 2, 2, *[1] * ones)
-    return WaveformConfig(kernels=kernels, strides=strides, norm="layer", log_compression=compressed)
+    return WaveformConfig(
+        channels=channels, kernels=kernels, strides=strides, norm="layer", log_compression=compressed
+    )
 
 
 def _wav2vec2(dropout: float, blocks: TransformerConfig) -> SpeechEncoderConfig:
@@ -92,8 +94,10 @@ FEATURES: dict[str, FeaturesConfig] = {
     ),
     "pase": SincNetConfig(skips=0),
     "pase_plus": SincNetConfig(),
+    "wav2vec_tiny": _learned(ones=0, compressed=True, channels=64),
     "wav2vec_base": _learned(ones=0, compressed=True),
     "wav2vec_large": _learned(ones=2, compressed=True),
+    "vq_wav2vec_tiny": _learned(ones=0, channels=64),
     "vq_wav2vec_gumbel": _learned(ones=3),
     "vq_wav2vec_kmeans": _learned(ones=3),
     "wav2vec2_base": WaveformConfig(),

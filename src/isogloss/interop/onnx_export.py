@@ -199,7 +199,8 @@ def _require_packages() -> None:
 def _check(model: Model, folder: Path, language: str | None) -> None:
     """Raise IsoglossError for what a graph cannot hold."""
     if not model.encoder.config.blocks.attends:
-        raise IsoglossError(f"{folder} has a recurrent encoder; only Transformers and Conformers can be exported.")
+        kind = model.encoder.config.blocks.kind
+        raise IsoglossError(f"{folder} has {kind} blocks; only Transformers and Conformers can be exported.")
     bank = model.encoder.adapters
     if bank is not None and language is None:
         known = ", ".join(sorted({tag for members in bank.groups.values() for tag in members}))
