@@ -129,8 +129,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
 def _better_in_steps(query: Tensor, key: Tensor) -> bool:
     """Whether products and softmax one by one take less time than torch's fused attention, and memory that is there.
 
-    Of a CPU's bf16 the fused one takes 1.3 to 6 times as long, forward and backward (torch 2.13, benchmarks/attention.py).
-    Whoever limits torch to some of its kernels (`sdpa_kernel`) has these.
+    Of a CPU's bf16 the fused one takes 1.3 to 6 times as long, forward and backward (torch 2.13,
+    benchmarks/attention.py). Whoever limits torch to some of its kernels (`sdpa_kernel`) has these.
     """
     trains = query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.requires_grad
     return trains and query.shape[2] * key.shape[2] <= IN_STEPS and torch.backends.cuda.mem_efficient_sdp_enabled()
