@@ -87,6 +87,7 @@ CASES = [
     Case("sonar", {"both_sides": True, "translated": 0.5}),
     Case("slam", {"heads": 0.5}),
     Case("vq_wav2vec", embed=NearestConfig(codes=12)),
+    Case("vq_wav2vec", {"diversity": 0.5}),
 ]
 CAUSAL: dict[str, EmbedConfig] = {name: IdentityConfig() for name in ("apc", "cpc", "wav2vec")}
 CAUSAL |= {"vq_wav2vec": GumbelConfig(codes=12)}

@@ -261,6 +261,19 @@ def test_whatever_is_trained_on_codewords_reaches_the_whole_quantiser(embed: Emb
     assert all(p.grad is not None for p in model.features.parameters())
 
 
+def test_diversity_is_that_of_codes_without_noise() -> None:
+    model, batch = small(GumbelConfig(codes=7)), pairs(samples=[16000, 9000, 22000])
+    objective = VQWav2VecConfig(ahead=3, diversity=0.1).build(model.spec)
+    loss = take(objective, model, batch).terms["diversity"]
+    logits = quantiser(model).quantizer.choose(model.features(batch.audio).values).unflatten(-1, (2, 7))
+    lengths = model.spec.frames(batch.audio.lengths).tolist()
+    rows = [row[: length - 3] for row, length in zip(logits.softmax(dim=-1), lengths, strict=True)]
+    shares = torch.cat(rows).mean(dim=0)
+    expected = (14 - (-(shares * shares.log()).sum(dim=-1)).exp().sum()) / 14
+    assert_close(loss.total, expected * loss.count, rtol=1e-4, atol=1e-4)
+    assert loss.weight == 0.1 and loss.count == sum(map(len, rows))
+
+
 def test_the_temperature_is_that_of_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
     model, batch, seen = small(GumbelConfig(codes=7)), pairs(), []
     objective = VQWav2VecConfig(ahead=3).build(model.spec)
@@ -284,6 +297,8 @@ def test_an_encoder_that_will_not_do_is_one_sentence() -> None:
             config.build(unlike)
     with pytest.raises(IsoglossError, match="quantises its features"):
         VQWav2VecConfig().build(causal_model().spec)
+    with pytest.raises(IsoglossError, match=r"diversity is of embed: \{kind: gumbel\}"):
+        VQWav2VecConfig(diversity=0.1).build(small(NearestConfig()).spec)
     for name in ("wav2vec_base", "wav2vec_large", "vq_wav2vec_gumbel"):
         with torch.device("meta"):
             model = Model(ModelConfig(encoder=preset(name), features=preset_features(name), heads={}))
@@ -297,12 +312,15 @@ def test_clips_too_short_for_what_is_ahead_have_no_loss() -> None:
         assert float(loss.value.detach()) == 0.0 and not any(term.count for term in loss.terms.values())
 
 
-NEAREST = "model.encoder={embed: {kind: nearest, codes: 20}, blocks: {kind: cnn, kernels: [2, 3], width: 32}}"
+NEAREST = [
+    "model.encoder={embed: {kind: nearest, codes: 20}, blocks: {kind: cnn, kernels: [2, 3], width: 32}}",
+    "stages.0.objectives=[{name: vq_wav2vec}]",
+]
 
 
 @pytest.mark.parametrize(
     ("name", "changes"),
-    [("wav2vec-tiny", []), ("vq-wav2vec-tiny", []), ("vq-wav2vec-tiny", [NEAREST])],
+    [("wav2vec-tiny", []), ("vq-wav2vec-tiny", []), ("vq-wav2vec-tiny", NEAREST)],
     ids=["wav2vec", "gumbel", "nearest"],
 )
 def test_recipes_train_and_what_they_made_is_fine_tuned(

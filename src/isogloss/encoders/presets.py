@@ -97,7 +97,6 @@ FEATURES: dict[str, FeaturesConfig] = {
     "wav2vec_tiny": _learned(ones=0, compressed=True, channels=64),
     "wav2vec_base": _learned(ones=0, compressed=True),
     "wav2vec_large": _learned(ones=2, compressed=True),
-    "vq_wav2vec_tiny": _learned(ones=0, channels=64),
     "vq_wav2vec_gumbel": _learned(ones=3),
     "vq_wav2vec_kmeans": _learned(ones=3),
     "wav2vec2_base": WaveformConfig(),

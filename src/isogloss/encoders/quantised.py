@@ -87,11 +87,13 @@ class Coded:
 
     states: (B, T, F), what enters the blocks. codes: (B, T, G) int64. distances: means over channels of (sg(z) - ẑ)²
     and of (z - sg(ẑ))², z features and ẑ codewords, (B, T) each; None where codewords are not chosen by distance.
+    likely: how likely each code is without noise, (B, T, G, V); None where they are.
     """
 
     states: Sequence
     codes: Tensor
     distances: tuple[Tensor, Tensor] | None = None
+    likely: Tensor | None = None
 
 
 class QuantisedFeatures(nn.Module, ABC):
@@ -136,7 +138,8 @@ class GumbelFeatures(QuantisedFeatures):
         shape = clean.values.shape[:2]
         with torch.autocast(clean.device.type, enabled=False):
             found = self.quantizer(_frames(clean, self.quantizer), temperature)
-        return Coded(clean.with_values(found.vectors.unflatten(0, shape)), found.codes.unflatten(0, shape))
+        vectors, codes, likely = (part.unflatten(0, shape) for part in found)
+        return Coded(clean.with_values(vectors), codes, likely=likely)
 
 
 class NearestFeatures(QuantisedFeatures):
