@@ -445,7 +445,31 @@ def test_the_slow_copy_follows_encoder_features_and_head() -> None:
     assert MoCo.teacher(objective, START) == 0.9 and MoCoConfig().decay == 0.999  # type: ignore[arg-type]
 
 
-# First losses, sizes, collapse
+# First losses, sizes, collapse, precision
+
+
+EVERY = pytest.mark.parametrize(
+    "config",
+    [
+        SimCLRConfig(), COLAConfig(), MoCoConfig(queue=8), TripletConfig(),
+        MultiFormatConfig.parse({"other": OTHER}, "test"), TimeContrastiveConfig(),
+    ],
+    ids=lambda config: config.name,
+)  # fmt: skip
+
+
+@EVERY
+def test_losses_are_float32_under_autocast(config: BaseConfig) -> None:
+    """And what bf16 rounds of the encoder moves them little."""
+    model, batch = joint_model().eval(), voices(8)
+    objective = built(config, model)
+    plain = take(objective, model, batch).value
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = take(objective, model, batch)
+    assert all(term.total.dtype == torch.float32 for term in loss.terms.values())
+    assert loss.kept is None or loss.kept.dtype == torch.float32
+    assert loss.value.item() == pytest.approx(plain.item(), rel=0.2, abs=0.02)
+    assert all(bool(slope.isfinite().all()) for slope in gradients(loss, model, objective).values())
 
 
 def voices(count: int) -> Batch:
@@ -509,14 +533,7 @@ def stage_with(config: BaseConfig, model: Model) -> Stage:
     return stage
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        SimCLRConfig(), COLAConfig(), MoCoConfig(queue=8), TripletConfig(),
-        MultiFormatConfig.parse({"other": OTHER}, "test"), TimeContrastiveConfig(),
-    ],
-    ids=lambda config: config.name,
-)  # fmt: skip
+@EVERY
 def test_equal_vectors_raise_the_alarm(config: BaseConfig) -> None:
     """And those of an untrained encoder do not."""
     model = joint_model().eval()

@@ -64,7 +64,7 @@ class MultiFormatConfig(CropsConfig):
     recipe = "multi-format-tiny"
     presets: ClassVar = {
         "tiny": ("tiny", {}),
-        "small": ("small", {"other": "wav2vec2_base"}),
+        "small": ("small", {}),
         "waveform": ("cpc", {"other": "tiny"}),
     }
 
