@@ -15,9 +15,10 @@ from isogloss.model.space import pooled
 from isogloss.nn.dropout import Dropout
 from isogloss.objectives.base import Loss
 from isogloss.objectives.best_rq import BestRQ, BestRQConfig, CodesConfig
+from isogloss.objectives.consistency import difference
 from isogloss.objectives.recognition import RecognitionConfig
 from isogloss.objectives.sonar import Sonar, SonarConfig, contrastive, same_wording, wordings
-from isogloss.objectives.tts4pretrain import TTS4Pretrain2Config, TTS4PretrainConfig, divergence
+from isogloss.objectives.tts4pretrain import TTS4Pretrain2Config, TTS4PretrainConfig
 from isogloss.sequence import Sequence
 from small_objectives import LANGUAGES, TEXTS, gradients, joint_model, pairs, said, sentences, take
 
@@ -97,7 +98,7 @@ def test_real_and_synthetic_speech_agree_where_they_are_the_same(attention: bool
 def test_divergence_is_that_of_kullback_and_leibler() -> None:
     p, q = (torch.randn(2, 4, 6).log_softmax(dim=-1) for _ in range(2))
     lengths = torch.tensor([4, 2])
-    found = divergence(Sequence(p, lengths), Sequence(q.clone(), lengths))
+    found = difference(Sequence(p, lengths), Sequence(q.clone(), lengths), "kl")
     expected = [kl_div(q[row, :n], p[row, :n], log_target=True, reduction="batchmean") for row, n in enumerate([4, 2])]
     assert_close(found, torch.stack(expected))
 

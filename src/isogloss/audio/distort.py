@@ -9,7 +9,7 @@ the clip and of noise here: a second voice is the clip itself, faster or slower,
 import numpy as np
 from pydantic import Field
 
-from isogloss.audio.perturb import change_speed, coloured_noise, in_a_room
+from isogloss.audio.perturb import change_speed, coloured_noise, filtered, in_a_room
 from isogloss.audio.reading import SAMPLE_RATE, Waveform
 from isogloss.config import Config
 
@@ -77,10 +77,7 @@ def second_voice(waveform: Waveform, random: np.random.Generator) -> Waveform:
 
 def without_band(waveform: Waveform, low: float, high: float) -> Waveform:
     """Without what is between two frequencies, Hz."""
-    size = 1 << (len(waveform) - 1).bit_length()
-    spectrum, hertz = np.fft.rfft(waveform, size), np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
-    spectrum[(hertz >= low) & (hertz < high)] = 0
-    return np.fft.irfft(spectrum, size)[: len(waveform)].astype(np.float32)
+    return filtered(waveform, lambda hertz: (hertz < low) | (hertz >= high))
 
 
 def with_gaps(waveform: Waveform, random: np.random.Generator) -> Waveform:

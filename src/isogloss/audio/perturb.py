@@ -9,6 +9,8 @@ tenth of a second, rooms are decaying noise, noise is coloured.
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import soxr
@@ -108,9 +110,13 @@ def in_a_room(waveform: Waveform, reverberation: float, random: np.random.Genera
 
 def with_tone(waveform: Waveform, gains: NDArray[np.float64]) -> Waveform:
     """As another microphone records it. gains: in the bands around `BANDS_HZ`, dB."""
-    frequencies = np.fft.rfftfreq(size := 1 << (len(waveform) - 1).bit_length(), 1 / SAMPLE_RATE)
-    over = np.interp(np.log(frequencies.clip(min=1)), np.log(BANDS_HZ), gains)
-    found = np.fft.irfft(np.fft.rfft(waveform, size) * 10 ** (over / 20), size)[: len(waveform)]
+    return filtered(waveform, lambda hertz: 10 ** (np.interp(np.log(hertz.clip(min=1)), np.log(BANDS_HZ), gains) / 20))
+
+
+def filtered(waveform: Waveform, gain: Callable[[NDArray[Any]], NDArray[Any]]) -> Waveform:
+    """With what each frequency is multiplied by: Hz (N,) -> (N,)."""
+    hertz = np.fft.rfftfreq(size := 1 << (len(waveform) - 1).bit_length(), 1 / SAMPLE_RATE)
+    found = np.fft.irfft(np.fft.rfft(waveform, size) * gain(hertz), size)[: len(waveform)]
     return found.astype(np.float32)
 
 

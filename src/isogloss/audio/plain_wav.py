@@ -8,12 +8,12 @@ from typing import BinaryIO
 
 import numpy as np
 
+from isogloss.audio.arrays import scaled
 from isogloss.audio.blocks import BLOCK_VALUES, Block
 from isogloss.audio.sources import Content
 
 _HEAD = struct.Struct("<4sI4s4sIHHIIHH4sI")
 _PCM, _BYTES = 1, 2
-_FULL_SCALE = np.float32(1 / 32768)
 
 
 class PlainWav:
@@ -57,4 +57,4 @@ class PlainWav:
         frame = _BYTES * self.channels
         self._file.seek(_HEAD.size + first * frame)
         samples = np.frombuffer(self._file.read(count * frame), "<i2")
-        return np.multiply(samples, _FULL_SCALE, dtype=np.float32).reshape(-1, self.channels)
+        return scaled(samples.astype(np.int16, copy=False)).reshape(-1, self.channels)

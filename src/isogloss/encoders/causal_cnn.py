@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from isogloss.config import Config
+from isogloss.encoders.without_attention import WithoutAttention
 from isogloss.nn.adapters import Branch
 from isogloss.nn.convolution import between
 from isogloss.nn.dropout import Dropout
@@ -25,16 +25,10 @@ HALF_POWER = 0.5**0.5
 """What keeps the variance of a sum of two that of each."""
 
 
-class CausalCNNConfig(Config):
+class CausalCNNConfig(WithoutAttention):
     """A stack of causal convolutions; the defaults are those of wav2vec large."""
 
-    feeds: ClassVar[int] = 0
-    attends: ClassVar[bool] = False
-    layer_drop: ClassVar[float] = 0.0
     alike: ClassVar[bool] = False
-    any_width: ClassVar[bool] = True
-    final_norm: ClassVar[bool] = False
-    cannot_stream: ClassVar[str | None] = None
 
     kind: Literal["cnn"] = "cnn"
     kernels: tuple[int, ...] = Field(
@@ -55,12 +49,6 @@ class CausalCNNConfig(Config):
     def layers(self) -> int:
         """How many convolutions there are."""
         return len(self.kernels)
-
-    def entry(self) -> None:
-        """What is done before the first layer: nothing."""
-
-    def bias_of_positions(self) -> None:
-        """What all layers add to the scores of their attention: they have none."""
 
     def build(self, inputs: int) -> list[nn.Module]:
         """The layers, the first of which takes inputs of any width."""

@@ -13,30 +13,22 @@ over the batch.
 """
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, pad
 
-from isogloss.config import Config
+from isogloss.encoders.without_attention import WithoutAttention
 from isogloss.errors import IsoglossError
 from isogloss.nn.adapters import Branch
 from isogloss.nn.dropout import Dropout
 from isogloss.nn.past import Past
 
 
-class QRNNConfig(Config):
+class QRNNConfig(WithoutAttention):
     """A stack of quasi-recurrent layers; the defaults are PASE+'s."""
-
-    feeds: ClassVar[int] = 0
-    attends: ClassVar[bool] = False
-    layer_drop: ClassVar[float] = 0.0
-    alike: ClassVar[bool] = True
-    any_width: ClassVar[bool] = True
-    final_norm: ClassVar[bool] = False
-    cannot_stream: ClassVar[str | None] = None
 
     kind: Literal["qrnn"] = "qrnn"
     layers: int = Field(1, ge=1, description="layers")
@@ -44,12 +36,6 @@ class QRNNConfig(Config):
     hidden: int = Field(512, ge=0, description="width H of the recurrence; 0 = linear layers without it, as in PASE")
     skip: bool = Field(True, description="add the last D features to the output of the first layer; PASE false")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout before what is added")
-
-    def entry(self) -> None:
-        """What is done before the first layer: nothing."""
-
-    def bias_of_positions(self) -> None:
-        """What all layers add to the scores of their attention: they have none."""
 
     def build(self, inputs: int) -> list[nn.Module]:
         """The layers, the first of which takes inputs of any width; raises IsoglossError for too few to skip."""

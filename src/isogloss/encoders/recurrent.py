@@ -7,28 +7,20 @@ The dropout is missing in the last layer, as in APC's published code.
 """
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from isogloss.config import Config
+from isogloss.encoders.without_attention import WithoutAttention
 from isogloss.nn.adapters import Branch
 from isogloss.nn.dropout import Dropout
 from isogloss.nn.past import Past
 
 
-class RecurrentConfig(Config):
+class RecurrentConfig(WithoutAttention):
     """A stack of recurrent layers; the defaults are APC's."""
-
-    feeds: ClassVar[int] = 0
-    attends: ClassVar[bool] = False
-    layer_drop: ClassVar[float] = 0.0
-    alike: ClassVar[bool] = True
-    any_width: ClassVar[bool] = True
-    final_norm: ClassVar[bool] = False
-    cannot_stream: ClassVar[str | None] = None
 
     kind: Literal["rnn"] = "rnn"
     cell: Literal["gru", "lstm"] = Field("gru", description="cell of every layer")
@@ -36,12 +28,6 @@ class RecurrentConfig(Config):
     width: int = Field(512, ge=1, description="model width D")
     residual: bool = Field(True, description="add the input of a layer to its output where both have width D")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout after every layer but the last")
-
-    def entry(self) -> None:
-        """What is done before the first layer: nothing."""
-
-    def bias_of_positions(self) -> None:
-        """What all layers add to the scores of their attention: they have none."""
 
     def build(self, inputs: int) -> list[nn.Module]:
         """The layers, the first of which takes inputs of any width."""

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from isogloss.data.clips import open_corpus
-from isogloss.data.manifests import concept_of, hash_of, language_of, speaker_of, split_of
+from isogloss.data.clips import Clips, joined, open_corpus
+from isogloss.data.manifests import SPLITS, concept_of, hash_of, language_of, speaker_of
 from isogloss.errors import IsoglossError, did_you_mean
 from isogloss.evaluation.data import Data
 from isogloss.evaluation.figures import figure
@@ -120,11 +120,13 @@ def parts_of(data: Sequence[Path], other: Sequence[Path] = (), languages: Sequen
     """
     wanted = None if languages is None else {normalise_language(tag) for tag in languages}
 
-    def cuts(folders: Sequence[Path], split: str | None) -> list[MonoCut]:
-        found = (cut for folder in folders for cut in open_corpus(folder) if split in (None, split_of(cut)))
-        return [cut for cut in found if wanted is None or language_of(cut) in wanted]
+    def opened(folders: Sequence[Path]) -> Clips:
+        clips = joined([open_corpus(folder) for folder in folders])
+        return clips.select(clips.of_languages(lambda tag: wanted is None or tag in wanted))
 
-    return Parts(cuts(data, "train"), cuts(data, "dev"), cuts(other, None) if other else cuts(data, "test"))
+    clips = opened(data)
+    train, dev, test = (clips.select(clips.in_split(split)) for split in SPLITS)
+    return Parts(list(train), list(dev), list(opened(other) if other else test))
 
 
 def divided(parts: Parts) -> Parts:

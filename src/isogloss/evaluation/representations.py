@@ -67,11 +67,11 @@ class Features:
 
     name: str
     frame_seconds: float
-    build: nn.Module
+    module: nn.Module
 
     @torch.inference_mode()
     def layers(self, audio: Sequence) -> list[Sequence]:
-        found: Sequence = self.build(audio)
+        found: Sequence = self.module(audio)
         return [found]
 
 

@@ -248,6 +248,11 @@ def nearest(vectors: Tensor, codes: Tensor) -> Tensor:
     return (codes.square().sum(dim=1) - 2 * vectors @ codes.T).argmin(dim=1)
 
 
+def mean_likely(likely: Tensor) -> Tensor:
+    """How likely codes are on average: (M, G, V) -> (G, V); all alike where there is no vector."""
+    return likely.mean(dim=0) if len(likely) else likely.new_ones(likely.shape[1:])
+
+
 def unused_share(likely: Tensor) -> Tensor:
     """L_d of wav2vec 2.0: (G V - Σ_g exp H(p_g)) / (G V), 0 where all codes are alike, for p (G, V) -> scalar."""
     perplexity = torch.special.entr(likely).sum(dim=-1).exp()

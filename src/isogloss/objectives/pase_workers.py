@@ -20,6 +20,7 @@ from isogloss.audio.mfcc import with_changes
 from isogloss.audio.normalise import RunningNormaliser
 from isogloss.audio.prosody import prosody
 from isogloss.audio.spectra import Grid, cepstra, log_gammatone, log_mel, log_power
+from isogloss.nn.pooling import mean_over_time
 from isogloss.sequence import Sequence
 
 Worker = Literal[
@@ -200,10 +201,7 @@ class GlobalJudge(Judge):
 
     def forward(self, anchors: Sequence, near: Sequence, other: Sequence) -> tuple[Tensor, Tensor]:
         """(B, T, D), (B, T, D), (B, T, D) -> (B,), (B,)."""
-        one, two, wrong = (
-            part.zero_padding().values.sum(dim=1) / part.lengths.clamp(min=1)[:, None]
-            for part in (anchors, near, other)
-        )
+        one, two, wrong = map(mean_over_time, (anchors, near, other))
         both = [self.judge(one, two, wrong), self.judge(two, one, wrong)]
         losses, right = (torch.stack(part).mean(dim=0) for part in zip(*both, strict=True))
         return losses, right

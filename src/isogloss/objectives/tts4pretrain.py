@@ -25,7 +25,6 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from isogloss.audio.reading import SAMPLE_RATE
 from isogloss.data.loading import Batch
@@ -39,6 +38,7 @@ from isogloss.model.spec import ModelSpec
 from isogloss.nn.ctc import ctc_best_path
 from isogloss.objectives.base import Alarm, Clock, Loss, Mean, Term
 from isogloss.objectives.best_rq import CodesConfig, MaskedCodes
+from isogloss.objectives.consistency import difference
 from isogloss.objectives.recognition import HeadsConfig, Recognition, SpeechHeadsConfig
 from isogloss.sequence import Sequence
 
@@ -137,7 +137,8 @@ class TTS4Pretrain2(Recognition):
         real, synthetic = (self.encoded(model, model.features(audio), batch) for audio in both)
         heads = self.head_losses(model, real, batch)
         auxiliary = self.head_losses(model, synthetic, batch, self.spoken.auxiliary)
-        differ = divergence(*(self.posteriors(model, one.final, tokens) for one in (real, synthetic)))
+        p, q = (self.posteriors(model, one.final, tokens) for one in (real, synthetic))
+        differ = difference(p, q, "kl")
         terms = {f"synthetic_{name}": term for name, term in auxiliary.terms.items()}
         terms["consistency"] = Term(differ.sum(), rows, self.spoken.consistency)
         return Loss(heads.terms | terms, heads.stats)
@@ -157,9 +158,3 @@ def aloud(batch: Batch, speak: Speak) -> Sequence:
     rows = zip(batch.texts, batch.languages, batch.seeds, strict=True)
     said = [torch.as_tensor(speak(text or "", tag, seed), dtype=torch.float32) for text, tag, seed in rows]
     return Sequence.from_list(said)
-
-
-def divergence(real: Sequence, synthetic: Sequence) -> Tensor:
-    """KL(p ‖ q), mean over the symbols: log-probabilities (B, U, V) twice -> (B,)."""
-    p, q = real.zero_padding().values, synthetic.zero_padding().values
-    return (p.exp() * (p - q)).sum(dim=(1, 2)) / real.lengths.clamp(min=1)

@@ -37,7 +37,7 @@ from isogloss.errors import IsoglossError
 from isogloss.model.model import Model
 from isogloss.model.spec import ModelSpec
 from isogloss.nn.masking import flat_places
-from isogloss.nn.quantizers import unused_share
+from isogloss.nn.quantizers import mean_likely, unused_share
 from isogloss.objectives.base import Alarm, Clock, Loss, Mean, Term
 from isogloss.objectives.collapse import perplexity
 from isogloss.objectives.wav2vec import Wav2Vec, Wav2VecConfig
@@ -109,9 +109,8 @@ class VQWav2Vec(Wav2Vec):
             return {"codewords": Term(fits, frames), "commitment": Term(keeps, frames, self.config.commitment)}
         if found.likely is None or not self.config.diversity:
             return {}
-        likely = found.likely.flatten(0, 1)[places]
-        mean = likely.mean(dim=0) if frames else likely.new_ones(likely.shape[1:])
-        return {"diversity": Term(unused_share(mean) * frames, frames, self.config.diversity)}
+        unused = unused_share(mean_likely(found.likely.flatten(0, 1)[places]))
+        return {"diversity": Term(unused * frames, frames, self.config.diversity)}
 
     def health(self) -> tuple[Alarm, ...]:
         """Codes or states that are all alike."""

@@ -35,7 +35,7 @@ from isogloss.model.model import Model
 from isogloss.model.spec import ModelSpec
 from isogloss.nn.contrastive import cosines, info_nce
 from isogloss.nn.masking import flat_places, on_device
-from isogloss.nn.quantizers import GumbelQuantizer, Quantised, unused_share
+from isogloss.nn.quantizers import GumbelQuantizer, Quantised, mean_likely, unused_share
 from isogloss.objectives.base import Alarm, BaseConfig, Clock, Loss, Mean, Objective, Term
 from isogloss.objectives.collapse import EQUAL_STATES, spread
 from isogloss.objectives.masked_features import side_by_side
@@ -119,7 +119,7 @@ class Wav2Vec2(Objective):
         others = self._others(batch, similar.device)
         losses = info_nce(similar.diagonal(), similar.gather(1, others), _equal(quantised.codes, others))
         frames = len(losses)
-        likely = quantised.likely.mean(dim=0) if frames else quantised.likely.new_ones(quantised.likely.shape[1:])
+        likely = mean_likely(quantised.likely)
         terms = {
             "contrastive": Term(losses.sum(), frames),
             "diversity": Term(unused_share(likely) * frames, frames, self.config.diversity),
